@@ -1,0 +1,51 @@
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test test-slow test-fpga exhaustive lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Quaver needs Python 3.11 or later; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo "Quaver needs g++ to compile simulations; install your system's C++ compiler" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY)  ## the virtual environment in .venv
+
+demo: $(READY)  ## train on digits in FP32 and FP8, run it on the simulated accelerator, compare every code
+	$(BIN)/quaver demo
+
+test: $(READY) lint  ## lint, types and the fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-fpga: $(READY)  ## the tests that run synthesis and place and route
+	$(BIN)/python -m pytest -m fpga
+
+exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier over all 65,536
+	$(BIN)/python -m pytest -m exhaustive -s
+
+lint: $(READY)  ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## every benchmark of bench/
+	@for b in bench/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) .build build
