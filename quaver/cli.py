@@ -1,0 +1,79 @@
+"""The command line: `quaver COMMAND …`. Each command is a module of this package, imported when it is run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+#: command → what it does, in the order of `quaver --help`. quaver/COMMAND.py holds add_arguments and run.
+COMMANDS = {
+    "demo": "train on real digits in FP32 and FP8, run it on the simulated accelerator, compare every code",
+    "train": "train a network with a recipe, on the golden model or on the simulated accelerator",
+    "compare": "run the same training on two engines and compare every code",
+    "verilog": "generate the Verilog of a unit",
+    "sim": "run the cocotb benches on the generated Verilog",
+}
+
+EXAMPLES = """\
+examples:
+  quaver demo                                   the whole story in a minute or two
+  quaver train --recipe fp8 --epochs 5          train the digits network in FP8
+  quaver compare --engine sim --steps 4         golden model against simulated accelerator
+  quaver verilog float_adder --stages 3 -o float_adder.v
+  quaver sim float_adder pe --waves             benches, with waves for any viewer
+
+`quaver COMMAND --help` says more. Exit status: 0 done and equal, 1 a mismatch or a failed check,
+2 bad input or a missing tool, 130 interrupted.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="quaver",
+        description="Training neural networks in eight bits, from the equation to the bitstream.",
+        epilog=f"commands:\n{commands}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="quaver [--help] [--version] [--traceback] COMMAND …",
+    )
+    parser.add_argument("--version", action="version", version=f"quaver {version('quaver')}")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    module = import_module(f"quaver.{args.command}")
+    parser = argparse.ArgumentParser(
+        prog=f"quaver {args.command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    options = parser.parse_args(args.rest)
+    try:
+        status = module.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("quaver: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `quaver … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        if args.traceback:
+            raise
+        print(f"quaver {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
