@@ -22,7 +22,7 @@ class Specials(StrEnum):
     IEEE = "ieee"
     """The top exponent holds infinity (mantissa 0) and NaN (any other mantissa)."""
     OCP_FN = "fn"
-    """Finite: the all-ones magnitude is NaN, there is no infinity, all other codes are numbers (OCP FP8 E4M3)."""
+    """The all-ones magnitude is NaN, there is no infinity, all other codes are numbers (OCP FP8 E4M3)."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class FloatFormat:
     Raises
     ------
     ValueError
-        The fields do not fit: exponent_bits in 2 … 11, mantissa_bits ≥ 1, at most 16 bits with the sign, and a
-        bias with which every value is a normal or exact float64.
+        The fields do not fit: exponent_bits in 2 … 11, mantissa_bits ≥ 1, at most 16 bits with the sign, and
+        a bias that puts every exponent in −1000 … 1000.
 
     Notes
     -----
@@ -146,18 +146,17 @@ class FloatFormat:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def check_codes(self, codes: ArrayLike, name: str = "codes") -> NDArray[np.unsignedinteger]:
-        """`codes` as an array of this format's code dtype, or a TypeError / ValueError that says what is wrong."""
+        """`codes` as an array of this format's code dtype, or a TypeError or ValueError that says why not."""
         array = np.asarray(codes)
         if array.dtype.kind not in "ui":
             raise TypeError(
-                f"{name} has dtype {array.dtype}, but codes are unsigned integers; encode values with {self}.encode"
+                f"{name} has dtype {array.dtype}, but codes are unsigned integers; {self}.encode makes them"
             )
         if array.dtype != self.code_dtype or self.width not in (8, 16):
             low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
             if low < 0 or high >= 1 << self.width:
-                raise ValueError(
-                    f"{name} holds {low if low < 0 else high}, but codes of {self} are 0 … {(1 << self.width) - 1}"
-                )
+                worst, limit = low if low < 0 else high, (1 << self.width) - 1
+                raise ValueError(f"{name} holds {worst}, but codes of {self} are 0 … {limit}")
         return array.astype(self.code_dtype, copy=False)
 
     @cached_property
@@ -227,7 +226,8 @@ class FloatFormat:
 
     def __str__(self) -> str:
         bias = "" if self.bias == (1 << (self.exponent_bits - 1)) - 1 else f"b{self.bias}"
-        return f"e{self.exponent_bits}m{self.mantissa_bits}{bias}{'fn' if self.specials is Specials.OCP_FN else ''}"
+        specials = "fn" if self.specials is Specials.OCP_FN else ""
+        return f"e{self.exponent_bits}m{self.mantissa_bits}{bias}{specials}"
 
 
 #: Wang et al.'s (1,5,2), code for code OCP E5M2; narrowing to it saturates.

@@ -1,7 +1,7 @@
 """The random source that the hardware has, bit for bit.
 
-A Fibonacci LFSR of 32 bits: each step shifts left and brings in the exclusive-or of the tapped bits. A draw of
-n bits leaps n steps forward and is the low n bits of the new state, i.e. the n new bits, oldest on top.
+A Fibonacci LFSR of 32 bits: each step shifts left and brings in the exclusive-or of the tapped bits. A draw
+of n bits leaps n steps forward and is the low n bits of the new state, i.e. the n new bits, oldest on top.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ class LFSR:
 
 
 def numbered_seed(seed: int, index: int) -> int:
-    """The seed of source number `index` of a family: (seed + index · SEED_STEP) mod 2**32, and SEED_STEP for 0."""
+    """Seed of source `index` of a family: (seed + index · SEED_STEP) mod 2**32, and SEED_STEP for 0."""
     return (seed + index * SEED_STEP) % (1 << 32) or SEED_STEP
