@@ -1,4 +1,4 @@
-"""Engine: who computes the GEMMs and the weight updates. Everything above it speaks codes and never asks which one.
+"""Engine: who computes the GEMMs and the weight updates. What is above speaks codes and never asks which one.
 
 The golden engine computes here; a simulated or a real accelerator is another `Engine`, and the comparison of
 two engines is the same run on both.
