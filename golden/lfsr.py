@@ -115,7 +115,8 @@ def _draw_dtype(bits: int) -> type[np.unsignedinteger]:
 
 
 # The bit sequence s obeys s[t] = XOR of s[t − tap] over the taps. Squaring a polynomial over GF(2) doubles
-# its exponents and nothing else, so s[t] = XOR of s[t − 64·tap] as well. Packed in words of 64 bits, oldest on top, the same recurrence therefore holds from word to word: 64 steps for three exclusive-ors.
+# its exponents and does nothing else, so s[t] = XOR of s[t − 64·tap] as well. Packed in words of 64 bits,
+# oldest bit on top, the same recurrence therefore holds word by word: 64 steps for three exclusive-ors.
 
 _BLOCK = 512  # draws; 512 draws of n bits are exactly 8·n words
 
