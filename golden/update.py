@@ -97,7 +97,7 @@ class Update:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The new weights and momenta: codes of `format` in the shape that all three arrays of codes share.
 
-        `seed`, 1 … 2**32 − 1, belongs to stochastic rounding and is left out otherwise; each call has its own.
+        `seed`, 1 … 2**32 − 1, belongs to stochastic rounding, left out otherwise; each call has its own.
         """
         w, v, g = self._checked(weights, momenta, gradients)
         sources = self.sources(seed)
@@ -163,7 +163,7 @@ class Update:
 def _axpy_to_odd(alpha, x, y):
     """y + alpha·x rounded to odd in float64: an inexact sum goes to the neighbour whose last bit is 1.
 
-    The product is exact: its 2 · 14 significant bits at most fit float64's 53. The odd last bit stands for all
+    The product is exact: its 2 · 14 significant bits at most fit in 53. The odd last bit stands for all
     that is below it, and float64 has more than the p + R + 2 bits that rounding to p bits with R random ones
     looks at, so that rounding again is rounding once (Boldo and Melquiond 2008, rounding to odd).
     """
