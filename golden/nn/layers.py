@@ -1,0 +1,388 @@
+"""Layers with one or more GEMMs, and what lies between them.
+
+A layer turns values into values: `forward` keeps what `backward` needs, `backward` takes the error of the
+output, leaves gradients in the layer's parameters and returns the error of the input. Every GEMM goes through
+`Run.gemm`; everything else computes widely and leaves through `Run.round`: FP16, nearest, in the FP8 recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.nn.recipe import Precision, Role
+from golden.nn.run import Run, Values
+
+
+class Parameter:
+    """A weight, bias, scale or shift. The trainer keeps the master copy; `value` is it in float32."""
+
+    def __init__(self, value: Values, *, decay: bool) -> None:
+        self.name = ""
+        self.value = np.asarray(value, dtype=np.float32)
+        self.gradient: Values = np.zeros_like(self.value)
+        self.decay = decay
+        """Whether L2 regularisation applies: to weights, not to biases and normalisation."""
+
+
+class Layer:
+    """The base of all layers: no parameters, no inner layers."""
+
+    kind = ""
+    """What it is called when it is counted, or nothing if it has neither parameters nor GEMMs."""
+    name = ""
+
+    def inner(self) -> tuple[Layer, ...]:
+        """Layers that this one is made of, in the order in which they run."""
+        return ()
+
+    def parameters(self) -> dict[str, Parameter]:
+        """This layer's own parameters."""
+        return {}
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """What training changes besides parameters, by reference: running statistics."""
+        return {}
+
+    def walk(self) -> Iterator[Layer]:
+        """This layer and all inside it."""
+        yield self
+        for layer in self.inner():
+            yield from layer.walk()
+
+    def forward(self, x: Values, run: Run) -> Values:
+        """The output for input `x`."""
+        raise NotImplementedError
+
+    def backward(self, error: Values, run: Run) -> Values:
+        """The error of the input, from that of the output of the latest `forward`."""
+        raise NotImplementedError
+
+
+class GemmLayer(Layer):
+    """A layer whose weight meets the engine. `first` and `last` say where it stands among these."""
+
+    first = False
+    last = False
+
+    def __init__(self, weight: Values, bias: bool) -> None:
+        """`weight` (K, N); He's initialisation draws it with variance 2/K."""
+        self.weight = Parameter(weight, decay=True)
+        self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {"weight": self.weight} | ({"bias": self.bias} if self.bias else {})
+
+    def precision(self, run: Run) -> Precision:
+        return run.recipe.precision(first=self.first, last=self.last)
+
+    def _forward(self, rows: NDArray, p: Precision, run: Run) -> Values:
+        """(M, K) operand rows → (M, N): the GEMM, then the bias in one rounded add."""
+        weight = run.operand(self.weight.value, p.forward, p.weights)
+        y = run.gemm(self.name, Role.FORWARD, p, rows, weight)
+        return run.round(y + self.bias.value) if self.bias else y
+
+    def _gradient(self, columns: NDArray, error: Values, p: Precision, run: Run) -> None:
+        """(K, M) operand columns, (M, N) errors → the weight's (K, N) and the bias's (N,) gradients."""
+        self.weight.gradient = run.gemm(
+            self.name, Role.GRADIENT, p, columns, run.operand(error, p.gradient, p.errors)
+        )
+        if self.bias:  # one wide sum, rounded once: N adders, not part of the array
+            self.bias.gradient = run.round(error.sum(axis=0, dtype=np.float64))
+
+
+def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:
+    """Normal weights of variance 2/fan_in (He et al. 2015, arXiv 1502.01852), float32 (fan_in, fan_out)."""
+    return (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+
+class Linear(GemmLayer):
+    """y = x·W + b: (B, inputs) → (B, outputs)."""
+
+    kind = "linear"
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, bias: bool = True) -> None:
+        super().__init__(he(rng, inputs, outputs), bias)
+
+    def forward(self, x: Values, run: Run) -> Values:
+        p = self.precision(run)
+        self._x = x
+        return self._forward(run.operand(x, p.forward, p.inputs), p, run)
+
+    def backward(self, error: Values, run: Run) -> Values:
+        p = self.precision(run)
+        self._gradient(run.operand(self._x, p.gradient, p.inputs).T, error, p, run)
+        if self.first:
+            return np.zeros_like(self._x)
+        weight = run.operand(self.weight.value, p.backward, p.weights)
+        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p.backward, p.errors), weight.T)
+
+
+class Conv2d(GemmLayer):
+    """A square convolution as GEMMs by im2col: (B, C, H, W) → (B, O, H', W'), H' = (H + 2·padding −
+    size)//stride + 1.
+
+    Forward: K = C·size². Backward: the errors, spread by the stride, convolved with the mirrored kernel, K =
+    O·size², so that every sum is one accumulation of the arithmetic. Gradient: K = B·H'·W'. k runs over (C,
+    y, x) forward, (O, y, x) backward and (B, y, x) in the gradient.
+    """
+
+    kind = "conv"
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(he(rng, inputs * size * size, outputs), bias)
+        self.inputs, self.outputs, self.size = inputs, outputs, size
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Values, run: Run) -> Values:
+        if x.ndim != 4 or x.shape[1] != self.inputs:
+            raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
+        p = self.precision(run)
+        self._x = x
+        patches = _patches(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
+        batch, _, _, _, height, width = patches.shape
+        rows = patches.transpose(0, 4, 5, 1, 2, 3).reshape(batch * height * width, -1)
+        y = self._forward(rows, p, run)
+        return np.ascontiguousarray(y.reshape(batch, height, width, -1).transpose(0, 3, 1, 2))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        p = self.precision(run)
+        batch, outputs, height, width = error.shape
+        patches = _patches(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
+        columns = patches.transpose(1, 2, 3, 0, 4, 5).reshape(-1, batch * height * width)
+        self._gradient(columns, error.transpose(0, 2, 3, 1).reshape(-1, outputs), p, run)
+        if self.first:
+            return np.zeros_like(self._x)
+        _, _, x_height, x_width = self._x.shape
+        codes = run.operand(error, p.backward, p.errors)
+        # The input's row i met output row o through kernel row i + padding − stride·o.
+        margin = self.size - 1 - self.padding
+        spread = np.zeros((batch, outputs, x_height + self.size - 1, x_width + self.size - 1), codes.dtype)
+        rows = margin + self.stride * np.arange(height)
+        columns_ = margin + self.stride * np.arange(width)
+        inside_y = (rows >= 0) & (rows < spread.shape[2])
+        inside_x = (columns_ >= 0) & (columns_ < spread.shape[3])
+        spread[:, :, rows[inside_y][:, None], columns_[inside_x]] = codes[:, :, inside_y][:, :, :, inside_x]
+        windows = _patches(spread, self.size, 1, 0)
+        operand = windows.transpose(0, 4, 5, 1, 2, 3).reshape(batch * x_height * x_width, -1)
+        kernel = run.operand(self.weight.value, p.backward, p.weights)
+        kernel = kernel.reshape(self.inputs, self.size, self.size, outputs)[:, ::-1, ::-1]
+        dx = run.gemm(
+            self.name, Role.BACKWARD, p, operand, kernel.transpose(3, 1, 2, 0).reshape(-1, self.inputs)
+        )
+        return np.ascontiguousarray(dx.reshape(batch, x_height, x_width, self.inputs).transpose(0, 3, 1, 2))
+
+
+def _patches(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
+    """A view (B, C, size, size, H', W') of x (B, C, H, W), padded with zeros (code 0 is +0)."""
+    if padding:
+        x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
+    return windows[:, :, ::stride, ::stride].transpose(0, 1, 4, 5, 2, 3)
+
+
+class ReLU(Layer):
+    """max(x, 0): exact in any format."""
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._positive = x > 0
+        return np.where(self._positive, x, x.dtype.type(0))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return np.where(self._positive, error, error.dtype.type(0))
+
+
+class Flatten(Layer):
+    """(B, …) → (B, product of the rest)."""
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return error.reshape(self._shape)
+
+
+class MaxPool2d(Layer):
+    """The largest of each size × size square (exact); the error goes to the first largest in row order.
+
+    Rows and columns beyond a multiple of `size` are dropped.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        squares = _squares(x, self.size)
+        self._index = squares.argmax(axis=-1)[..., None]
+        return np.take_along_axis(squares, self._index, axis=-1)[..., 0]
+
+    def backward(self, error: Values, run: Run) -> Values:
+        squares = np.zeros((*error.shape, self.size**2), error.dtype)
+        np.put_along_axis(squares, self._index, error[..., None], axis=-1)
+        return _unsquared(squares, self._shape, self.size)
+
+
+class AveragePool2d(Layer):
+    """The mean of each size × size square, rounded once; `size` None: of the whole map, (B, C, H, W) → (B, C,
+    1, 1)."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        if self.size is None:
+            return run.round(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64))
+        return run.round(_squares(x, self.size).mean(axis=-1, dtype=np.float64))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        if self.size is None:
+            share = run.round(error.astype(np.float64) / (self._shape[2] * self._shape[3]))
+            return np.ascontiguousarray(np.broadcast_to(share, self._shape))
+        share = run.round(error.astype(np.float64) / self.size**2)
+        squares = np.broadcast_to(share[..., None], (*share.shape, self.size**2))
+        return _unsquared(squares, self._shape, self.size)
+
+
+def _squares(x: Values, size: int) -> Values:
+    """(B, C, H, W) → (B, C, H//size, W//size, size²)."""
+    batch, channels, height, width = x.shape
+    height, width = height // size, width // size
+    x = x[:, :, : height * size, : width * size].reshape(batch, channels, height, size, width, size)
+    return x.transpose(0, 1, 2, 4, 3, 5).reshape(batch, channels, height, width, size * size)
+
+
+def _unsquared(squares: Values, shape: tuple[int, ...], size: int) -> Values:
+    """The inverse of `_squares`, with zeros where it dropped something."""
+    batch, channels, height, width, _ = squares.shape
+    x = np.zeros(shape, squares.dtype)
+    tiles = squares.reshape(batch, channels, height, width, size, size).transpose(0, 1, 2, 4, 3, 5)
+    x[:, :, : height * size, : width * size] = tiles.reshape(batch, channels, height * size, width * size)
+    return x
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation over (B, H, W) of each channel (Ioffe and Szegedy 2015, arXiv 1502.03167).
+
+    Statistics are wide sums; the output and the errors are rounded once. The running statistics serve
+    evaluation only and stay in float32, on the host.
+    """
+
+    kind = "norm"
+    EPSILON = 1e-5
+    MOMENTUM = 0.1
+
+    def __init__(self, channels: int) -> None:
+        self.scale = Parameter(np.ones(channels), decay=False)
+        self.shift = Parameter(np.zeros(channels), decay=False)
+        self.running_mean = np.zeros(channels, np.float32)
+        self.running_variance = np.ones(channels, np.float32)
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {"scale": self.scale, "shift": self.shift}
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        return {"running_mean": self.running_mean, "running_variance": self.running_variance}
+
+    def forward(self, x: Values, run: Run) -> Values:
+        if run.training:
+            mean = x.mean(axis=(0, 2, 3), dtype=np.float64)
+            variance = (x.astype(np.float64) ** 2).mean(axis=(0, 2, 3)) - mean**2
+            variance = np.maximum(variance, 0.0)
+            count = x.size // x.shape[1]
+            self.running_mean += self.MOMENTUM * (mean - self.running_mean)
+            self.running_variance += self.MOMENTUM * (
+                variance * count / max(count - 1, 1) - self.running_variance
+            )
+        else:
+            mean, variance = self.running_mean.astype(np.float64), self.running_variance.astype(np.float64)
+        self._inverse = 1 / np.sqrt(variance + self.EPSILON)
+        self._normal = (x - _spread(mean)) * _spread(self._inverse)
+        return run.round(self._normal * _spread(self.scale.value) + _spread(self.shift.value))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        shift = error.sum(axis=(0, 2, 3), dtype=np.float64)
+        scale = (error * self._normal).sum(axis=(0, 2, 3), dtype=np.float64)
+        self.shift.gradient, self.scale.gradient = run.round(shift), run.round(scale)
+        count = error.size // error.shape[1]
+        centred = error - _spread(shift / count) - self._normal * _spread(scale / count)
+        return run.round(centred * _spread(self.scale.value * self._inverse))
+
+
+def _spread(per_channel: NDArray) -> NDArray:
+    return per_channel[:, None, None]
+
+
+class Chain(Layer):
+    """Layers one after another."""
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+
+    def inner(self) -> tuple[Layer, ...]:
+        return self.layers
+
+    def forward(self, x: Values, run: Run) -> Values:
+        for layer in self.layers:
+            x = layer.forward(x, run)
+        return x
+
+    def backward(self, error: Values, run: Run) -> Values:
+        for layer in reversed(self.layers):
+            error = layer.backward(error, run)
+            if isinstance(layer, GemmLayer) and layer.first:
+                break  # nothing before the first weight learns
+        return error
+
+
+class Shortcut(Layer):
+    """Every stride-th pixel, and zeros for the maps that are new: the shortcut without weights (He et al.
+    2016, A)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        self.before = (outputs - inputs) // 2
+        self.inputs, self.outputs, self.stride = inputs, outputs, stride
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        x = x[:, :, :: self.stride, :: self.stride]
+        after = self.outputs - self.inputs - self.before
+        return np.pad(x, ((0, 0), (self.before, after), (0, 0), (0, 0)))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        x = np.zeros(self._shape, error.dtype)
+        x[:, :, :: self.stride, :: self.stride] = error[:, self.before : self.before + self.inputs]
+        return x
+
+
+class Residual(Layer):
+    """main(x) + shortcut(x), one rounded add; no shortcut layer: the identity (He et al. 2016, arXiv
+    1512.03385)."""
+
+    def __init__(self, main: Layer, shortcut: Layer | None = None) -> None:
+        self.main, self.shortcut = main, shortcut
+
+    def inner(self) -> tuple[Layer, ...]:
+        return (self.main,) if self.shortcut is None else (self.main, self.shortcut)
+
+    def forward(self, x: Values, run: Run) -> Values:
+        return run.round(self.main.forward(x, run) + (self.shortcut.forward(x, run) if self.shortcut else x))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return run.round(
+            self.main.backward(error, run) + (self.shortcut.backward(error, run) if self.shortcut else error)
+        )

@@ -1,0 +1,237 @@
+"""Recipe: which arithmetic each GEMM, cast and update of a training run uses. One frozen, readable object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from golden.arithmetic import ARITHMETICS
+from golden.engine import Arithmetic
+from golden.formats import FP16, FloatFormat
+from golden.rounding import RANDOM_BITS, Rounding
+
+
+class Role(StrEnum):
+    """What a GEMM is for."""
+
+    FORWARD = "forward"
+    """activations · weights"""
+    BACKWARD = "backward"
+    """errors · weights, transposed"""
+    GRADIENT = "gradient"
+    """activations, transposed · errors"""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How one layer computes: its three GEMMs, and what their operands are cast to on the way in.
+
+    A GEMM without an arithmetic is a plain float32 matrix product. A tensor without a format takes the
+    operand format of the GEMM it enters; one with a format is rounded to it first, and the GEMM's operand
+    format must hold it exactly (FP8 weights in a GEMM of FP16 operands).
+    """
+
+    forward: Arithmetic | None = None
+    backward: Arithmetic | None = None
+    gradient: Arithmetic | None = None
+    inputs: FloatFormat | None = None
+    weights: FloatFormat | None = None
+    errors: FloatFormat | None = None
+
+    def __post_init__(self) -> None:
+        for role, first, second in (
+            (Role.FORWARD, "inputs", "weights"),
+            (Role.BACKWARD, "errors", "weights"),
+            (Role.GRADIENT, "inputs", "errors"),
+        ):
+            arithmetic: Arithmetic | None = getattr(self, role)
+            for tensor in (first, second):
+                cast: FloatFormat | None = getattr(self, tensor)
+                if arithmetic is not None and cast is not None and not _holds(arithmetic.operand, cast):
+                    raise ValueError(
+                        f"{tensor} are cast to {cast}, but the {role} GEMM's operands are "
+                        f"{arithmetic.operand}, which do not hold every {cast}; widen the operand or narrow "
+                        f"the cast"
+                    )
+
+
+@cache
+def _holds(wide: FloatFormat, narrow: FloatFormat) -> bool:
+    """Whether every value of `narrow` is one of `wide`."""
+    values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
+    values = values[np.isfinite(values)]
+    return bool(np.array_equal(wide.round(values), values))
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """The factor on the loss that keeps small errors in range; gradients are divided by it before the update.
+
+    A step with an overflow in its backward or gradient GEMMs is not applied. With `grow_every`, each overflow
+    also halves the scale, and that many good steps in a row double it (dynamic scaling); without, it is
+    constant.
+    """
+
+    initial: float = 1.0
+    grow_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.initial < float("inf")):
+            raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
+        if self.grow_every is not None and self.grow_every < 1:
+            raise ValueError(
+                f"grow_every is {self.grow_every}, but the scale grows after 1 or more good steps"
+            )
+
+
+@dataclass(frozen=True)
+class UpdatePrecision:
+    """What the weight update rounds to and how; master weights and momenta live in `format`.
+
+    The optimiser and its scalars are the trainer's, see `golden.update` for what is rounded where.
+    """
+
+    format: FloatFormat = FP16
+    rounding: Rounding = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+
+    def __str__(self) -> str:
+        bits = f", {self.random_bits} random bits" if self.rounding is Rounding.STOCHASTIC else ""
+        return f"{self.format}, {self.rounding}{bits}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is numerical about a training run, after Wang et al. 2018 (arXiv 1812.08011, §2 and §3).
+
+    Parameters
+    ----------
+    name
+        What tables and figures call it.
+    hidden
+        How every layer computes …
+    first, last
+        … except the first (the image needs more bits) and the last (softmax amplifies its errors).
+        None: like any other layer.
+    elementwise
+        The format of everything between GEMMs: bias, activation, normalisation, pooling, softmax error,
+        gradients. Each operation computes widely and rounds once, to nearest. None: float32.
+    update
+        The weight update; its format holds master weights and momenta. None: float32.
+    loss_scale
+        Constant or dynamic.
+    cast
+        The rounding of a cast to an operand format (nearest or truncate).
+    """
+
+    name: str
+    hidden: Precision = Precision()
+    first: Precision | None = None
+    last: Precision | None = None
+    elementwise: FloatFormat | None = None
+    update: UpdatePrecision | None = None
+    loss_scale: LossScale = LossScale()
+    cast: Rounding = Rounding.NEAREST_EVEN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cast", Rounding(self.cast))
+        if self.cast is Rounding.STOCHASTIC:
+            raise ValueError(
+                "cast is stochastic, but operands are cast without a random source; take nearest or truncate"
+            )
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed: ``fp8.replace(name="FP8 last layer", last=None)``."""
+        return replace(self, **changes)
+
+    def with_gemms(self, name: str, **changes: Any) -> Recipe:
+        """The same recipe with a parameter of every GEMM's arithmetic changed: ``fp8.with_gemms("chunk 8",
+        chunk=8)``."""
+
+        def changed(precision: Precision | None) -> Precision | None:
+            if precision is None:
+                return None
+            gemms = {role: getattr(precision, role) for role in Role}
+            return replace(precision, **{r: replace(g, **changes) for r, g in gemms.items() if g is not None})
+
+        layers = {place: changed(getattr(self, place)) for place in ("hidden", "first", "last")}
+        return self.replace(name=name, **layers)
+
+    def precision(self, *, first: bool = False, last: bool = False) -> Precision:
+        """How a layer at this place computes; a layer that is both first and last follows `last`."""
+        return (self.last if last else None) or (self.first if first else None) or self.hidden
+
+    def to_json(self) -> str:
+        """The recipe as JSON; `from_json` gives an equal one back."""
+        return json.dumps(_plain(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """The recipe of `to_json`. ValueError: the text is something else."""
+        try:
+            recipe = _built(json.loads(text))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a recipe: {error}") from error
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"not a recipe but {type(recipe).__name__}")
+        return recipe
+
+    def __str__(self) -> str:
+        lines = [self.name]
+        for place in ("first", "hidden", "last"):
+            precision: Precision | None = getattr(self, place)
+            if precision is None:
+                continue
+            by_arithmetic: dict[Arithmetic | None, list[str]] = {}
+            for role in Role:
+                by_arithmetic.setdefault(getattr(precision, role), []).append(role)
+            for arithmetic, roles in by_arithmetic.items():
+                lines.append(f"  {place:6}  {', '.join(roles):27} {_described(arithmetic)}")
+            casts = [
+                f"{t} {getattr(precision, t)}"
+                for t in ("inputs", "weights", "errors")
+                if getattr(precision, t)
+            ]
+            if casts:
+                lines.append(f"  {place:6}  {'cast':27} {', '.join(casts)}")
+        lines.append(f"  {'elementwise':35} {self.elementwise or 'float32'}")
+        lines.append(f"  {'update':35} {self.update or 'float32'}")
+        growth = (
+            f", doubled after {self.loss_scale.grow_every} good steps" if self.loss_scale.grow_every else ""
+        )
+        lines.append(f"  {'loss scale':35} {self.loss_scale.initial:g}{growth}")
+        return "\n".join(lines)
+
+
+_CLASSES: dict[str, type] = {
+    **{cls.__name__: cls for cls in (FloatFormat, LossScale, Precision, Recipe, UpdatePrecision)},
+    **ARITHMETICS,
+}
+_NAMES = {cls: name for name, cls in _CLASSES.items()}
+
+
+def _described(arithmetic: Arithmetic | None) -> str:
+    if arithmetic is None:
+        return "float32"
+    values = ", ".join(f"{f.name} {getattr(arithmetic, f.name)}" for f in fields(arithmetic))  # type: ignore[arg-type]
+    return f"{_NAMES[type(arithmetic)]}({values})"
+
+
+def _plain(thing: Any) -> Any:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {"is": _NAMES[type(thing)], **{f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}}
+    return str(thing) if isinstance(thing, StrEnum) else thing
+
+
+def _built(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    return _CLASSES[data["is"]](**{name: _built(value) for name, value in data.items() if name != "is"})

@@ -1,0 +1,46 @@
+"""The recipes that have names: plain float32, the paper's FP8, and FP8 without each of its ingredients."""
+
+from __future__ import annotations
+
+from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.formats import FP8, FP16
+from golden.nn.recipe import LossScale, Precision, Recipe, UpdatePrecision
+from golden.rounding import Rounding
+
+#: A chunk longer than any dot product: plain accumulation.
+NO_CHUNKS = 1 << 30
+
+_FP8 = ChunkedFloat(operand=FP8, accumulator=FP16, chunk=64)
+_FP16 = ChunkedFloat(operand=FP16, accumulator=FP16, chunk=64)
+
+#: Everything in float32, no loss scale: what FP8 is measured against.
+fp32 = Recipe("fp32")
+
+#: After Wang et al. 2018: FP8 GEMMs that accumulate in FP16 in chunks of 64, FP16 images, an FP16 last layer,
+#: FP16 updates with stochastic rounding, the loss scaled by 1000.
+fp8 = Recipe(
+    "fp8",
+    hidden=Precision(_FP8, _FP8, _FP8),
+    first=Precision(_FP16, _FP8, _FP16, inputs=FP16, weights=FP8, errors=FP8),
+    last=Precision(_FP16, _FP16, _FP16),
+    elementwise=FP16,
+    update=UpdatePrecision(FP16, Rounding.STOCHASTIC),
+    loss_scale=LossScale(1000.0),
+)
+
+#: The FP8 recipe with one ingredient left out each.
+fp8_no_chunks = fp8.with_gemms("fp8-no-chunks", chunk=NO_CHUNKS)
+fp8_nearest_update = fp8.replace(
+    name="fp8-nearest-update", update=UpdatePrecision(FP16, Rounding.NEAREST_EVEN)
+)
+fp8_last_layer = fp8.replace(name="fp8-last-layer", last=None)
+fp8_images = fp8.replace(name="fp8-images", first=None)
+
+RECIPES = {r.name: r for r in (fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images)}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`. ValueError: there is none."""
+    if name not in RECIPES:
+        raise ValueError(f"the recipe is {name!r}, but there are {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,273 @@
+"""The training loop: SGD with momentum on a recipe and an engine, with all of its state in plain sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.data import Dataset
+from golden.engine import Engine, GoldenEngine
+from golden.formats import FloatFormat
+from golden.nn.loss import softmax_cross_entropy
+from golden.nn.models import Network
+from golden.nn.recipe import Recipe
+from golden.nn.run import Run, Trace
+from golden.update import Update
+
+#: Images that one evaluation GEMM takes.
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is not numerical about a run. `decay_at`: epochs after which the learning rate is a tenth of what
+    it was."""
+
+    epochs: int = 10
+    batch: int = 32
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_at: tuple[int, ...] = ()
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs is {self.epochs} and batch is {self.batch}, but both are at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"the learning rate is {self.learning_rate}, but it must be positive and finite")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, but it must be in 0 … 1, 1 excluded")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"the weight decay is {self.weight_decay}, but it must be 0 or more")
+        if not 0 < self.seed < 1 << 32:
+            raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step reports. `overflows`: results not finite on the way back; then nothing was
+    updated."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    loss_scale: float
+    overflows: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch reports: means over its steps, and the accuracy on the test images."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    test_loss: float
+    test_accuracy: float
+    overflows: int
+
+
+class Trainer:
+    """One training run: a network, a data set, a recipe and an engine.
+
+    Everything random follows from `settings.seed`: the order of the images from (seed, epoch), the seeds of
+    stochastic calls from (seed, number of the call). So the state is `step`, `weights`, `momenta`, the
+    layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a checkpoint
+    needs.
+
+    Weights and momenta are codes of the update's format (FP16 in the FP8 recipe), float32 where there is
+    none.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        recipe: Recipe,
+        settings: Settings = Settings(),  # frozen
+        *,
+        engine: Engine | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        if settings.batch > len(data.train_labels):
+            raise ValueError(
+                f"batch is {settings.batch}, but {data.name} has {len(data.train_labels)} training images"
+            )
+        self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
+        self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
+        self.parameters = list(network.all_parameters())
+        self.weights = {p.name: self._encode(p.value) for p in self.parameters}
+        self.momenta = {p.name: self._encode(np.zeros_like(p.value)) for p in self.parameters}
+        self.step = 0
+        self.loss_scale = recipe.loss_scale.initial
+        self.good_steps = 0
+        self.reported = 0
+        """Epochs reported."""
+        self.sums = np.zeros(3)
+        """Loss, accuracy and overflows of the steps of this epoch so far."""
+        self._order: tuple[int, NDArray[np.integer]] | None = None
+        self._publish()
+
+    @property
+    def _format(self) -> FloatFormat | None:
+        return None if self.recipe.update is None else self.recipe.update.format
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches are of equal size; what the epoch's shuffle leaves over is not used in that epoch."""
+        return len(self.data.train_labels) // self.settings.batch
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
+
+    def steps(self) -> Iterator[Step | Epoch]:
+        """Train to the end of the last epoch: a `Step` after each step, an `Epoch` after each epoch's last
+        one.
+
+        The state is whole at each yield, so that a checkpoint may be taken there.
+        """
+        while True:
+            if self.epoch > self.reported:
+                yield self._report()
+            elif self.epoch < self.settings.epochs:
+                yield self.train_step()
+            else:
+                return
+
+    def train_step(self) -> Step:
+        """One step: forward, backward, update."""
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        batch = self._shuffle(epoch)[index * self.settings.batch : (index + 1) * self.settings.batch]
+        images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
+        run = self.run
+        run.step, run.overflows = self.step, 0
+        logits = self.network.forward(images, run)
+        loss, error = softmax_cross_entropy(logits, labels, self.loss_scale, run)
+        self.network.backward(error, run)
+        gradients = {p.name: run.round(p.gradient / self.loss_scale) for p in self.parameters}
+        overflows = run.overflows + sum(int(np.count_nonzero(~np.isfinite(g))) for g in gradients.values())
+        if not overflows:
+            self._update(gradients, self._learning_rate(epoch))
+        done = Step(
+            epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows
+        )
+        self._adapt_loss_scale(overflows)
+        self.sums += (loss, done.accuracy, overflows)
+        self.step += 1
+        return done
+
+    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
+        """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
+        state."""
+        run = Run(self.recipe, self.run.engine, seed=self.settings.seed)
+        run.training = False
+        loss, correct = 0.0, 0
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            logits = self.network.forward(self.data.standardised(images[part]), run)
+            loss += softmax_cross_entropy(logits, labels[part], 1.0, run)[0] * len(logits)
+            correct += int(np.count_nonzero(logits.argmax(1) == labels[part]))
+        return loss / len(labels), correct / len(labels)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the run is at this moment, by name: copies."""
+        named = {f"weights/{name}": codes for name, codes in self.weights.items()}
+        named |= {f"momenta/{name}": codes for name, codes in self.momenta.items()}
+        named |= {
+            f"layer/{layer.name}.{k}": v for layer in self.network.walk() for k, v in layer.state().items()
+        }
+        counters = (self.step, self.reported, self.good_steps, self.run.calls)
+        named |= {"counters": np.array(counters), "sums": self.sums, "loss_scale": np.array(self.loss_scale)}
+        return {name: array.copy() for name, array in named.items()}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Go on from a `state` of the same network and recipe. ValueError: it is another's."""
+        for name, array in self.state().items():
+            if name not in state or state[name].shape != array.shape or state[name].dtype != array.dtype:
+                found = f"{state[name].dtype} {state[name].shape}" if name in state else "nothing"
+                raise ValueError(
+                    f"the state holds {found} for {name}, but here it is {array.dtype} {array.shape}"
+                )
+        self.weights = {name: state[f"weights/{name}"].copy() for name in self.weights}
+        self.momenta = {name: state[f"momenta/{name}"].copy() for name in self.momenta}
+        for layer in self.network.walk():
+            for name, array in layer.state().items():
+                array[...] = state[f"layer/{layer.name}.{name}"]
+        self.step, self.reported, self.good_steps, self.run.calls = map(int, state["counters"])
+        self.sums = state["sums"].copy()
+        self.loss_scale = float(state["loss_scale"])
+        self._publish()
+
+    def _report(self) -> Epoch:
+        loss, accuracy, overflows = self.sums.tolist()
+        test_loss, test_accuracy = self.evaluate(self.data.test_images, self.data.test_labels)
+        steps = self.steps_per_epoch
+        self.sums = np.zeros(3)
+        self.reported = self.epoch
+        return Epoch(
+            self.epoch - 1,
+            self.step,
+            loss / steps,
+            accuracy / steps,
+            test_loss,
+            test_accuracy,
+            int(overflows),
+        )
+
+    def _shuffle(self, epoch: int) -> NDArray[np.integer]:
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.settings.seed, 1, epoch])
+            self._order = epoch, rng.permutation(len(self.data.train_labels))
+        return self._order[1]
+
+    def _learning_rate(self, epoch: int) -> float:
+        return self.settings.learning_rate * 0.1 ** sum(epoch >= e for e in self.settings.decay_at)
+
+    def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
+        settings = self.settings
+        for p in self.parameters:
+            decay = settings.weight_decay if p.decay else 0.0
+            weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
+            if self.recipe.update is None:
+                momenta = np.float32(settings.momentum) * momenta + (gradient + np.float32(decay) * weights)
+                weights = weights - np.float32(learning_rate) * momenta
+            else:
+                precision = self.recipe.update
+                rule = Update(
+                    *(learning_rate, settings.momentum, decay),
+                    *(precision.format, precision.rounding, precision.random_bits),
+                )
+                weights, momenta = self.run.update(p.name, rule, weights, momenta, self._encode(gradient))
+            self.weights[p.name], self.momenta[p.name] = weights, momenta
+        self._publish()
+
+    def _adapt_loss_scale(self, overflows: int) -> None:
+        grow_every = self.recipe.loss_scale.grow_every
+        if grow_every is None:
+            return
+        self.good_steps = 0 if overflows else self.good_steps + 1
+        if overflows:
+            self.loss_scale /= 2
+        elif self.good_steps == grow_every:
+            self.loss_scale *= 2
+            self.good_steps = 0
+
+    def _encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        fmt = self._format
+        return np.asarray(values, np.float32) if fmt is None else fmt.encode(values)
+
+    def _publish(self) -> None:
+        """Let the layers see the master weights."""
+        fmt = self._format
+        for p in self.parameters:
+            p.value = self.weights[p.name] if fmt is None else fmt.decode(self.weights[p.name])
