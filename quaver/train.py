@@ -1,0 +1,116 @@
+"""Train a network with a recipe, on the golden model or with every GEMM on the simulated accelerator.
+
+examples:
+  quaver train                                        the digits in FP8, on the golden model
+  quaver train --recipe fp32                          the same in float32
+  quaver train --data fashion-mnist --model cnn --out runs/fashion
+  quaver train --data fashion-mnist --model cnn --out runs/fashion --resume
+  quaver train --engine sim --epochs 1                every GEMM on the simulated 8×8 accelerator
+
+With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each
+epoch and after Ctrl-C; --resume goes on from there and gives the bits of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from golden.nn import checkpoint
+from golden.nn.metrics import MetricsFile
+from golden.nn.train import Epoch, Step, Trainer
+from quaver.options import (
+    add_array_arguments,
+    add_training_arguments,
+    console,
+    make_engine,
+    make_trainers,
+    print_results,
+    progress_bar,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser)
+    parser.add_argument("--engine", default="golden", choices=("golden", "sim"), help="who computes (golden)")
+    add_array_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep metrics and checkpoints here")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.resume and args.out is None:
+        raise ValueError("--resume goes on from a checkpoint in --out DIR; name the directory")
+    stored = None if args.out is None else args.out / "checkpoint.npz"
+    if stored is not None and stored.exists() and not args.resume:
+        raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
+    trainer = make_trainers(args)(make_engine(args.engine, args))
+    with ExitStack() as stack:
+        metrics = None
+        if stored is not None:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            if stored.exists():
+                checkpoint.resume(trainer, stored)
+            metrics = stack.enter_context(MetricsFile(stored.parent / "metrics.jsonl", trainer))
+        try:
+            epochs = _train(trainer, metrics, stored)
+        except KeyboardInterrupt:
+            if stored is not None:
+                console.print(
+                    f"interrupted after step {trainer.step}; go on with --out {stored.parent} --resume"
+                )
+            raise
+    print_results(_table(trainer, epochs), {"epochs": [asdict(e) for e in epochs]}, as_json=args.json)
+    return 0
+
+
+def _train(trainer: Trainer, metrics: MetricsFile | None, stored: Path | None) -> list[Epoch]:
+    total = trainer.settings.epochs * trainer.steps_per_epoch
+    epochs = []
+    with progress_bar(f"{trainer.recipe.name} {trainer.network.name}", total, "steps") as advance:
+        advance(trainer.step)
+        started, first = time.monotonic(), trainer.step
+        try:
+            for event in trainer.steps():
+                if metrics is not None:
+                    metrics.write(event)
+                if isinstance(event, Step):
+                    images = (trainer.step - first) * trainer.settings.batch
+                    advance(
+                        rate=f"{images / (time.monotonic() - started):,.0f} images/s, loss {event.loss:.3f}"
+                    )
+                else:
+                    epochs.append(event)
+                    console.print(
+                        f"epoch {event.epoch + 1:3}  loss {event.loss:.4f}  accuracy {event.accuracy:.2%}  "
+                        f"test {event.test_accuracy:.2%}"
+                    )
+                    if stored is not None:
+                        checkpoint.save(trainer, stored)
+        except KeyboardInterrupt:
+            if stored is not None:
+                checkpoint.save(trainer, stored)
+            raise
+    return epochs
+
+
+def _table(trainer: Trainer, epochs: list[Epoch]) -> Table:
+    table = Table(title=f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}")
+    for column in ("epoch", "loss", "accuracy", "test loss", "test accuracy", "overflows"):
+        table.add_column(column, justify="right")
+    for e in epochs:
+        table.add_row(
+            str(e.epoch + 1),
+            f"{e.loss:.4f}",
+            f"{e.accuracy:.2%}",
+            f"{e.test_loss:.4f}",
+            f"{e.test_accuracy:.2%}",
+            str(e.overflows),
+        )
+    return table
