@@ -75,10 +75,8 @@ def comparison_table(result: Comparison, title: str) -> Table:
     for column in ("M×K×N", "calls", "MAC", "codes", "mismatches"):
         table.add_column(column, justify="right")
     for t in result.tallies:
-        shape = " × ".join(map(str, t.shape))
-        table.add_row(
-            t.layer, t.role, shape, f"{t.calls:,}", f"{t.macs:,}", f"{t.codes:,}", _count(t.mismatches)
-        )
+        counts = (f"{t.calls:,}", f"{t.macs:,}", f"{t.codes:,}", _count(t.mismatches))
+        table.add_row(t.layer, t.role, "×".join(map(str, t.shape)), *counts)
     table.add_section()
     calls, macs = sum(t.calls for t in result.tallies), sum(t.macs for t in result.tallies)
     counts = (f"{calls:,}", f"{macs:,}", f"{result.codes:,}", _count(result.mismatches))
