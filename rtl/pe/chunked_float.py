@@ -12,6 +12,7 @@ from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.rounding import Rounding
 from rtl.float_adder import UnpackedAdder
 from rtl.float_multiplier import UnpackedMultiplier, product_of
+from rtl.once import once
 from rtl.unpacked import Pack, Unpack, Unpacked
 
 #: What a cycle is. fold 0: partial[lane] += a·b. fold 1: total[lane] += partial[lane], then partial[lane] =
@@ -111,6 +112,7 @@ class ChunkedFloatPE(wiring.Component):
         """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
         return Pack(self.sum, self.arithmetic.accumulator)
 
+    @once("arithmetic", "interleave")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes = self.interleave

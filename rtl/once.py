@@ -1,0 +1,61 @@
+"""Units that an emission writes once and instantiates, however often they are placed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+
+def ports_of(component: wiring.Component) -> dict[str, tuple[Value, Any]]:
+    """Name → (value, direction) of all ports. A member of an interface is INTERFACE_MEMBER."""
+    return {
+        "_".join(map(str, path)): (Value.cast(value), member.flow)
+        for path, member, value in component.signature.flatten(component)
+    }
+
+
+class Emission:
+    """The platform of an emission; remembers the units that must be emitted beside the top.
+
+    Attributes
+    ----------
+    top
+        The component whose module is being emitted.
+    units
+        Key → (module name, one of the components placed).
+    """
+
+    def __init__(self) -> None:
+        self.top: wiring.Component | None = None
+        self.units: dict[tuple[Any, ...], tuple[str, wiring.Component]] = {}
+
+    def instance(self, component: wiring.Component, key: tuple[Any, ...]) -> Instance:
+        """An instance, on the component's own ports, of the module that is emitted for `key`."""
+        name = type(component).__name__ + (f"_{len(self.units)}" if self.units else "")
+        name, _ = self.units.setdefault(key, (name, component))
+        ports = {
+            ("i_" if flow is In else "o_") + port: value
+            for port, (value, flow) in ports_of(component).items()
+        }
+        return Instance(name, **ports, i_clk=ClockSignal(), i_rst=ResetSignal())
+
+
+def once(*parameters: str) -> Callable[..., Any]:
+    """Decorates the `elaborate` of a component in domain sync that its attributes `parameters` define."""
+
+    def decorate(elaborate: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(elaborate)
+        def place(self: wiring.Component, platform: object) -> Any:
+            if isinstance(platform, Emission) and self is not platform.top:
+                key = (type(self), *(getattr(self, parameter) for parameter in parameters))
+                return platform.instance(self, key)
+            return elaborate(self, platform)
+
+        return place
+
+    return decorate

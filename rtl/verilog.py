@@ -1,0 +1,179 @@
+"""Verilog of any unit, with the port names that its docstring says.
+
+Ports keep their names; a stream or other interface NAME becomes NAME_payload, NAME_valid, NAME_ready;
+structures are one vector, the first field lowest. A unit with registers has the clock `clk` and the
+synchronous, active-high reset `rst`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from golden import formats
+from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.lfsr import COLUMN_TAPS, TAPS
+from golden.rounding import RANDOM_BITS
+from rtl.float_adder import FloatAdder
+from rtl.float_multiplier import FloatMultiplier
+from rtl.lfsr import LFSR
+from rtl.once import Emission, ports_of
+from rtl.pe import pe_for
+from rtl.rounding import Rounding
+
+#: Amaranth's and Yosys's own notes, of no use in Verilog.
+ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding")
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Verilog of `component` as module `name`, and of what it instantiates; units marked `once` only once.
+
+    Raises
+    ------
+    ValueError
+        `name` is not a Verilog identifier.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} is no module name; take letters, digits and _, a letter first")
+    emission = Emission()
+    pending = [(name, component)]
+    modules: list[str] = []
+    while pending:
+        module, emission.top = pending.pop()
+        known = set(emission.units)
+        ports = {port: (value, None) for port, (value, _) in ports_of(emission.top).items()}
+        modules.append(rtlil.convert(emission.top, module, emission, ports=ports, emit_src=False))
+        pending += [unit for key, unit in emission.units.items() if key not in known]
+    # As amaranth.back.verilog does, and without the copies of every structure's fields that it leaves.
+    script = "".join(f"read_rtlil <<rtlil\n{text}\nrtlil\n" for text in modules)
+    script += "proc -norom\nmemory_collect\nopt_clean -purge\n"
+    script += "".join(
+        f"attrmap {of} {' '.join(f'-remove {a}' for a in ATTRIBUTES)}\n" for of in ("", "-modattr")
+    )
+    return find_yosys(lambda version: version >= (0, 40)).run(
+        ["-q", "-"], script + "write_verilog -norename", ignore_warnings=True
+    )
+
+
+@dataclass(frozen=True)
+class Option:
+    """One parameter of a unit on the command line."""
+
+    name: str
+    kind: Callable[[str], Any]
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit that the command line emits."""
+
+    help: str
+    options: tuple[Option, ...]
+    build: Callable[..., wiring.Component]
+    """Takes the options by name, with _ for -."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options to `parser`."""
+        for option in self.options:
+            parser.add_argument(
+                f"--{option.name}",
+                type=option.kind,
+                default=option.default,
+                choices=option.choices,
+                help=f"{option.help} (default: {option.default})",
+            )
+
+    def from_arguments(self, arguments: argparse.Namespace) -> wiring.Component:
+        """The component that parsed `arguments` describe; a ValueError says what does not fit."""
+        names = [option.name.replace("-", "_") for option in self.options]
+        return self.build(**{name: getattr(arguments, name) for name in names})
+
+
+def _chunked_float(
+    operand: Any, accumulator: Any, chunk: int, rounding: str, random_bits: int
+) -> ChunkedFloat:
+    return ChunkedFloat(operand, accumulator, chunk, rounding, random_bits)
+
+
+def _pe(stages: int, **arithmetic: Any) -> wiring.Component:
+    return pe_for(_chunked_float(**arithmetic), stages=stages)
+
+
+def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> wiring.Component:
+    from rtl.systolic import SystolicArray
+
+    return SystolicArray(_chunked_float(**arithmetic), rows, columns, stages)
+
+
+def _format(name: str, default: str, help_: str) -> Option:
+    return Option(name, lambda text: formats.parse(text), default, help_)
+
+
+_A = _format("a", "fp8", "format of a")
+_STAGES = Option("stages", int, 0, "pipeline registers; 0 is combinational")
+_ROUNDING = Option("rounding", str, "nearest", "rounding", ("nearest", "stochastic"))
+_RANDOM_BITS = Option("random-bits", int, RANDOM_BITS, "random bits of one stochastic rounding")
+_ARITHMETIC = (
+    _format("operand", "fp8", "format of the operands"),
+    _format("accumulator", "fp16", "format of the sums"),
+    Option("chunk", int, 64, "products in a chunk"),
+    _ROUNDING,
+    Option("random-bits", int, 14, "random bits of one stochastic rounding"),
+    Option(
+        "stages", int, 4, "adder stages, which are also the outputs that a processing element interleaves"
+    ),
+)
+_SIZE = (Option("rows", int, 8, "rows of the array"), Option("columns", int, 8, "columns of the array"))
+
+#: Name → unit, for `quaver verilog`.
+UNITS: dict[str, Unit] = {
+    "float_multiplier": Unit(
+        "exact product: a, b → product",
+        (_A, _format("b", "fp8", "format of b"), _STAGES),
+        lambda a, b, stages: FloatMultiplier(a, b, stages=stages),
+    ),
+    "float_adder": Unit(
+        "sum rounded once: a, b[, random] → sum",
+        (
+            _format("a", "fp16", "format of a and of the sum"),
+            _format("b", "fp16", "format of b"),
+            _ROUNDING,
+            _RANDOM_BITS,
+            _STAGES,
+        ),
+        lambda a, b, rounding, random_bits, stages: FloatAdder(
+            a, b, rounding=rounding, random_bits=random_bits, stages=stages
+        ),
+    ),
+    "lfsr": Unit(
+        "random source: enable, load, seed → draw",
+        (
+            Option("bits", int, RANDOM_BITS, "bits of a draw"),
+            Option("taps", str, "row", "polynomial", ("row", "column")),
+            Option("seed", lambda text: int(text, 0), 1, "state after reset"),
+        ),
+        lambda bits, taps, seed: LFSR(bits, {"row": TAPS, "column": COLUMN_TAPS}[taps], seed),
+    ),
+    "rounding": Unit(
+        "rounding of a magnitude: magnitude[, random] → up, rounded",
+        (
+            Option("width", int, 16, "bits of the magnitude"),
+            Option("dropped-bits", int, 8, "how many of them go"),
+            Option("rounding", str, "nearest", "rounding", ("nearest", "truncate", "stochastic")),
+            _RANDOM_BITS,
+        ),
+        Rounding,
+    ),
+    "pe": Unit("processing element of chunked_float", _ARITHMETIC, _pe),
+    "systolic_array": Unit("array of processing elements", (*_SIZE, *_ARITHMETIC), _systolic_array),
+}
