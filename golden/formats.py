@@ -6,6 +6,7 @@ not hold the format) that lie on the format's grid.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -13,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from golden import encoding
 from golden.rounding import RANDOM_BITS, Rounding
 
 
@@ -44,13 +46,22 @@ class FloatFormat:
     Raises
     ------
     ValueError
-        The fields do not fit: exponent_bits in 2 … 11, mantissa_bits ≥ 1, at most 16 bits with the sign, and
-        a bias that puts every exponent in −1000 … 1000.
+        The fields do not fit: exponent_bits in 2 … 10, mantissa_bits ≥ 1, at most 16 bits with the sign, and
+        a bias that puts every exponent in −960 … 960.
 
     Notes
     -----
-    Subnormals are gradual. The one NaN that `encode` makes has sign 0, the top exponent, and only the top
-    mantissa bit set (IEEE), or sign 0 and all ones (OCP-fn); `decode` takes every NaN code.
+    Every special value, in both directions:
+
+    - Subnormals are gradual: below 2**min_exponent the spacing stays 2**quantum_exponent.
+    - Zeros keep their signs, and a negative value that rounds to zero becomes −0.
+    - The one NaN that `encode` makes has sign 0, the top exponent, and only the top mantissa bit set (IEEE),
+      or sign 0 and all ones (OCP-fn). `decode` takes every NaN code, and its NaN has no meaning in its sign.
+    - Overflow is judged after rounding as if the exponent had no upper bound. Saturating, it becomes the
+      largest finite value in every rounding. Otherwise nearest and stochastic make it infinity (the canonical
+      NaN in OCP-fn), while toward zero never leaves the finite values.
+    - Infinity stays infinity (the canonical NaN in OCP-fn) in every rounding; saturating, it becomes the
+      largest finite value.
     """
 
     exponent_bits: int
@@ -61,8 +72,8 @@ class FloatFormat:
 
     def __post_init__(self) -> None:
         e, m = self.exponent_bits, self.mantissa_bits
-        if not 2 <= e <= 11:
-            raise ValueError(f"exponent_bits is {e}, but a format has 2 to 11 of them")
+        if not 2 <= e <= 10:
+            raise ValueError(f"exponent_bits is {e}, but a format has 2 to 10 of them")
         if m < 1:
             raise ValueError(f"mantissa_bits is {m}, but a format has at least 1, or NaN would have no code")
         if 1 + e + m > 16:
@@ -72,9 +83,9 @@ class FloatFormat:
         if self.bias is None:
             object.__setattr__(self, "bias", (1 << (e - 1)) - 1)
         object.__setattr__(self, "specials", Specials(self.specials))
-        if self.quantum_exponent < -1000 or self.max_exponent > 1000:
+        if self.quantum_exponent < -960 or self.max_exponent > 960:
             raise ValueError(
-                f"bias is {self.bias}, but every value must be a float64: exponents in −1000 … 1000"
+                f"bias is {self.bias}, but every value must be a float64: exponents in −960 … 960"
             )
 
     @property
@@ -174,7 +185,10 @@ class FloatFormat:
 
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: an array of `value_dtype` and the same shape."""
-        return self._table[self.check_codes(codes)]
+        codes = np.ascontiguousarray(self.check_codes(codes)).reshape(np.shape(codes))
+        values = np.empty(codes.shape, self.value_dtype)
+        encoding.in_blocks(encoding.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        return values
 
     def encode(
         self,
@@ -185,38 +199,62 @@ class FloatFormat:
         random_bits: int = RANDOM_BITS,
         saturate: bool | None = None,
     ) -> NDArray[np.unsignedinteger]:
-        """Round float32 or float64 `values` into the format, once.
+        """Round `values` into the format, once.
 
-        `random` holds one integer of `random_bits` bits for each value (stochastic rounding only).
-        Overflow is judged after rounding with an unbounded exponent: nearest and stochastic go to infinity
-        (NaN in OCP-fn), toward zero stops at the largest finite value; `saturate` stops all of them there.
+        Parameters
+        ----------
+        values
+            Any shape and memory layout; float16, float32, float64, or integers of at most 53 bits.
+        rounding
+            `Rounding.STOCHASTIC` wants `random`, the others refuse it.
+        random, random_bits
+            One integer of R = `random_bits` bits (1 … 32) for each value, in an array of the same shape.
+        saturate
+            Whether overflow and infinity become the largest finite value; the format's own choice when None.
+
+        Returns
+        -------
+        ndarray of `code_dtype`, C-contiguous, the shape of `values`
+            The class's notes define every special value.
+
+        Raises
+        ------
+        TypeError
+            `values` or `random` have a dtype that is not listed.
+        ValueError
+            An integer beyond ±2**53; `random` missing, superfluous, of another shape or out of range.
         """
         rounding = Rounding(rounding)
         saturate = self.saturate if saturate is None else saturate
-        x = np.asarray(values, dtype=np.float64)
-        magnitude = np.abs(np.where(np.isfinite(x), x, 0.0))
-        exponent = np.maximum(np.frexp(magnitude)[1] - 1, self.min_exponent)
-        exponent = np.where(magnitude == 0, self.min_exponent, exponent)
-        scaled = np.ldexp(magnitude, self.mantissa_bits - exponent)
+        x = _floats(values)
+        drawn = _random(random, random_bits, x.shape, rounding)
+        if x.dtype == np.float32 and not self._float32_suffices(rounding, random_bits):
+            x = _cast(x, np.float64)
+        codes = np.empty(x.shape, self.code_dtype)
+        bits = x.view(np.uint32 if x.dtype == np.float32 else np.uint64)
+        arrays = bits.reshape(-1), codes.reshape(-1)
+
+        stored, bias = np.finfo(x.dtype).nmant, np.finfo(x.dtype).maxexp - 1
+        infinite = self.max_code if saturate else self.max_code + 1  # the latter is infinity, or OCP-fn's NaN
+        signed = self.max_code if self.infinity_code is None else self.infinity_code
+        shape = stored, self.width, self.mantissa_bits, self.min_exponent + bias
         if rounding is Rounding.NEAREST_EVEN:
-            significand = np.rint(scaled)
+            magic = x.dtype.type(2.0 ** (self.quantum_exponent + stored))
+            encoding.in_blocks(encoding.nearest, arrays, magic, *shape, infinite, signed, self.nan_code)
         elif rounding is Rounding.TOWARD_ZERO:
-            significand = np.floor(scaled)
+            limits = self.max_code, signed, self.nan_code
+            encoding.in_blocks(encoding.toward_zero, arrays, infinite, *shape, *limits)
         else:
-            if random is None:
-                raise ValueError("stochastic rounding needs random: draw it from a golden.lfsr.LFSR")
-            drawn = np.asarray(random, dtype=np.float64)
-            significand = np.floor(np.ldexp(np.floor(np.ldexp(scaled, random_bits)) + drawn, -random_bits))
-        code = np.minimum(
-            ((exponent - self.min_exponent) << self.mantissa_bits) + significand, 1 << 17
-        ).astype(np.int64)
-        infinity = self.infinity_code if self.infinity_code is not None else self.nan_code
-        over = self.max_code if saturate or rounding is Rounding.TOWARD_ZERO else infinity
-        code = np.where(code > self.max_code, over, code)
-        code = np.where(np.isinf(x), self.max_code if saturate else infinity, code)
-        code = np.where(np.signbit(x), code | self.sign_code, code)
-        nan = np.isnan(x) | ((self.infinity_code is None) & ((code & (self.sign_code - 1)) > self.max_code))
-        return np.where(nan, self.nan_code, code).astype(self.code_dtype)
+            limits = infinite, signed, self.nan_code
+            encoding.in_blocks(
+                encoding.stochastic, (*arrays, drawn.reshape(-1)), random_bits, *shape, *limits
+            )
+        return codes
+
+    def _float32_suffices(self, rounding: Rounding, random_bits: int) -> bool:
+        """Whether float32's words hold all that rounding a float32 makes: else it goes by way of float64."""
+        in_range = self.min_exponent >= -126 and self.max_exponent <= 127 and self.quantum_exponent <= 104
+        return in_range and (rounding is not Rounding.STOCHASTIC or self.precision + random_bits <= 31)
 
     def round(
         self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, **options: object
@@ -226,8 +264,12 @@ class FloatFormat:
 
     def __str__(self) -> str:
         bias = "" if self.bias == (1 << (self.exponent_bits - 1)) - 1 else f"b{self.bias}"
-        specials = "fn" if self.specials is Specials.OCP_FN else ""
-        return f"e{self.exponent_bits}m{self.mantissa_bits}{bias}{specials}"
+        name = f"e{self.exponent_bits}m{self.mantissa_bits}{bias}"
+        if self.specials is Specials.OCP_FN:
+            name += "fn"
+        elif name == "e4m3":  # by itself the name of OCP's
+            name += "ieee"
+        return name + ("sat" if self.saturate else "")
 
 
 #: Wang et al.'s (1,5,2), code for code OCP E5M2; narrowing to it saturates.
@@ -245,3 +287,93 @@ BFLOAT16 = FloatFormat(8, 7)
 def hfp8(bias: int = 7) -> FloatFormat:
     """The forward format 1-4-3 of hybrid FP8 training (Sun et al. 2019); its bias is a parameter."""
     return FloatFormat(4, 3, bias=bias, saturate=True)
+
+
+_NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16}
+_PATTERN = re.compile(
+    r"(?:e(?P<e>\d+)m(?P<m>\d+)|1-(?P<e2>\d+)-(?P<m2>\d+))"
+    r"(?:b(?P<bias>-?\d+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
+)
+
+
+def parse(name: str) -> FloatFormat:
+    """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
+
+    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16`` are the constants of this
+    module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias (``e4m3b11``), by ``fn``
+    (OCP's specials; ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is
+    infinity).
+
+    Raises
+    ------
+    ValueError
+        Nothing of the kind, or widths or a bias that make no format.
+    """
+    text = name.strip().lower()
+    if text in _NAMES:
+        return _NAMES[text]
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or widths such as e6m9 or 1-6-9, "
+            "which a bias (e4m3b11), fn (OCP specials) and sat (saturating) may follow in this order"
+        )
+    part = match.groupdict()
+    return FloatFormat(
+        int(part["e"] or part["e2"]),
+        int(part["m"] or part["m2"]),
+        bias=None if part["bias"] is None else int(part["bias"]),  # type: ignore[arg-type]
+        specials=Specials(part["specials"] or "ieee"),
+        saturate=part["sat"] is not None,
+    )
+
+
+def _floats(values: ArrayLike) -> NDArray[np.floating]:
+    """`values` as a C-contiguous array of float32 or float64 that holds them exactly."""
+    array = np.asarray(values)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and size <= 8:
+        wanted = np.float64 if size == 8 else np.float32
+    elif kind in "iu":
+        wanted = np.float64
+        if size == 8 and array.size and max(int(array.max()), -int(array.min())) > 1 << 53:
+            raise ValueError(
+                "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
+            )
+    else:
+        raise TypeError(
+            f"values have dtype {array.dtype}, but float16, float32, float64 or integers are encoded"
+        )
+    return _cast(array, wanted)
+
+
+def _cast(array: NDArray[np.generic], dtype: type[np.floating]) -> NDArray[np.floating]:
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
+        return np.asarray(array, dtype=dtype, order="C")
+
+
+def _random(
+    random: ArrayLike | None, random_bits: int, shape: tuple[int, ...], rounding: Rounding
+) -> NDArray[np.unsignedinteger]:
+    """`random` as C-contiguous uint16 or uint32 of `shape`, checked; empty when the rounding takes none."""
+    if rounding is not Rounding.STOCHASTIC:
+        if random is not None:
+            raise ValueError(f"random was given, but {rounding} rounding takes none; leave it out")
+        return np.empty(0, np.uint16)
+    if random is None:
+        raise ValueError("stochastic rounding needs random: draw it from a golden.lfsr.LFSR")
+    if not 1 <= random_bits <= 32:
+        raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
+    array = np.asarray(random)
+    if array.dtype.kind not in "ui":
+        raise TypeError(f"random has dtype {array.dtype}, but it must be integers of {random_bits} bits")
+    if array.shape != shape:
+        raise ValueError(
+            f"random has shape {array.shape}, but values have {shape}; give one draw for each value"
+        )
+    if array.size and (array.dtype.kind == "i" or 8 * array.dtype.itemsize > random_bits):
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= 1 << random_bits:
+            worst, limit = low if low < 0 else high, (1 << random_bits) - 1
+            raise ValueError(f"random holds {worst}, but {random_bits} random bits hold 0 … {limit}")
+    return np.asarray(array, dtype=np.uint16 if random_bits <= 16 else np.uint32, order="C")
