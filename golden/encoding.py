@@ -31,8 +31,8 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 def in_blocks(kernel: Callable[..., None], arrays: tuple[Any, ...], *scalars: Any) -> None:
     """`kernel(*arrays, *scalars)`, with long arrays cut into blocks for as many threads as Numba may use."""
-    size, count = len(arrays[0]), get_num_threads()
-    if size <= _BLOCK or count == 1:
+    size = len(arrays[0])
+    if size <= _BLOCK or (count := get_num_threads()) == 1:
         kernel(*arrays, *scalars)
         return
     blocks = [tuple(a[i : i + _BLOCK] for a in arrays) for i in range(0, size, _BLOCK)]

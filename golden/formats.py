@@ -315,8 +315,8 @@ def parse(name: str) -> FloatFormat:
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or widths such as e6m9 or 1-6-9, "
-            "which a bias (e4m3b11), fn (OCP specials) and sat (saturating) may follow in this order"
+            f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or widths as in e6m9 or 1-6-9, "
+            "that a bias (e4m3b11), fn (OCP specials) and sat (saturating) may follow in this order"
         )
     part = match.groupdict()
     return FloatFormat(

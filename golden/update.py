@@ -21,7 +21,7 @@ from golden.rounding import RANDOM_BITS, Rounding
 #: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
 SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
 
-_BLOCK = 1 << 14  # elements: what one pass works on stays in the cache
+_BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,16 @@ class Update:
         """
         w, v, g = self._checked(weights, momenta, gradients)
         sources = self.sources(seed)
+        decay, momentum, rate = (self._scalar(name) for name in SEED_MASKS)
         new_w, new_v = np.empty_like(w), np.empty_like(v)
         for start in range(0, w.size, _BLOCK):
             part = slice(start, start + _BLOCK)
-            w_values = self.format.decode(w.ravel()[part])
-            g_values = self.format.decode(g.ravel()[part])
-            v_values = self.format.decode(v.ravel()[part])
-            g_values = self.format.decode(
-                self._axpy("decay", self._scalar("decay"), w_values, g_values, sources)
-            )
-            v_codes = self._axpy("momentum", self._scalar("momentum"), v_values, g_values, sources)
-            v_values = self.format.decode(v_codes)
-            new_v.ravel()[part] = v_codes
-            new_w.ravel()[part] = self._axpy("rate", -self._scalar("rate"), v_values, w_values, sources)
+            w_part, v_part, g_part = (self.format.decode(x.reshape(-1)[part]) for x in (w, v, g))
+            g_part = self.format.decode(self._axpy(decay, w_part, g_part, sources.get("decay")))
+            v_codes = self._axpy(momentum, v_part, g_part, sources.get("momentum"))
+            v_part = self.format.decode(v_codes)
+            new_v.reshape(-1)[part] = v_codes
+            new_w.reshape(-1)[part] = self._axpy(-rate, v_part, w_part, sources.get("rate"))
         return new_w, new_v
 
     def definition(
@@ -132,12 +129,12 @@ class Update:
 
         new_w, new_v = np.empty_like(w), np.empty_like(v)
         for i in range(w.size):
-            w_i, v_i, g_i = (exact.decode(fmt, int(x.ravel()[i])) for x in (w, v, g))
+            w_i, v_i, g_i = (exact.decode(fmt, int(x.reshape(-1)[i])) for x in (w, v, g))
             _, g_i = rounded("decay", exact.add(g_i, exact.multiply(scalars["decay"], w_i)))
-            new_v.ravel()[i], v_i = rounded(
+            new_v.reshape(-1)[i], v_i = rounded(
                 "momentum", exact.add(g_i, exact.multiply(scalars["momentum"], v_i))
             )
-            new_w.ravel()[i], _ = rounded("rate", exact.add(w_i, exact.multiply(-scalars["rate"], v_i)))
+            new_w.reshape(-1)[i], _ = rounded("rate", exact.add(w_i, exact.multiply(-scalars["rate"], v_i)))
         return new_w, new_v
 
     def _checked(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[NDArray[Any]]:
@@ -148,14 +145,12 @@ class Update:
                 raise ValueError(f"{name} have shape {array.shape}, but weights have {arrays[0].shape}")
         return arrays
 
-    def _axpy(
-        self, name: str, alpha: float, x: NDArray[Any], y: NDArray[Any], sources: dict[str, LFSR]
-    ) -> NDArray[Any]:
-        """The codes of round(y + alpha·x), with line `name`'s draws."""
+    def _axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
+        """The codes of round(y + alpha·x)."""
         total = _axpy_to_odd(alpha, x, y)
-        if not sources:
+        if source is None:
             return self.format.encode(total, self.rounding)
-        random = sources[name].draws(len(total), self.random_bits)
+        random = source.draws(len(total), self.random_bits)
         return self.format.encode(total, self.rounding, random=random, random_bits=self.random_bits)
 
 
