@@ -53,7 +53,7 @@ def parts(fmt: FloatFormat) -> tuple[Array, Array, Array]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _bit_length(n):  # type: ignore[no-untyped-def]
+def _bit_length(n):
     length = 0
     for step in (32, 16, 8, 4, 2, 1):
         if n >> step:
@@ -63,7 +63,7 @@ def _bit_length(n):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits, random):  # type: ignore[no-untyped-def]
+def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits, random):
     """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**29."""
     mantissa_bits, quantum, max_code, infinity, nan, sign = fmt
     top = _bit_length(abs(significand)) + exponent
@@ -120,7 +120,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(code, significand, exponent, special, acc, fmt, random_bits, random):  # type: ignore[no-untyped-def]
+def _add(code, significand, exponent, special, acc, fmt, random_bits, random):
     """The accumulator code after adding a number, or a special value where that is not 0.0."""
     special = special + acc[2][code]
     if special != 0.0:
@@ -132,7 +132,7 @@ def _add(code, significand, exponent, special, acc, fmt, random_bits, random):  
 
 
 @numba.njit(cache=True, nogil=True)
-def _gemm(a, b_columns, a_parts, b_parts, acc, fmt, chunk, random_bits, x, y, c):  # type: ignore[no-untyped-def]
+def _gemm(a, b_columns, a_parts, b_parts, acc, fmt, chunk, random_bits, x, y, c):
     rows, columns = c.shape
     depth = a.shape[1]
     for i in range(rows):

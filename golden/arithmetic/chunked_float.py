@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from golden import exact
 from golden.arithmetic._scalar_gemm import scalar_gemm
+from golden.arithmetic._vector_gemm import largest_sum, plan, vector_gemm
 from golden.formats import FP8, FP16, FloatFormat
 from golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from golden.rounding import Rounding
@@ -53,7 +54,7 @@ class ChunkedFloat:
     Notes
     -----
     Stochastic rounding draws at the edges, so that in hardware the random bits ride with the operands: output
-    (i, j) rounds its n-th sum with ``x_i[n] ^ y_j[n]``. n counts from 0 over all its roundings as they happen:
+    (i, j) rounds its n-th sum with ``x_i[n] ^ y_j[n]``. n counts from 0 over all its roundings as they come:
     the K products, and each chunk's fold after the products of that chunk, the last fold included. x_i[n] is
     the n-th draw of ``LFSR(numbered_seed(seed, i), TAPS)``, and y_j[n] the n-th of
     ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS)``, `random_bits` wide each. Hence the result
@@ -120,8 +121,11 @@ class ChunkedFloat:
         Codes of `accumulator`, shape (M, N).
         """
         a, b = self._checked(a_codes, b_codes, seed)
+        if 0 in a.shape or 0 in b.shape:
+            return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
         x, y = self._draws(a, b, seed)
-        return scalar_gemm(self, a, b, x, y)
+        how = plan(self, largest_sum(self, a, b))
+        return vector_gemm(self, how, a, b, x, y) if how else scalar_gemm(self, a, b, x, y)
 
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""

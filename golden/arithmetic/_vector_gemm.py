@@ -1,0 +1,177 @@
+"""The chunked GEMM on float32 or float64 vectors: fast, for the pairs of formats where that is proved exact.
+
+`plan` holds the proofs: which float is wide enough, and which clauses of the kernel a pair of formats needs.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.arithmetic._vector_kernel import AVX512, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, vector_kernel
+
+if TYPE_CHECKING:
+    from golden.arithmetic.chunked_float import ChunkedFloat
+
+Array = NDArray[Any]
+
+#: Multiply-accumulates below which a second thread costs more than it brings (about 2 ms).
+ONE_THREAD_MACS = 40_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the vector kernel computes a GEMM: its float, and the clauses that formats and data need."""
+
+    value: type[np.floating]
+    """float32 or float64."""
+    corrected: bool
+    """Nearest: recover what the float addition lost before rounding."""
+    subnormal: bool
+    """Round at the accumulator's quantum below its smallest normal number."""
+    checked: bool
+    """Look for overflow, infinity and NaN after every sum."""
+    directed: bool
+    """Take the sum from the machine's additions with a rounding of their own (AVX-512)."""
+
+
+def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) -> Plan | None:
+    """The cheapest plan that is exact for sums of magnitude up to `largest_sum` (inf: unknown), or None.
+
+    Let p be the accumulator's precision, w the float's (24 or 53).
+    A sum is one of a p-bit number and an exact product.
+
+    - Exact products: 2 · the operand's precision ≤ w. Every sum is a multiple of the product's quantum, and
+      that times 2**(p − w) is still a normal float, so nothing is lost below.
+    - Nearest: the kernel's rounding needs w ≥ 2p + 2. The float addition has rounded once already: harmless
+      if the product, too, has at most p bits (Figueroa 1995: then no inexact sum rounds to a tie). Otherwise
+      the sum is rounded to odd in its w ≥ p + 2 bits, which no later rounding can tell from the exact sum.
+    - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
+    - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
+      two subnormals, and rounding to p bits leaves every sum in their range as it is.
+    - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
+    """
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
+    checked = not largest_sum <= acc.max_value
+    top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]
+    for value, precision, min_exponent, max_exponent in (
+        (np.float32, 24, -126, 127),
+        (np.float64, 53, -1022, 1023),
+    ):
+        dropped = precision - acc.precision
+        enough = arithmetic.random_bits if arithmetic.stochastic else acc.precision + 2
+        in_range = product_quantum - dropped >= min_exponent and top + dropped < max_exponent
+        if product_bits > precision or dropped < enough or not in_range:
+            continue
+        wide = product_bits > acc.precision
+        return Plan(
+            value,
+            corrected=wide and not arithmetic.stochastic,
+            subnormal=product_quantum < acc.quantum_exponent,
+            checked=checked,
+            directed=directed and (wide or arithmetic.stochastic),
+        )
+    return None
+
+
+def largest_sum(arithmetic: ChunkedFloat, a: Array, b: Array) -> float:
+    """A bound on every partial sum and total of this GEMM; inf if an operand is not finite."""
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    largest = [int((codes & (operand.sign_code - 1)).max()) for codes in (a, b)]
+    if max(largest) > operand.max_code:
+        return math.inf
+    left, right = operand.decode(largest).astype(np.float64)
+    growth = math.log1p(2.0 ** -(acc.mantissa_bits if arithmetic.stochastic else acc.precision))
+    products = min(arithmetic.chunk, a.shape[1])
+    folds = -(-a.shape[1] // arithmetic.chunk)
+    # |sum + term| grows by at most one rounding a step.
+    exponent = growth * (products + folds)
+    term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
+    return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
+
+
+def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Array, y: Array) -> Array:
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
+    left, right = a, b.T
+
+    def outputs(rows: int, columns: int) -> int:
+        """Outputs that the kernel computes, the ones that only fill up its tiles included."""
+        return -(-rows // TILE_ROWS) * TILE_ROWS * -(-columns // width) * width
+
+    turned = outputs(len(right), len(left)) < outputs(len(left), len(right))
+    if turned:  # C' = B'·A' is the same sums
+        left, right, x, y = right, left, y, x
+    dropped = np.finfo(how.value).nmant - acc.mantissa_bits
+    table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
+    left_panels, right_panels = _packed(table, left, TILE_ROWS), _packed(table, right, width)
+    draws: tuple[Array | None, Array | None] = None, None
+    if arithmetic.stochastic:
+        integer: Any = np.uint32 if how.value is np.float32 else np.uint64
+        top = dropped - arithmetic.random_bits
+        draws = (
+            _packed(None, x.astype(integer) << top, TILE_ROWS),
+            _packed(None, y.astype(integer) << top, width),
+        )
+    totals = np.zeros((len(left_panels), len(right_panels), TILE_ROWS, width), how.value)
+    beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
+    clauses = (
+        how.value(2.0**dropped),
+        True if how.corrected else None,
+        how.value(2.0**acc.min_exponent) if how.subnormal else None,
+        (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
+        True if how.directed else None,
+    )
+
+    def run(rows: tuple[int, int], columns: tuple[int, int]) -> None:
+        vector_kernel(left_panels, right_panels, *draws, totals, arithmetic.chunk, *clauses, *rows, *columns)
+
+    row_tiles, column_tiles = totals.shape[:2]
+    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
+    if row_tiles >= column_tiles:
+        jobs = [(span, (0, column_tiles)) for span in _spans(row_tiles, threads)]
+    else:
+        jobs = [((0, row_tiles), span) for span in _spans(column_tiles, threads)]
+    if len(jobs) == 1:
+        run(*jobs[0])
+    else:
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            list(pool.map(run, *zip(*jobs, strict=True)))
+    c = totals.transpose(0, 2, 1, 3).reshape(row_tiles * TILE_ROWS, column_tiles * width)
+    c = c[: len(left), : len(right)]
+    return acc.encode(c.T if turned else c)
+
+
+def _spans(count: int, parts: int) -> list[tuple[int, int]]:
+    """0 … count in at most `parts` contiguous, nearly equal spans."""
+    edges = sorted({count * part // parts for part in range(parts + 1)})
+    return list(pairwise(edges))
+
+
+def _packed(table: Array | None, codes: Array, tile: int) -> Array:
+    """table[codes] in panels of `tile` rows, (panels, columns, tile), the last one filled up with zeros."""
+    panels = -(-len(codes) // tile)
+    packed = np.zeros((panels, codes.shape[1], tile), codes.dtype if table is None else table.dtype)
+    _pack(table, codes, packed)
+    return packed
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(table, codes, packed):
+    panels, depth, tile = packed.shape
+    for panel in range(panels):
+        first = panel * tile
+        rows = min(tile, codes.shape[0] - first)
+        for k in range(depth):
+            for row in range(rows):
+                code = codes[first + row, k]
+                packed[panel, k, row] = code if table is None else table[code]
