@@ -68,6 +68,14 @@ class Dataset:
         return self.train_images.shape[1:]
 
     @cached_property
+    def sha256(self) -> str:
+        """Of all images and labels: which data these are, whatever file they came from."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def _mean_and_deviation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         count = self.train_images.size / self.shape[0]
         mean = self.train_images.sum(axis=(0, 2, 3), dtype=np.int64) / count

@@ -105,8 +105,11 @@ class Linear(GemmLayer):
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, bias: bool = True) -> None:
         super().__init__(he(rng, inputs, outputs), bias)
+        self.inputs = inputs
 
     def forward(self, x: Values, run: Run) -> Values:
+        if x.ndim != 2 or x.shape[1] != self.inputs:
+            raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         p = self.precision(run)
         self._x = x
         return self._forward(run.operand(x, p.forward, p.inputs), p, run)

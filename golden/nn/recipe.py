@@ -178,7 +178,7 @@ class Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
             recipe = _built(json.loads(text))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")

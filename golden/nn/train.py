@@ -169,7 +169,8 @@ class Trainer:
     def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
         """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
         state."""
-        run = Run(self.recipe, self.run.engine, seed=self.settings.seed)
+        run = Run(self.recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
+        run.step = self.step
         run.training = False
         loss, correct = 0.0, 0
         for start in range(0, len(labels), EVALUATION_BATCH):

@@ -1,0 +1,172 @@
+"""The training loop: accuracy of FP8 beside FP32, the same bits whatever the threads, overflow, loss
+scaling."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from golden import data
+from golden.engine import GoldenEngine
+from golden.formats import FP16
+from golden.nn import models, recipes
+from golden.nn.recipe import LossScale
+from golden.nn.train import Epoch, Settings, Step, Trainer
+
+ONE_EPOCH = Settings(epochs=1)
+
+
+def trainer(recipe=recipes.fp8, settings=ONE_EPOCH, **options):
+    digits = data.load("digits")
+    network = models.build("mlp", digits.shape, digits.classes, seed=1)
+    return Trainer(network, digits, recipe, settings, **options)
+
+
+def epochs(run):
+    return [event for event in run.steps() if isinstance(event, Epoch)]
+
+
+def test_fp8_trains_the_digits_like_fp32():
+    accuracy = {}
+    for recipe in (recipes.fp32, recipes.fp8):
+        *_, last = epochs(trainer(recipe, Settings(epochs=4)))
+        accuracy[recipe.name] = last.test_accuracy
+    assert accuracy["fp32"] > 0.95
+    assert accuracy["fp8"] > accuracy["fp32"] - 0.015
+
+
+def test_events_and_state():
+    run = trainer(settings=Settings(epochs=2, batch=256))
+    events = list(run.steps())
+    assert [type(event) for event in events] == ([Step] * 5 + [Epoch]) * 2
+    assert [event.step for event in events if isinstance(event, Step)] == list(range(10))
+    assert [event.step for event in events if isinstance(event, Epoch)] == [5, 10]
+    assert run.weights["linear1.weight"].dtype == np.uint16
+    for p in run.parameters:  # what the layers see is what is stored
+        assert np.array_equal(p.value, FP16.decode(run.weights[p.name]))
+    assert not list(run.steps())
+
+
+def test_seeds():
+    def weights(**settings):
+        run = trainer(settings=Settings(epochs=1, **settings))
+        run.train_step()
+        return run.weights
+
+    first, again, other = weights(seed=1), weights(seed=1), weights(seed=2)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["linear1.weight"], other["linear1.weight"])
+
+
+def test_evaluation_leaves_no_trace_in_training():
+    stochastic = recipes.fp8.with_gemms("stochastic", rounding="stochastic")
+    one, two = trainer(stochastic), trainer(stochastic)
+    for _ in range(3):
+        one.train_step()
+        two.train_step()
+        two.evaluate(two.data.test_images[:50], two.data.test_labels[:50])
+    for name, array in one.state().items():
+        assert np.array_equal(array, two.state()[name]), name
+
+
+THREADS = """
+import hashlib, sys
+import numba
+numba.set_num_threads(int(sys.argv[1]))
+from golden import data
+from golden.nn import models, recipes
+from golden.nn.train import Settings, Trainer
+digits = data.load("digits")
+for recipe in (recipes.fp8, recipes.fp8.with_gemms("stochastic", rounding="stochastic"), recipes.fp32):
+    run = Trainer(models.build("cnn", digits.shape, 10, seed=1), digits, recipe, Settings(batch=64))
+    for _ in range(2):
+        run.train_step()
+    print(hashlib.sha256(b"".join(array.tobytes() for array in run.state().values())).hexdigest())
+"""
+
+
+def test_the_same_bits_whatever_the_thread_count():
+    def digests(threads):
+        counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        environment = os.environ | counts | {"NUMBA_NUM_THREADS": "2"}
+        command = [sys.executable, "-c", THREADS, str(threads)]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    one, two = digests(1), digests(2)
+    assert len(set(one)) == 3
+    assert one == two
+
+
+class Overflowing(GoldenEngine):
+    """Gives an infinity in one result of the gradient GEMM of a chosen call."""
+
+    def __init__(self, *bad_calls):
+        self.calls, self.bad_calls = 0, bad_calls
+
+    def gemm(self, arithmetic, a_codes, b_codes, *, seed=None):
+        codes = super().gemm(arithmetic, a_codes, b_codes, seed=seed)
+        if self.calls in self.bad_calls:
+            codes[0, 0] = arithmetic.result.infinity_code
+        self.calls += 1
+        return codes
+
+
+GEMMS_PER_STEP = 8  # three layers, forward, gradient, backward, less one backward
+LAST_GEMM = GEMMS_PER_STEP - 1  # a gradient GEMM
+
+
+def test_an_overflow_skips_the_update_and_is_counted():
+    run = trainer(engine=Overflowing(LAST_GEMM))
+    before = run.state()
+    step = run.train_step()
+    assert step.overflows == 1 or step.overflows == 2  # the result, and the gradient that it is
+    for name in run.weights:
+        assert np.array_equal(run.weights[name], before[f"weights/{name}"])
+    assert run.loss_scale == 1000
+    assert run.train_step().overflows == 0
+    assert not np.array_equal(run.weights["linear1.weight"], before["weights/linear1.weight"])
+
+
+def test_dynamic_loss_scale_halves_on_overflow_and_doubles_after_good_steps():
+    recipe = recipes.fp8.replace(name="dynamic", loss_scale=LossScale(1024, grow_every=3))
+    run = trainer(recipe, engine=Overflowing(GEMMS_PER_STEP + LAST_GEMM))
+    scales = [run.train_step().loss_scale for _ in range(9)]
+    assert scales == [1024, 1024, 512, 512, 512, 1024, 1024, 1024, 2048]
+
+
+def test_the_loss_scale_does_not_change_what_is_learnt():
+    """Powers of two shift every error exactly: only what falls out of FP8's range at one scale may differ."""
+    plain, scaled = (trainer(recipes.fp8.replace(loss_scale=LossScale(scale))) for scale in (1024.0, 2048.0))
+    plain.train_step()
+    scaled.train_step()
+    assert min(np.mean(plain.weights[name] == scaled.weights[name]) for name in plain.weights) > 0.99
+
+
+def test_learning_rate_decays():
+    run = trainer(settings=Settings(epochs=3, learning_rate=0.1, decay_at=(1, 2)))
+    assert [run._learning_rate(epoch) for epoch in range(3)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "batch is 0, but both are at least 1"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": -1}, "the learning rate is -1"),
+        ({"learning_rate": float("nan")}, "the learning rate is nan"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"weight_decay": -1e-4}, "the weight decay is -0.0001"),
+        ({"seed": 0}, "the seed is 0"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)
+
+
+def test_a_batch_larger_than_the_data():
+    with pytest.raises(ValueError, match="batch is 2000, but digits has 1437 training images"):
+        trainer(settings=Settings(batch=2000))
