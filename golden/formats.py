@@ -341,9 +341,7 @@ def _floats(values: ArrayLike) -> NDArray[np.floating]:
                 "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
             )
     else:
-        raise TypeError(
-            f"values have dtype {array.dtype}, but float16, float32, float64 or integers are encoded"
-        )
+        raise TypeError(f"values have dtype {array.dtype}, but they must be float16, 32, 64 or integer")
     return _cast(array, wanted)
 
 
