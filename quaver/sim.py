@@ -1,0 +1,81 @@
+"""Run the cocotb benches on the generated Verilog, against the golden model.
+
+examples:
+  quaver sim                                     all benches
+  quaver sim float_adder pe                      some units'
+  quaver sim float_adder --waves                 also write waves/*.vcd, for GTKWave, Surfer or another viewer
+  quaver sim --seed 7 --json                     other stimulus; results for continuous integration
+  quaver sim float_adder --coverage              which cases were hit, and how often
+
+Exit status 0: all benches passed, without a hole in their coverage. 1: some did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from rich.table import Table
+
+from quaver.options import console, print_results, progress_bar
+from sim.runner import UNITS, BenchResult, bench_names, run_benches
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"{', '.join(UNITS)} (all)")
+    parser.add_argument("--waves", action="store_true", help="write waves/BENCH.vcd")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random stimulus (1)")
+    parser.add_argument("--coverage", action="store_true", help="print the functional coverage")
+    parser.add_argument("--json", action="store_true", help="results as one JSON array on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    total = len(bench_names(args.bench))
+    with progress_bar("benches", total, "benches") as advance:
+
+        def said(line: str) -> None:
+            done = line.split(": ", 1)[1].startswith(("passed", "failed"))
+            advance(int(done), text=line)
+            if done:
+                console.print(line)
+
+        results = run_benches(args.bench, waves=args.waves, seed=args.seed, progress=said)
+    if args.coverage and not args.json:
+        for result in results:
+            if result.coverage:
+                print_results(_coverage(result), None, as_json=False)
+    data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
+    print_results(_table(results), data, as_json=args.json)
+    for result in results:
+        for failure in result.failures:
+            console.print(f"{result.bench}: {failure}", style="red", markup=False, highlight=False)
+    return 1 if any(r.failures for r in results) else 0
+
+
+def _table(results: list[BenchResult]) -> Table:
+    table = Table(title="generated Verilog against the golden model")
+    table.add_column("bench")
+    for column in ("checks", "coverage bins", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("result")
+    if any(r.waves for r in results):
+        table.add_column("waves")
+    for r in results:
+        bins = sum(map(len, r.coverage.values()))
+        hit = sum(count > 0 for point in r.coverage.values() for count in point.values())
+        row = [r.bench, f"{r.checks:,}", f"{hit} of {bins}" if bins else "", f"{r.seconds:.1f}"]
+        row.append("[bold red]failed" if r.failures else "[green]passed")
+        table.add_row(*row, *([str(r.waves)] if r.waves else []))
+    return table
+
+
+def _coverage(result: BenchResult) -> Table:
+    table = Table(title=f"{result.bench}: functional coverage")
+    table.add_column("point")
+    table.add_column("bin")
+    table.add_column("hits", justify="right")
+    for point, bins in result.coverage.items():
+        for number, (name, hits) in enumerate(bins.items()):
+            table.add_row(point if number == 0 else "", name, f"{hits:,}" if hits else "[bold red]0")
+        table.add_section()
+    return table
