@@ -20,13 +20,14 @@ from __future__ import annotations
 import warnings
 from enum import StrEnum
 from math import ceil, floor, log, log2
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, erfc
 
-from golden.formats import FP8, FloatFormat
+if TYPE_CHECKING:
+    from golden.formats import FloatFormat
 
 #: A width is suitable while its loss ln v(n) stays below this: v(n) < 50.
 LARGEST_LOSS = log(50)
@@ -55,7 +56,7 @@ class ChunkRule(StrEnum):
     """Reading A: n is the whole length and VRR the product of the two stages'. It saves about one bit."""
 
 
-def product_mantissa_bits(operand: FloatFormat = FP8) -> int:
+def product_mantissa_bits(operand: FloatFormat) -> int:
     """Mantissa bits m_p of the exact product of two numbers of a format: 5 for FP8."""
     return 2 * operand.mantissa_bits + 1
 
@@ -201,17 +202,27 @@ def largest_length(mantissa_bits: int, **options: Any) -> int:
     return low
 
 
-def best_chunk(lengths: ArrayLike, **options: Any) -> tuple[int, int]:
+def best_chunk(
+    lengths: ArrayLike, *, nonzero_ratio: ArrayLike = 1.0, product_mantissa: int = 5, **options: Any
+) -> tuple[int, int]:
     """The power-of-two chunk with which the narrowest accumulator serves all `lengths`, and its width.
 
     Among the chunks that need no wider accumulator, the one with the smallest loss: the optimum is flat, and
-    its middle is where a prediction may err to either side. Parameters as `loss`; m_p bits at least, as in
-    `minimum_mantissa_bits`.
+    its middle is where a prediction may err to either side. Parameters as `loss`, but `nonzero_ratio` may
+    hold one for each length; m_p bits at least, as in `minimum_mantissa_bits`.
     """
-    n = _check(lengths, options.get("nonzero_ratio", 1.0))
+    n, ratios = (a.reshape(-1) for a in np.broadcast_arrays(np.asarray(lengths), nonzero_ratio))
+    by_ratio = {float(ratio): _check(n[ratios == ratio], float(ratio)) for ratio in np.unique(ratios)}
     chunks = [1 << e for e in range(1, max(2, int(n.max()).bit_length() + 1))]
-    for bits in range(options.get("product_mantissa", 5), WIDEST_MANTISSA + 1):
-        losses = {chunk: float(loss(n, bits, chunk=chunk, **options).max()) for chunk in chunks}
+    options["product_mantissa"] = product_mantissa
+    for bits in range(product_mantissa, WIDEST_MANTISSA + 1):
+        losses = {
+            chunk: max(
+                float(loss(group, bits, chunk=chunk, nonzero_ratio=ratio, **options).max())
+                for ratio, group in by_ratio.items()
+            )
+            for chunk in chunks
+        }
         chunk = min(chunks, key=losses.__getitem__)
         if losses[chunk] < LARGEST_LOSS:
             return chunk, bits

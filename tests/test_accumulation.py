@@ -224,7 +224,7 @@ def test_no_width_below_the_product():
 
 
 def test_product_mantissa_bits():
-    assert product_mantissa_bits() == product_mantissa_bits(FP8) == 5
+    assert product_mantissa_bits(FP8) == 5
     assert product_mantissa_bits(FP16) == 19
 
 

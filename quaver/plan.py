@@ -1,0 +1,239 @@
+"""Plan the accumulators of a network: how many mantissa bits the three GEMMs of each layer need.
+
+NETWORK is one of {networks};
+a model that `quaver train` knows on a data set, MODEL-DATASET (mlp-digits, cnn-fashion-mnist, …);
+or a layer table, FILE.csv, FILE.json or FILE.onnx. The columns of a table:
+  name, in_channels, out_channels                              always
+  kernel (3 or 3x5), stride, padding, height, width, groups    of a convolution; height × width enter it
+  nonzero_forward, nonzero_backward, nonzero_gradient          shares of products that are not zero
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from golden.accumulation import LARGEST_LOSS, ChunkRule
+from golden.layer_table import ENDINGS, read
+from golden.networks import IMAGES, NETWORKS, NetworkShape, trained_here
+from golden.plan import ROLES, LayerPlan, Plan, Width, plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__doc__ = __doc__.format(networks=", ".join(NETWORKS))
+
+#: What a synthesis run found, one entry an accumulator; bench/area.py writes it.
+AREAS = "pe_area.json"
+Areas = dict[int, dict[str, Any]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("network", metavar="NETWORK", help="a name or a file, see above")
+    parser.add_argument("--batch", type=int, metavar="N", help="images in a training step (a table may say)")
+    parser.add_argument("--chunk", type=int, default=64, metavar="N", help="products in a chunk (64)")
+    parser.add_argument(
+        "--nonzero-ratio",
+        default="1",
+        metavar="R",
+        help="share of products that are not zero, where a table does not say: one for all, or "
+        "forward=R,backward=R,gradient=R (1)",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=[str(rule) for rule in ChunkRule],
+        default=str(ChunkRule.EACH_STAGE),
+        help="a chunked sum is wide enough when each of its stages is (default), or when the whole is",
+    )
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: FILE.png, .svg or .pdf")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, and print or draw it."""
+    if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
+    if args.figure and not args.figure.parent.is_dir():
+        raise ValueError(f"--figure is {str(args.figure)!r}, but {args.figure.parent} is not a directory")
+    planned = plan(
+        _network(args.network, args.batch),
+        chunk=args.chunk,
+        nonzero_ratios=_ratios(args.nonzero_ratio),
+        rule=args.rule,
+    )
+    if args.json:
+        print(to_json(planned))
+    else:
+        _print(planned)
+    if args.figure:
+        from quaver.plan_figure import draw
+
+        draw(planned, args.figure)
+    return 0
+
+
+def to_json(planned: Plan) -> str:
+    """The plan as JSON: `golden.plan.Plan`, field for field, and the processing element's area.
+
+    ::
+
+        {"network", "batch", "product_mantissa", "chunk", "rule",
+         "layers": [{"shape": {"name", "in_channels", "out_channels", "taps", "positions", "groups",
+                               "nonzero_ratios"},
+                     "gemms": [{"role": "forward" | "backward" | "gradient", "length", "nonzero_ratio",
+                                "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}, …]}, …],
+         "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}
+
+        WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": null | {"luts", …}}
+    """
+    areas = read_areas()
+
+    def with_area(value: Any) -> Any:
+        if isinstance(value, dict):
+            value = {key: with_area(item) for key, item in value.items()}
+            if "mantissa_bits" in value:
+                value["area"] = areas.get(value["mantissa_bits"])
+        elif isinstance(value, list | tuple):
+            value = [with_area(item) for item in value]
+        return value
+
+    return json.dumps(with_area(asdict(planned)), indent=1)
+
+
+def read_areas() -> Areas:
+    """Mantissa bits → {"luts", "mhz", …} of a processing element with that accumulator, where measured.
+
+    The file holds {"device", "tools", "results": [{"mantissa_bits", "luts", "mhz", …}, …]}.
+    """
+    file = files("quaver") / AREAS
+    if not file.is_file():
+        return {}
+    results = json.loads(file.read_text(encoding="utf-8"))["results"]
+    return {result["mantissa_bits"]: result for result in results}
+
+
+def _network(name: str, batch: int | None) -> NetworkShape:
+    if batch is not None and batch < 1:
+        raise ValueError(f"--batch is {batch}, but a training step takes at least 1 image")
+    if Path(name).suffix in ENDINGS:
+        return read(name, batch)
+    if name in NETWORKS:
+        network = NETWORKS[name]()
+    else:
+        from golden.nn.models import MODELS
+
+        trained = [f"{model}-{data}" for model in MODELS for data in IMAGES]
+        if name not in trained:
+            close = get_close_matches(name, [*NETWORKS, *trained], 1, cutoff=0.4)
+            raise ValueError(
+                f"the network {name!r} is not known"
+                + (f"; did you mean {close[0]}?" if close else ";")
+                + f" There are {', '.join(NETWORKS)}, MODEL-DATASET with a model of {', '.join(MODELS)} and a"
+                f" data set of {', '.join(IMAGES)}, and files that end in {', '.join(ENDINGS)}"
+            )
+        network = trained_here(name)
+    return NetworkShape(network.name, network.layers, batch or network.batch)
+
+
+def _ratios(text: str) -> tuple[float, float, float]:
+    """ "0.5", or "forward=0.5,gradient=0.25"; what is not named is 1."""
+    ratios = dict.fromkeys(ROLES, 1.0)
+    try:
+        if "=" not in text:
+            ratios = dict.fromkeys(ROLES, float(text))
+        else:
+            for part in text.split(","):
+                role, _, value = part.partition("=")
+                ratios[ROLES[ROLES.index(role.strip())]] = float(value)
+    except ValueError:
+        raise ValueError(
+            f"--nonzero-ratio is {text!r}, but it must be like 0.5, or forward=0.5,backward=0.5,gradient=0.25"
+        ) from None
+    return (ratios["forward"], ratios["backward"], ratios["gradient"])
+
+
+def _print(planned: Plan) -> None:
+    from rich.console import Console
+
+    console, areas = Console(), read_areas()
+    console.print(_layer_table(planned, areas))
+    console.print(_whole_table(planned, areas))
+    console.print(f"v(n) < 50, i.e. ln v < {LARGEST_LOSS:.2f}, suffices; ln v here is the worst GEMM's.")
+    if not areas:
+        console.print("PE area: not measured yet; python bench/area.py measures it.")
+    if any(gemm.plain.not_monotone for layer in planned.layers for gemm in layer.gemms):
+        bits = 3 * planned.product_mantissa
+        console.print(f"† more than {bits} bits: the theory is not monotone there, and fewer may do.")
+
+
+def _bits(width: Width) -> str:
+    return f"{width.mantissa_bits}{'†' if width.not_monotone else ''}"
+
+
+def _layer_table(planned: Plan, areas: Areas) -> Table:
+    """A row a GEMM; layers of one shape share their rows."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = f"{planned.network}, batch {planned.batch}: mantissa bits of FP8 GEMMs' accumulators"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    zeros = any(gemm.nonzero_ratio < 1 for layer in planned.layers for gemm in layer.gemms)
+    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "PE LUTs"]
+    shown = [True, zeros, True, True, True, bool(areas)]
+    table.add_column("layer", no_wrap=True)
+    table.add_column("GEMM", no_wrap=True)
+    for column in compress(columns, shown):
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, layer in _distinct(planned):
+        for number, gemm in enumerate(layer.gemms):
+            cells = [
+                f"{gemm.length:,}",
+                f"{gemm.nonzero_ratio:.2g}",
+                _bits(gemm.plain),
+                _bits(gemm.chunked),
+                f"{_bits(gemm.best)} in {gemm.best.chunk:,}",
+                _luts(gemm.chunked, areas),
+            ]
+            table.add_row("" if number else label, gemm.role, *compress(cells, shown))
+        table.add_section()
+    return table
+
+
+def _whole_table(planned: Plan, areas: Areas) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="One accumulator for all", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("sum")
+    for column in ("accumulator", "ln v", "PE LUTs"):
+        table.add_column(column, justify="right")
+    for name, width in (
+        ("without chunks", planned.plain),
+        (f"in chunks of {planned.chunk:,}", planned.chunked),
+        (f"in chunks of {planned.best.chunk:,}, the best", planned.best),
+    ):
+        table.add_row(name, f"1-6-{_bits(width)}", f"{width.loss:.2f}", _luts(width, areas))
+    return table
+
+
+def _luts(width: Width, areas: Areas) -> str:
+    found = areas.get(width.mantissa_bits)
+    return f"{found['luts']:,}" if found else "not measured"
+
+
+def _distinct(planned: Plan) -> Iterator[tuple[str, LayerPlan]]:
+    """The layers with different shapes, in order, with a label that counts those alike."""
+    alike: dict[Any, list[LayerPlan]] = {}
+    for layer in planned.layers:
+        alike.setdefault((replace(layer.shape, name=""), layer.gemms), []).append(layer)
+    for layers in alike.values():
+        others = f" ×{len(layers)}" if len(layers) > 1 else ""
+        yield layers[0].shape.name + others, layers[0]

@@ -1,0 +1,175 @@
+"""The plan of a network's accumulators, and `quaver plan`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from golden.accumulation import LARGEST_LOSS, best_chunk, loss, minimum_mantissa_bits
+from golden.networks import NETWORKS, LayerShape, NetworkShape
+from golden.plan import ROLES, plan
+from quaver import cli
+
+NETWORK = NetworkShape("net", (LayerShape("a", 3, 64, 9, 32 * 32), LayerShape("b", 64, 10)), batch=128)
+
+
+def gemms(planned):
+    return [(layer.shape.name, gemm) for layer in planned.layers for gemm in layer.gemms]
+
+
+def test_every_gemm_has_its_width():
+    planned = plan(NETWORK)
+    assert [(name, g.role, g.length) for name, g in gemms(planned)] == [
+        ("a", "forward", 27),
+        ("a", "gradient", 128 * 1024),  # and no backward: nothing learns before it
+        ("b", "forward", 64),
+        ("b", "backward", 10),
+        ("b", "gradient", 128),
+    ]
+    for _, gemm in gemms(planned):
+        assert gemm.plain.mantissa_bits == minimum_mantissa_bits(gemm.length)
+        assert gemm.chunked.mantissa_bits == minimum_mantissa_bits(gemm.length, chunk=64)
+        assert (gemm.best.chunk, gemm.best.mantissa_bits) == best_chunk(gemm.length)
+        for width in (gemm.plain, gemm.chunked, gemm.best):
+            assert width.loss == loss(gemm.length, width.mantissa_bits, chunk=width.chunk) < LARGEST_LOSS
+
+
+def test_one_accumulator_for_the_whole_network():
+    planned = plan(NETWORKS["resnet18-imagenet"](), chunk=128)
+    for which in ("plain", "chunked", "best"):
+        whole = getattr(planned, which)
+        losses = [loss(g.length, whole.mantissa_bits, chunk=whole.chunk) for _, g in gemms(planned)]
+        assert whole.loss == max(losses) < LARGEST_LOSS
+        narrower = [loss(g.length, whole.mantissa_bits - 1, chunk=whole.chunk) for _, g in gemms(planned)]
+        assert max(narrower) >= LARGEST_LOSS
+    assert planned.plain.not_monotone
+    assert not planned.chunked.not_monotone
+
+
+def test_nonzero_ratios_of_a_layer_come_first():
+    own = LayerShape("a", 3, 64, 9, 1024, nonzero_ratios=(0.25, None, None))
+    planned = plan(NetworkShape("net", (own, LayerShape("b", 64, 10)), 1), nonzero_ratios=(0.5, 0.6, 0.7))
+    assert [g.nonzero_ratio for _, g in gemms(planned)] == [0.25, 0.7, 0.5, 0.6, 0.7]
+
+
+def test_roles_are_those_of_the_layers():
+    from golden.nn.recipe import Role
+
+    assert tuple(Role) == ROLES
+
+
+# The command
+
+
+@pytest.fixture
+def quaver(capsys, monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "plan", "")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments):
+        status = cli.main(["plan", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_table(quaver):
+    status, out, _ = quaver("resnet18-imagenet")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["conv1", "forward", "147", "5", "5", "5", "in", "16"] in rows
+    assert ["gradient", "3,211,264", "17†", "11", "8", "in", "2,048"] in rows
+    assert ["layer1.0.conv1", "×4", "forward", "576", "7", "5", "5", "in", "32"] in rows
+    assert "without chunks" in out
+    assert "1-6-17†" in out
+    assert "not monotone" in out
+
+
+def test_json_is_the_plan(quaver):
+    status, out, _ = quaver("resnet32-cifar10", "--json", "--chunk", 32, "--batch", 64, "--rule", "whole")
+    planned = json.loads(out)
+    assert status == 0
+    assert (planned["batch"], planned["chunk"], planned["rule"]) == (64, 32, "whole")
+    gemm = planned["layers"][1]["gemms"][2]
+    assert (gemm["role"], gemm["length"]) == ("gradient", 64 * 32 * 32)
+    assert gemm["chunked"]["mantissa_bits"] == minimum_mantissa_bits(65_536, chunk=32, rule="whole")
+    assert planned["layers"][1]["shape"]["name"] == "layer1.0.conv1"
+    assert planned["best"]["loss"] < LARGEST_LOSS
+
+
+def test_nonzero_ratio(quaver):
+    planned = json.loads(quaver("mlp-digits", "--json", "--nonzero-ratio", "forward=0.5,gradient=0.25")[1])
+    assert [g["nonzero_ratio"] for g in planned["layers"][1]["gemms"]] == [0.5, 1.0, 0.25]
+    planned = json.loads(quaver("mlp-digits", "--json", "--nonzero-ratio", "0.5")[1])
+    assert [g["nonzero_ratio"] for g in planned["layers"][1]["gemms"]] == [0.5, 0.5, 0.5]
+    assert "NZR" in quaver("mlp-digits", "--nonzero-ratio", "0.5")[1]
+
+
+def test_areas_where_they_are_measured(quaver, monkeypatch):
+    measured = {11: {"mantissa_bits": 11, "luts": 1234, "mhz": 90.0}}
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: measured)
+    out = quaver("resnet18-imagenet")[1]
+    assert "1,234" in out
+    assert "not measured" in out  # the other widths: never a guess
+    planned = json.loads(quaver("resnet18-imagenet", "--json")[1])
+    assert planned["chunked"]["area"] == measured[11]
+    assert planned["plain"]["area"] is None
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_figure(quaver, tmp_path, ending):
+    file = tmp_path / f"plan.{ending}"
+    assert quaver("mlp-digits", "--figure", file)[0] == 0
+    assert file.stat().st_size > 10_000
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
+    def fail(figure, path, **_):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    file = tmp_path / "plan.png"
+    file.write_text("the old one")
+    assert quaver("mlp-digits", "--figure", file)[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.png"]
+    assert file.read_text() == "the old one"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet-imagenet"], "the network 'resnet-imagenet' is not known; did you mean resnet18-imagenet?"),
+        (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, alexnet-imagenet"),
+        (["mlp-letters"], "'mlp-letters' is not known"),
+        (["none.csv"], "No such file or directory: 'none.csv'"),
+        (["mlp-digits", "--batch", "0"], "--batch is 0, but a training step takes at least 1 image"),
+        (["mlp-digits", "--chunk", "0"], "chunk is 0, but it must be a whole number, at least 1"),
+        (["mlp-digits", "--nonzero-ratio", "0"], "nonzero_ratio is 0.0, but it is a share of products"),
+        (["mlp-digits", "--nonzero-ratio", "1.5"], "nonzero_ratio is 1.5"),
+        (["mlp-digits", "--nonzero-ratio", "half"], "--nonzero-ratio is 'half', but it must be like 0.5"),
+        (["mlp-digits", "--nonzero-ratio", "up=0.5"], "--nonzero-ratio is 'up=0.5'"),
+        (["mlp-digits", "--figure", "plan.bmp"], "--figure is 'plan.bmp', but it must end in .png, .svg or"),
+        (["mlp-digits", "--figure", "no/where/plan.png"], "no/where is not a directory"),
+    ],
+)
+def test_bad_input(quaver, arguments, message):
+    status, out, err = quaver(*arguments)
+    assert status == 2
+    assert message in err
+    assert not out
+
+
+def test_imports_stay_light():
+    """Two seconds for resnet18-imagenet leave no room for a compiler, a plotter or a training stack."""
+    heavy = ("numba", "matplotlib", "sklearn", "amaranth", "golden.nn", "golden.engine")
+    program = (
+        "import sys, quaver.plan as p, argparse; parser = argparse.ArgumentParser(); p.add_arguments(parser);"
+        "p.run(parser.parse_args(['resnet18-imagenet']));"
+        f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
