@@ -96,7 +96,7 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
 def load_data(name: str, directory: Path | None) -> data.Dataset:
     """The data set, with a progress bar if it must be downloaded."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         tasks: dict[str, int] = {}
 
         def told(file: str, done: int, total: int) -> None:

@@ -1,0 +1,101 @@
+"""The command line: help, results, errors and exit statuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quaver import cli
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"quaver {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_an_unknown_command_is_named_with_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bake"])
+    assert stopped.value.code == 2
+    assert "'bake'" in (err := capsys.readouterr().err)
+    assert "verilog" in err
+
+
+def test_train_gives_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--epochs", "1", "--batch", "64", "--json"]) == 0
+    (epoch,) = json.loads(capsys.readouterr().out)["epochs"]
+    assert epoch["test_accuracy"] > 0.5
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    common = ["train", "--batch", "128", "--json", "--out"]
+    assert cli.main([*common, str(whole), "--epochs", "2"]) == 0
+    assert cli.main([*common, str(parts), "--epochs", "1"]) == 0
+    assert cli.main([*common, str(parts), "--epochs", "2", "--resume"]) == 0
+    ends = [(d / "metrics.jsonl").read_text().splitlines()[-1] for d in (whole, parts)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--epochs", "0"], "epochs is 0"),
+        (["train", "--resume"], "name the directory"),
+        (["train", "--decay-at", "3;4"], "'3;4'"),
+        (["train", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        (["compare", "--steps", "1", "--epochs", "1"], "give one"),
+        (["demo", "--picture", "demo.bmp"], ".png"),
+        (["sim", "flux_capacitor"], "flux_capacitor"),
+        (["verilog", "float_adder", "-o", "/nowhere/a.v"], "/nowhere"),
+        (["verilog", "pe", "--chunk", "0"], "chunk is 0"),
+        (["verilog", "pe", "--name", "2fast"], "2fast"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_nothing_saved_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["train", "--epochs", "1", "--batch", "512", "--out", str(tmp_path)]
+    assert cli.main(common) == 0
+    saved = (tmp_path / "checkpoint.npz").read_bytes()
+    assert cli.main(common) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.npz").read_bytes() == saved
+
+
+def test_compare_names_a_mismatch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from golden.engine import GoldenEngine
+    from quaver import compare
+
+    class Broken(GoldenEngine):
+        def gemm(self, arithmetic, a_codes, b_codes, *, seed=None):  # type: ignore[no-untyped-def]
+            c = super().gemm(arithmetic, a_codes, b_codes, seed=seed)
+            c[1, 2] ^= 1
+            return c
+
+    monkeypatch.setattr(compare, "make_engine", lambda name, args: Broken())
+    assert cli.main(["compare", "--json"]) == 1
+    out = capsys.readouterr()
+    assert json.loads(out.out)["first_mismatch"]["index"] == [1, 2]
+    assert "linear1 forward" in out.err
+
+
+def test_verilog_into_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "adder.v"
+    assert cli.main(["verilog", "float_adder", "--name", "adder", "-o", str(target)]) == 0
+    assert "module adder(" in target.read_text()
+    assert list(tmp_path.iterdir()) == [target]
