@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.formats import FloatFormat
+from golden.formats import FloatFormat, Specials
 from golden.rounding import RANDOM_BITS
 from golden.rounding import Rounding as RoundingMode
+from rtl.pipeline import Pipeline
 from rtl.rounding import Rounding
-from rtl.unpacked import Pack, Unpack, Unpacked, leading_zeros, registered
+from rtl.unpacked import Pack, Unpack, Unpacked, leading_zeros
 
 #: Where the adder is cut for a number of inner registers: after which steps.
 CUTS: dict[int, tuple[str, ...]] = {
@@ -96,7 +97,6 @@ class UnpackedAdder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fmt, augend, addend = self.format, self.augend, self.addend
-        cuts = CUTS[self.registers]
         stochastic = self.rounding is RoundingMode.STOCHASTIC
         p = fmt.precision
         operand_bits = max(p, addend.precision)
@@ -104,150 +104,122 @@ class UnpackedAdder(wiring.Component):
         # looks at; close together, every bit of the smaller. What lies deeper is one sticky bit.
         window = max(operand_bits + 1, p + (self.random_bits + 1 if stochastic else 2))
 
-        def wire(value: Value, name: str) -> Signal:
-            signal = Signal(value.shape(), name=name)
-            m.d.comb += signal.eq(value)
-            return signal
+        # An operand no wider than the sum makes a negative difference exact: it is inverted, and rounded up.
+        inverts = operand_bits == p
 
-        a, b = self.a, self.b
         # Exponents on one scale, with infinity above every number so that it decides the sign. A zero
         # is below all, or it would push the other operand out of the window.
+        a, b = self.a, self.b
+        pipe = Pipeline(m, CUTS[self.registers])
         bias = max(augend.bias, addend.bias)
         exponent_bits = (max(augend.max_exponent, addend.max_exponent) + bias).bit_length()
-        a_exponent = wire(on_scale(a.exponent, bias - augend.bias, exponent_bits, a.infinite), "a_exponent")
-        b_exponent = wire(on_scale(b.exponent, bias - addend.bias, exponent_bits, b.infinite), "b_exponent")
-        if addend.min_exponent > augend.min_exponent:
-            b_exponent = wire(Mux(b.significand[-1] | b.infinite, b_exponent, 0), "b_exponent_or_0")
         lowest = bias + augend.min_exponent
-        nan = wire(a.nan | b.nan | (a.infinite & b.infinite & (a.sign ^ b.sign)), "either_nan")
-        infinite = wire(a.infinite | b.infinite, "either_infinite")
-        random = self.random if stochastic else Const(0, 0)
+        pipe.a_exponent = on_scale(a.exponent, bias - augend.bias, exponent_bits, a.infinite)
+        pipe.b_exponent = on_scale(b.exponent, bias - addend.bias, exponent_bits, b.infinite)
+        if addend.min_exponent > augend.min_exponent:
+            pipe.b_exponent = Mux(b.significand[-1] | b.infinite, pipe.b_exponent, 0)
+        pipe.a_significand = Cat(Const(0, operand_bits - p), a.significand)
+        pipe.b_significand = Cat(Const(0, operand_bits - addend.precision), b.significand)
+        pipe.a_sign, pipe.b_sign = a.sign, b.sign
+        pipe.nan = a.nan | b.nan | (a.infinite & b.infinite & (a.sign ^ b.sign))
+        pipe.infinite = a.infinite | b.infinite
+        pipe.random = self.random if stochastic else Const(0, 0)
 
-        # compare
-        difference = wire(a_exponent - b_exponent, "difference")
-        a_significand = Cat(Const(0, operand_bits - p), a.significand)
-        b_significand = Cat(Const(0, operand_bits - addend.precision), b.significand)
-        a_sign, b_sign = a.sign, b.sign
-        (
-            difference,
-            a_exponent,
-            b_exponent,
-            a_significand,
-            b_significand,
-            a_sign,
-            b_sign,
-            nan,
-            infinite,
-            random,
-        ) = registered(
-            m,
-            "compare" in cuts,
-            difference,
-            a_exponent,
-            b_exponent,
-            a_significand,
-            b_significand,
-            a_sign,
-            b_sign,
-            nan,
-            infinite,
-            random,
+        pipe.difference = pipe.a_exponent - pipe.b_exponent
+        pipe.step("compare")
+
+        # The distance of a smaller a is −difference = ~difference + 1; the 1 is a wire.
+        swap = pipe.difference[-1]
+        pipe.big = Mux(swap, pipe.b_significand, pipe.a_significand)
+        pipe.small = Mux(swap, Cat(pipe.a_significand, Const(0, 1)), Cat(Const(0, 1), pipe.b_significand))
+        pipe.exponent = Mux(swap, pipe.b_exponent, pipe.a_exponent)[:exponent_bits]
+        pipe.distance = pipe.difference[:-1] ^ swap.replicate(len(pipe.difference) - 1)
+        pipe.sign = Mux(swap, pipe.b_sign, pipe.a_sign)
+        pipe.subtract = pipe.a_sign ^ pipe.b_sign
+        pipe.step(
+            "swap",
+            *("difference", "a_exponent", "b_exponent", "a_significand", "b_significand", "a_sign", "b_sign"),
         )
 
-        # swap: the distance of a smaller a is −difference = ~difference + 1; the 1 is a wire in the swap.
-        swap = difference[-1]
-        big = wire(Mux(swap, b_significand, a_significand), "big")
-        small = wire(Mux(swap, Cat(a_significand, Const(0, 1)), Cat(Const(0, 1), b_significand)), "small")
-        exponent = wire(Mux(swap, b_exponent, a_exponent)[:exponent_bits], "exponent")
-        distance = wire(difference[:-1] ^ swap.replicate(len(difference) - 1), "distance")
-        sign = wire(Mux(swap, b_sign, a_sign), "big_sign")
-        subtract = wire(a_sign ^ b_sign, "subtract")
-        big, small, exponent, distance, sign, subtract, nan, infinite, random = registered(
-            m, "swap" in cuts, big, small, exponent, distance, sign, subtract, nan, infinite, random
-        )
-
-        # align
-        aligned = Cat(Const(0, window - operand_bits), small)  # one bit below the window, for the swapped
-        sticky: Value = Const(0, 1)
-        levels = min(len(distance), window.bit_length())
-        for level in range(levels):
+        # One bit more below the window, for the swapped.
+        aligned, lost = Cat(Const(0, window - operand_bits), pipe.small), Const(0, 1)
+        levels = window.bit_length()
+        for level, by in enumerate(pipe.distance[:levels]):
             step = 1 << level
-            lost = aligned[:step].any()
-            sticky = wire(sticky | (distance[level] & lost), f"sticky_{level}")
-            aligned = wire(
-                Mux(distance[level], Cat(aligned[step:], Const(0, min(step, len(aligned)))), aligned)[
-                    : window + 1
-                ],
-                f"aligned_{level}",
-            )
-        far = wire(distance[levels:].any(), "far")
-        sticky = wire(Mux(far, small.any(), sticky | aligned[0]), "sticky")
-        aligned = wire(Mux(far, 0, aligned[1:]), "aligned")
-        big, aligned, sticky, exponent, sign, subtract, nan, infinite, random = registered(
-            m, "align" in cuts, big, aligned, sticky, exponent, sign, subtract, nan, infinite, random
-        )
+            lost |= by & aligned[:step].any()
+            pipe.aligned = Mux(by, aligned >> step, aligned)
+            aligned = pipe.aligned
+        far = pipe.distance[levels:].any()
+        anything = pipe.small.any() if augend.gradual else pipe.small[-1] | pipe.small[-2]
+        pipe.sticky = Mux(far, anything, lost | aligned[0])
+        pipe.aligned = Mux(far, 0, aligned[1:])
+        pipe.step("align", "small", "distance")
 
-        # add: a carry above the window, the sticky bit below it
+        # A carry above the window, the sticky bit below it.
         width = window + 2
-        left = Cat(Const(0, 1 + window - operand_bits), big, Const(0, 1))
-        right = Cat(sticky, aligned, Const(0, 1))
-        raw = wire((left + (right ^ subtract.replicate(width)) + subtract)[: width + 1], "raw")
-        negative = wire(subtract & ~raw[width], "negative")
-        total = wire((raw[:width] ^ negative.replicate(width)) + negative, "total")[:width]
-        total, negative, exponent, sign, subtract, nan, infinite, random = registered(
-            m, "add" in cuts, total, negative, exponent, sign, subtract, nan, infinite, random
-        )
+        left = Cat(Const(0, 1 + window - operand_bits), pipe.big, Const(0, 1))
+        right = Cat(pipe.sticky, pipe.aligned, Const(0, 1))
+        total = (left + (right ^ pipe.subtract.replicate(width)) + pipe.subtract)[: width + 1]
+        pipe.total = total
+        pipe.negative = pipe.subtract & ~pipe.total[-1]
+        pipe.total = pipe.total[:-1]
+        pipe.step("add", "big", "aligned", "sticky")
 
-        # count
-        zero = wire(~total.any(), "zero")
-        count = wire(leading_zeros(m, total), "count")
+        pipe.total = pipe.total ^ pipe.negative.replicate(width)
+        if not inverts:
+            pipe.total = (pipe.total + pipe.negative)[:width]
+        pipe.sign = pipe.sign ^ pipe.negative
+        count = leading_zeros(m, pipe.total)
         if augend.gradual:
-            room = wire(
-                (exponent - (lowest - 1))[:exponent_bits], "room"
-            )  # exponent steps down to the smallest
-            count = wire(Mux(count > room, room, count)[: len(count)], "limited")
-        sign = wire(Mux(subtract & zero, 0, sign ^ negative), "sum_sign")
-        total, count, exponent, sign, nan, infinite, random = registered(
-            m, "count" in cuts, total, count, exponent, sign, nan, infinite, random
-        )
+            room = (pipe.exponent - (lowest - 1))[:exponent_bits]  # steps down to the smallest exponent
+            pipe.cancels = pipe.subtract & ~pipe.total.any()
+            pipe.count = Mux(count > room, room, count)[: len(count)]
+        else:
+            pipe.count = count
+        pipe.step("count")
 
-        # normalise
-        normal = wire((total << count)[:width], "normal")
-        exponent = wire((exponent + 1 - count)[: exponent_bits + 1], "normal_exponent")
-        normal, exponent, sign, nan, infinite, random = registered(
-            m, "normalise" in cuts, normal, exponent, sign, nan, infinite, random
-        )
+        fill = (pipe.negative if inverts else Const(0, 1)).replicate((1 << len(pipe.count)) - 1)
+        pipe.total = (Cat(fill, pipe.total) << pipe.count)[len(fill) : len(fill) + width]
+        pipe.exponent = (pipe.exponent + 1 - pipe.count)[: exponent_bits + 1]
+        pipe.step("normalise", "count")
 
-        # round: a carry out of the mantissa runs into the exponent
+        # A carry out of the significand runs into the exponent.
         m.submodules.round = rounding = Rounding(width, width - p, self.rounding, self.random_bits)
-        m.d.comb += rounding.magnitude.eq(normal)
+        m.d.comb += rounding.magnitude.eq(pipe.total)
         if stochastic:
-            m.d.comb += rounding.random.eq(random)
-        leading = normal[-1]
-        bottom = Mux(leading, exponent, lowest)
-        packed = wire(
-            (Cat(rounding.magnitude[width - p :], bottom) + rounding.up)[: p + exponent_bits + 1], "packed"
-        )
-        significand = wire(Cat(packed[: p - 1], packed[p - 1] | leading), "rounded_significand")
-        exponent = packed[p:]
-        mantissa_max = (fmt.max_code & ((1 << fmt.mantissa_bits) - 1)) + (1 << fmt.mantissa_bits)
-        exponent_max = fmt.max_exponent + bias
-        over = wire(Cat(significand, exponent) > (exponent_max << p | mantissa_max), "over")
+            m.d.comb += rounding.random.eq(
+                pipe.random | pipe.negative.replicate(self.random_bits) if inverts else pipe.random
+            )
+        leading = pipe.total[-1]
+        exponent = Mux(leading, pipe.exponent, lowest) if augend.gradual else pipe.exponent
+        pipe.rounded = (Cat(pipe.total[-p:], exponent) + rounding.up)[: p + exponent_bits + 1]
+        significand = Cat(pipe.rounded[: p - 1], pipe.rounded[p - 1] | leading)
+        exponent = pipe.rounded[p:]
+        mantissa_max = fmt.max_code & ((1 << fmt.mantissa_bits) - 1) | 1 << fmt.mantissa_bits
+        if fmt.specials is Specials.IEEE:
+            over = exponent > fmt.max_exponent + bias
+        else:
+            over = Cat(significand, exponent) > (fmt.max_exponent + bias) << p | mantissa_max
         result = self.sum
         m.d.comb += [
             result.significand.eq(significand),
-            result.exponent.eq(exponent - (bias - augend.bias)),
-            result.sign.eq(sign),
-            result.nan.eq(nan),
+            result.nan.eq(pipe.nan),
         ]
+        if augend.gradual:
+            m.d.comb += result.exponent.eq(exponent - (bias - augend.bias))
+            m.d.comb += result.sign.eq(pipe.sign & ~pipe.cancels)
+        else:  # a leading 0 is zero, and zero's exponent the smallest
+            over &= leading
+            m.d.comb += result.exponent.eq(Mux(leading, exponent, 0))
+            m.d.comb += result.sign.eq(pipe.sign & (leading | ~pipe.subtract))
         if fmt.saturate:
-            with m.If(over | infinite):
+            with m.If(over | pipe.infinite):
                 m.d.comb += result.significand.eq(mantissa_max)
                 m.d.comb += result.exponent.eq(fmt.max_exponent + augend.bias)
         elif fmt.infinity_code is None:
-            m.d.comb += result.nan.eq(nan | over | infinite)
+            m.d.comb += result.nan.eq(pipe.nan | over | pipe.infinite)
         else:
-            m.d.comb += result.infinite.eq(over | infinite)
+            m.d.comb += result.infinite.eq(over | pipe.infinite)
         return m
 
 
@@ -319,6 +291,8 @@ class FloatAdder(wiring.Component):
         if self.rounding is RoundingMode.STOCHASTIC:
             m.d.comb += add.random.eq(self.random)
         m.d.comb += pack.number.eq(add.sum)
-        (code,) = registered(m, self.stages > 0, pack.code)
-        m.d.comb += self.sum.eq(code)
+        pipe = Pipeline(m, ("output",) if self.stages else ())
+        pipe.sum = pack.code
+        pipe.step("output")
+        m.d.comb += self.sum.eq(pipe.sum)
         return m

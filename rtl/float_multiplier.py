@@ -7,7 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FloatFormat
-from rtl.unpacked import Unpack, Unpacked, registered
+from rtl.pipeline import Pipeline
+from rtl.unpacked import Unpack, Unpacked
 
 
 def product_of(a: Unpacked, b: Unpacked) -> Unpacked:
@@ -24,7 +25,8 @@ class UnpackedMultiplier(wiring.Component):
 
     ========= === =================================================
     a, b      in  laid as `a_unpacked`, `b_unpacked` say
-    product   out laid as `unpacked` says
+    product   out laid as `unpacked` says, but not cleared
+    zero      out significand and exponent are to be 0
     ========= === =================================================
     """
 
@@ -33,7 +35,9 @@ class UnpackedMultiplier(wiring.Component):
             raise ValueError("the multiplier takes normalised numbers; unpack with normalise=True")
         self.a_unpacked, self.b_unpacked = a, b
         self.unpacked = product_of(a, b)
-        super().__init__({"a": In(a.layout), "b": In(b.layout), "product": Out(self.unpacked.layout)})
+        super().__init__(
+            {"a": In(a.layout), "b": In(b.layout), "product": Out(self.unpacked.layout), "zero": Out(1)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -58,9 +62,11 @@ class UnpackedMultiplier(wiring.Component):
             )
         else:
             m.d.comb += raw.eq(Cat(a.significand[:-1], Const(1, 1)) * Cat(b.significand[:-1], Const(1, 1)))
-        with m.If(~(a_zero | b_zero)):
-            m.d.comb += product.significand.eq(Mux(raw[-1], raw, raw << 1))
-            m.d.comb += product.exponent.eq(a.exponent + b.exponent + raw[-1])
+        m.d.comb += [
+            product.significand.eq(Mux(raw[-1], raw, raw << 1)),
+            product.exponent.eq(a.exponent + b.exponent + raw[-1]),
+            self.zero.eq(a_zero | b_zero),
+        ]
         return m
 
 
@@ -105,9 +111,15 @@ class FloatMultiplier(wiring.Component):
         m.submodules.multiply = multiply = UnpackedMultiplier(unpack_a.unpacked, unpack_b.unpacked)
         m.d.comb += unpack_a.code.eq(self.a)
         m.d.comb += unpack_b.code.eq(self.b)
-        a, b = registered(m, self.stages >= 2, unpack_a.number.as_value(), unpack_b.number.as_value())
-        m.d.comb += multiply.a.as_value().eq(a)
-        m.d.comb += multiply.b.as_value().eq(b)
-        (product,) = registered(m, self.stages >= 1, multiply.product.as_value())
-        m.d.comb += self.product.as_value().eq(product)
+        pipe = Pipeline(m, ("unpack", "multiply")[2 - self.stages :])
+        pipe.a, pipe.b = unpack_a.number, unpack_b.number
+        pipe.step("unpack")
+        m.d.comb += [multiply.a.as_value().eq(pipe.a), multiply.b.as_value().eq(pipe.b)]
+        product = Signal(self.unpacked.layout)
+        m.d.comb += product.eq(multiply.product)
+        with m.If(multiply.zero):
+            m.d.comb += [product.significand.eq(0), product.exponent.eq(0)]
+        pipe.product = product
+        pipe.step("multiply", "a", "b")
+        m.d.comb += self.product.as_value().eq(pipe.product)
         return m

@@ -18,8 +18,8 @@ from golden.formats import FloatFormat
 class Unpacked:
     """A float of any width in separate fields: what it holds and how its bits lie.
 
-    The value is (−1)**sign · significand · 2**(exponent − bias − precision + 1); `infinite` and `nan` overrule
-    it (where one is set, significand and exponent mean nothing; where `nan` is set, neither does the sign).
+    The value is (−1)**sign · significand · 2**(exponent − bias − precision + 1); `infinite` and `nan`
+    overrule it (where one is set, significand and exponent mean nothing; for `nan`, nor does the sign).
     The significand's top bit is 1 in every number of at least 2**min_exponent. The fields from bit 0 up:
     significand, exponent, sign, infinite, nan.
 
@@ -199,15 +199,3 @@ class Pack(wiring.Component):
         with m.Else():
             m.d.comb += self.code.eq(Cat(packed_significand[:-1], packed_exponent, number.sign))
         return m
-
-
-def registered(m: Module, here: bool, *values: Value) -> tuple[Value, ...]:
-    """The values, or one register behind them where a pipeline is cut here."""
-    if not here:
-        return values
-    cut = []
-    for value in values:
-        register = Signal.like(value, name=f"{getattr(value, 'name', 'value')}_q", init=0, reset_less=True)
-        m.d.sync += register.eq(value)
-        cut.append(register)
-    return tuple(cut)

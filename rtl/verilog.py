@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
@@ -27,6 +27,7 @@ from rtl.lfsr import LFSR
 from rtl.once import Emission, ports_of
 from rtl.pe import pe_for
 from rtl.rounding import Rounding
+from rtl.update import Update
 
 #: Amaranth's and Yosys's own notes, of no use in Verilog.
 ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding")
@@ -116,7 +117,7 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
 
 
 def _format(name: str, default: str, help_: str) -> Option:
-    return Option(name, lambda text: formats.parse(text), default, help_)
+    return Option(name, formats.parse, default, help_)
 
 
 _A = _format("a", "fp8", "format of a")
@@ -176,4 +177,14 @@ UNITS: dict[str, Unit] = {
     ),
     "pe": Unit("processing element of chunked_float", _ARITHMETIC, _pe),
     "systolic_array": Unit("array of processing elements", (*_SIZE, *_ARITHMETIC), _systolic_array),
+    "update": Unit(
+        "weight update: settings, elements → results, all streams",
+        (
+            _format("fmt", "fp16", "format of weights, momenta, gradients and scalars"),
+            replace(_ROUNDING, default="stochastic"),
+            _RANDOM_BITS,
+            Option("stages", int, 4, "registers in each of the three AXPYs"),
+        ),
+        Update,
+    ),
 }

@@ -11,5 +11,5 @@ def pe_for(arithmetic: object, *, stages: int = 4) -> ChunkedFloatPE:
 
     for name, kind in ARITHMETICS.items():
         if type(arithmetic) is kind:
-            return PES[name](arithmetic, stages=stages)  # type: ignore[arg-type]
+            return PES[name](arithmetic, stages=stages)
     raise TypeError(f"{arithmetic!r} has no processing element; there is one for {', '.join(PES)}")

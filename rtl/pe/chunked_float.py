@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -130,27 +130,30 @@ class ChunkedFloatPE(wiring.Component):
         product, total = multiply.product, totals[-1]
         offset = self.sum.bias - multiply.unpacked.bias
         addend = Signal(self.addend.layout)
-        taken = control.fold & ~control.first
-        padding = self.addend.precision - multiply.unpacked.precision
-        total_padding = self.addend.precision - self.sum.precision
         with m.If(control.fold):
-            m.d.sync += addend.eq(0)
-            with m.If(taken):
-                m.d.sync += [
-                    addend.significand.eq(Cat(Const(0, total_padding), total.significand)),
-                    addend.exponent.eq(total.exponent - offset),
-                    addend.sign.eq(total.sign),
-                    addend.infinite.eq(total.infinite),
-                    addend.nan.eq(total.nan),
-                ]
+            m.d.sync += [
+                addend.significand.eq(total.significand << (self.addend.precision - self.sum.precision)),
+                addend.exponent.eq(total.exponent - offset),
+            ]
         with m.Else():
             m.d.sync += [
-                addend.significand.eq(Cat(Const(0, padding), product.significand)),
+                addend.significand.eq(
+                    product.significand << (self.addend.precision - multiply.unpacked.precision)
+                ),
                 addend.exponent.eq(product.exponent),
-                addend.sign.eq(product.sign),
-                addend.infinite.eq(product.infinite),
-                addend.nan.eq(product.nan),
             ]
+        specials = [
+            (addend.sign, total.sign, product.sign),
+            (addend.infinite, total.infinite, product.infinite),
+            (addend.nan, total.nan, product.nan),
+        ]
+        m.d.sync += [
+            of.eq(Mux(control.fold, of_total & ~control.first, of_product))
+            for of, of_total, of_product in specials
+        ]
+        # Zeros last: a synchronous reset of the register.
+        with m.If(Mux(control.fold, control.first, multiply.zero)):
+            m.d.sync += [addend.significand.eq(0), addend.exponent.eq(0)]
 
         # The loop: `partial` is the last of the adder's L registers.
         m.submodules.add = add = UnpackedAdder(
