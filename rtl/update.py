@@ -13,7 +13,6 @@ from golden.update import SEED_MASKS
 from rtl.float_adder import CUTS, FloatAdder
 from rtl.float_multiplier import FloatMultiplier
 from rtl.lfsr import LFSR
-from rtl.unpacked import registered
 
 #: Most registers of an AXPY: the multiplier's 2 and the adder's.
 MAX_STAGES = 2 + max(CUTS) + 1
@@ -191,5 +190,6 @@ class Update(wiring.Component):
 def delayed(m: Module, cycles: int, value: Value) -> Value:
     """`value`, so many cycles later."""
     for _ in range(cycles):
-        (value,) = registered(m, True, value)
+        before, value = value, Signal(len(value), name="delayed", reset_less=True)
+        m.d.sync += value.eq(before)
     return value

@@ -180,11 +180,11 @@ UNITS: dict[str, Unit] = {
     "update": Unit(
         "weight update: settings, elements → results, all streams",
         (
-            _format("fmt", "fp16", "format of weights, momenta, gradients and scalars"),
+            _format("format", "fp16", "format of weights, momenta, gradients and scalars"),
             replace(_ROUNDING, default="stochastic"),
             _RANDOM_BITS,
             Option("stages", int, 4, "registers in each of the three AXPYs"),
         ),
-        Update,
+        lambda format, **options: Update(format, **options),
     ),
 }

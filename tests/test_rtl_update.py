@@ -96,10 +96,9 @@ class Simulated:
             scalars = [int(rule.format.encode(x)) for x in (rule.rate, rule.momentum, rule.decay)]
             bits = sum(code << i * width for i, code in enumerate([*scalars, seed or 0]))
             settings = np.array([bits >> 32 * i & 0xFFFFFFFF for i in range(3)], np.uint32)
-        elements = sum(
-            codes.ravel().astype(np.uint64) << np.uint64(i * width)
-            for i, codes in enumerate((weights, momenta, gradients))
-        )
+        elements = np.zeros(weights.size, np.uint64)
+        for i, codes in enumerate((weights, momenta, gradients)):
+            elements |= codes.ravel().astype(np.uint64) << np.uint64(i * width)
         results = np.zeros(weights.size, np.uint32)
         self.cycles = self._library.unit_run(
             self._handle, None if settings is None else settings.ctypes.data_as(ctypes.c_void_p),
@@ -215,11 +214,8 @@ def test_one_wrong_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             patch.setattr(rtl_update, "SEED_MASKS", mutant)
             assert wrong()
     lfsr = rtl_update.LFSR
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            rtl_update, "LFSR", lambda bits: lfsr(bits, (32, 30, 26, 24))
-        )  # a tap beside the right one
-        assert wrong()
+    monkeypatch.setattr(rtl_update, "LFSR", lambda bits: lfsr(bits, (32, 30, 26, 24)))  # 24 is no tap of TAPS
+    assert wrong()
 
 
 @pytest.mark.parametrize("stages", [0, MAX_STAGES + 1])
