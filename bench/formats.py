@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -87,7 +88,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(title=f"Encode and decode {options.count:,} elements, medians of {options.repeats}")
+    table = Table(
+        title=f"Encode and decode {options.count:,} elements, medians of {options.repeats}", box=SIMPLE
+    )
     for heading in ("format", "operation", "values"):
         table.add_column(heading)
     for heading in ("million/s", "reference", "million/s", "ratio"):
