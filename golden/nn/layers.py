@@ -78,19 +78,10 @@ class GemmLayer(Layer):
     def precision(self, run: Run) -> Precision:
         return run.recipe.precision(first=self.first, last=self.last)
 
-    def _forward(self, rows: NDArray, p: Precision, run: Run) -> Values:
-        """(M, K) operand rows → (M, N): the GEMM, then the bias in one rounded add."""
-        weight = run.operand(self.weight.value, p.forward, p.weights)
-        y = run.gemm(self.name, Role.FORWARD, p, rows, weight)
-        return run.round(y + self.bias.value) if self.bias else y
-
-    def _gradient(self, columns: NDArray, error: Values, p: Precision, run: Run) -> None:
-        """(K, M) operand columns, (M, N) errors → the weight's (K, N) and the bias's (N,) gradients."""
-        self.weight.gradient = run.gemm(
-            self.name, Role.GRADIENT, p, columns, run.operand(error, p.gradient, p.errors)
-        )
-        if self.bias:  # one wide sum, rounded once: N adders, not part of the array
-            self.bias.gradient = run.round(error.sum(axis=0, dtype=np.float64))
+    def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
+        """The bias's gradient: one wide sum, rounded once. It is N adders beside the array."""
+        if self.bias:
+            self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
 
 
 def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:
@@ -112,11 +103,16 @@ class Linear(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        return self._forward(run.operand(x, p.forward, p.inputs), p, run)
+        weight = run.operand(self.weight.value, p.forward, p.weights)
+        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p.forward, p.inputs), weight)
+        return run.round(y + self.bias.value) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        self._gradient(run.operand(self._x, p.gradient, p.inputs).T, error, p, run)
+        inputs = run.operand(self._x, p.gradient, p.inputs)
+        errors = run.operand(error, p.gradient, p.errors)
+        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
+        self._bias_gradient(error, (0,), run)
         if self.first:
             return np.zeros_like(self._x)
         weight = run.operand(self.weight.value, p.backward, p.weights)
@@ -124,12 +120,15 @@ class Linear(GemmLayer):
 
 
 class Conv2d(GemmLayer):
-    """A square convolution as GEMMs by im2col: (B, C, H, W) → (B, O, H', W'), H' = (H + 2·padding −
-    size)//stride + 1.
+    """A square convolution: (B, C, H, W) → (B, O, H', W'), H' = (H + 2·padding − size)//stride + 1.
 
-    Forward: K = C·size². Backward: the errors, spread by the stride, convolved with the mirrored kernel, K =
-    O·size², so that every sum is one accumulation of the arithmetic. Gradient: K = B·H'·W'. k runs over (C,
-    y, x) forward, (O, y, x) backward and (B, y, x) in the gradient.
+    Each GEMM multiplies a matrix with the columns that the kernel sees at each of the outputs' P pixels (im2col)::
+
+        forward   (O, C·size²) · (C·size², P)     P = B·H'·W', pixels in the order (b, y, x)
+        gradient  (C·size², P) · (P, O)
+        backward  (C, O·size²) · (O·size², Q)     Q = B·H·W: the kernel mirrored, the errors spread by the stride
+
+    So every sum is one accumulation of the arithmetic, and k runs over (channel, y, x) of the kernel.
     """
 
     kind = "conv"
@@ -154,46 +153,51 @@ class Conv2d(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        patches = _patches(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
-        batch, _, _, _, height, width = patches.shape
-        rows = patches.transpose(0, 4, 5, 1, 2, 3).reshape(batch * height * width, -1)
-        y = self._forward(rows, p, run)
-        return np.ascontiguousarray(y.reshape(batch, height, width, -1).transpose(0, 3, 1, 2))
+        columns = _columns(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
+        weight = run.operand(self.weight.value, p.forward, p.weights)
+        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1))
+        y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
+        return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        batch, outputs, height, width = error.shape
-        patches = _patches(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
-        columns = patches.transpose(1, 2, 3, 0, 4, 5).reshape(-1, batch * height * width)
-        self._gradient(columns, error.transpose(0, 2, 3, 1).reshape(-1, outputs), p, run)
+        columns = _columns(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
+        errors = run.operand(error, p.gradient, p.errors).transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
+        self._bias_gradient(error, (0, 2, 3), run)
         if self.first:
             return np.zeros_like(self._x)
-        _, _, x_height, x_width = self._x.shape
-        codes = run.operand(error, p.backward, p.errors)
-        # The input's row i met output row o through kernel row i + padding − stride·o.
-        margin = self.size - 1 - self.padding
-        spread = np.zeros((batch, outputs, x_height + self.size - 1, x_width + self.size - 1), codes.dtype)
-        rows = margin + self.stride * np.arange(height)
-        columns_ = margin + self.stride * np.arange(width)
-        inside_y = (rows >= 0) & (rows < spread.shape[2])
-        inside_x = (columns_ >= 0) & (columns_ < spread.shape[3])
-        spread[:, :, rows[inside_y][:, None], columns_[inside_x]] = codes[:, :, inside_y][:, :, :, inside_x]
-        windows = _patches(spread, self.size, 1, 0)
-        operand = windows.transpose(0, 4, 5, 1, 2, 3).reshape(batch * x_height * x_width, -1)
         kernel = run.operand(self.weight.value, p.backward, p.weights)
-        kernel = kernel.reshape(self.inputs, self.size, self.size, outputs)[:, ::-1, ::-1]
-        dx = run.gemm(
-            self.name, Role.BACKWARD, p, operand, kernel.transpose(3, 1, 2, 0).reshape(-1, self.inputs)
-        )
-        return np.ascontiguousarray(dx.reshape(batch, x_height, x_width, self.inputs).transpose(0, 3, 1, 2))
+        kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
+        kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
+        spread = self._spread(run.operand(error, p.backward, p.errors))
+        columns = _columns(spread, self.size, 1, 0)
+        dx = run.gemm(self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1))
+        return np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
+
+    def _spread(self, errors: NDArray) -> NDArray:
+        """(B, O, H', W') → (B, O, H + size − 1, W + size − 1), zeros between: for the mirrored kernel."""
+        height, width = (n + self.size - 1 for n in self._x.shape[2:])
+        spread = np.zeros((*errors.shape[:2], height, width), errors.dtype)
+        # The input's row i met the output's row o through the kernel's row i + padding − stride·o.
+        margin = self.size - 1 - self.padding
+        rows, columns = (margin + self.stride * np.arange(n) for n in errors.shape[2:])
+        inside = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+        errors = errors[:, :, inside[0]][:, :, :, inside[1]]
+        spread[:, :, rows[inside[0]][:, None], columns[inside[1]]] = errors
+        return spread
 
 
-def _patches(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
-    """A view (B, C, size, size, H', W') of x (B, C, H, W), padded with zeros (code 0 is +0)."""
+def _columns(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
+    """(B, C, H, W) → (C, size, size, B, H', W'): im2col, padded with zeros (code 0 is +0)."""
     if padding:
         x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
-    return windows[:, :, ::stride, ::stride].transpose(0, 1, 4, 5, 2, 3)
+    x = x.swapaxes(0, 1)
+    height, width = ((n - size) // stride + 1 for n in x.shape[2:])
+    columns = np.empty((x.shape[0], size, size, x.shape[1], height, width), x.dtype)
+    for i, j in np.ndindex(size, size):
+        columns[:, i, j] = x[:, :, i : i + stride * height : stride, j : j + stride * width : stride]
+    return columns
 
 
 class ReLU(Layer):
