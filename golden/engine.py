@@ -26,6 +26,14 @@ class Arithmetic(Protocol):
     def result(self) -> FloatFormat:
         """The format of C's codes."""
 
+    @property
+    def chunk(self) -> int:
+        """How many products are summed up before their sum is folded into the total."""
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Codes of a and b whose product changes no sum: a bubble in an array."""
+
     def gemm(self, a_codes: Codes, b_codes: Codes, *, seed: int | None = None) -> Codes:
         """C = A·B: (M, K) and (K, N) operand codes give (M, N) result codes."""
 

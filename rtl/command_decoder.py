@@ -1,0 +1,250 @@
+"""The accelerator's front end: takes commands apart, checks every field, and starts only what is right."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.commands import (
+    MAGIC,
+    MAX_LENGTH,
+    CommandHeader,
+    GemmArguments,
+    Geometry,
+    LoadArguments,
+    Opcode,
+    Operand,
+    ResponseHeader,
+    Status,
+    TileArguments,
+)
+from rtl.sequencer import job_layout
+
+
+class CommandDecoder(wiring.Component):
+    """Commands in; operand writes, GEMM jobs and the headers of responses out, in the order of the commands.
+
+    Parameters
+    ----------
+    geometry
+        Size of the accelerator.
+    a_groups, b_groups
+        Words for one address of all row banks, and of all column banks (`OperandBuffer.groups`).
+    tile_words
+        Words of one tile's results.
+    identity_words
+        Words of the answer to IDENTIFY.
+
+    Ports
+    -----
+    commands : in, stream of 32 bits
+        One word a cycle while a LOAD lasts.
+    responses : out, stream of `ResponseHeader`
+        One for each command.
+    jobs : out, stream of `job_layout`
+        GEMM commands that are right.
+    write_a, write_b : out
+        Write `word` into A's or B's banks at the next edge.
+    half, address, group, word : out
+        Where to, and what.
+    reading : in, 4 bits
+        Halves that a LOAD must not touch yet: A's 0 and 1, B's 0 and 1.
+    """
+
+    def __init__(
+        self, geometry: Geometry, a_groups: int, b_groups: int, tile_words: int, identity_words: int
+    ):
+        self.geometry = geometry
+        self.groups = {Operand.A: a_groups, Operand.B: b_groups}
+        self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
+        self.tile_words, self.identity_words = tile_words, identity_words
+        super().__init__(
+            {
+                "commands": In(stream.Signature(32)),
+                "responses": Out(stream.Signature(ResponseHeader)),
+                "jobs": Out(stream.Signature(job_layout(geometry))),
+                "write_a": Out(1),
+                "write_b": Out(1),
+                "half": Out(1),
+                "address": Out(range(self.capacity[Operand.B])),
+                "group": Out(range(max(self.groups.values()))),
+                "word": Out(32),
+                "reading": In(4),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        depth = self.geometry.depth
+        word, come = self.commands.payload, self.commands.valid
+        header = CommandHeader(word)
+        response, left = Signal(ResponseHeader), Signal(16)
+        load, place = LoadArguments(word), Signal(LoadArguments)
+        group = Signal.like(self.group)
+        gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
+        job = self.jobs.payload
+        loaded = Signal(4)
+        open_tile = Signal()
+        # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
+        rows_left, columns_left = Signal(range(depth + 1)), Signal(range(depth + 1))
+        a_used, b_used = Signal(range(2 * depth + 1)), Signal(range(2 * depth + 1))
+        row_words, words = Signal(range(2 * MAX_LENGTH + 2)), Signal(range(2 * MAX_LENGTH + 2))
+
+        m.d.comb += [
+            self.responses.payload.eq(response),
+            job.k.eq(gemm.k),
+            job.m_tiles.eq(tiles.m_tiles),
+            job.n_tiles.eq(tiles.n_tiles),
+            job.a_half.eq(gemm.a_half),
+            job.b_half.eq(gemm.b_half),
+            job.first.eq(gemm.first),
+            job.last.eq(gemm.last),
+        ]
+        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0)]
+
+        def refuse(status: Status) -> None:
+            """Drop what is left of the command, then say why."""
+            m.d.sync += [response.status.eq(status), response.length.eq(0), loaded.eq(0)]
+            m.next = "DROP"
+
+        with m.FSM():
+            with m.State("HEADER"):
+                m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [
+                    response.opcode.eq(header.opcode),
+                    response.status.eq(Status.OK),
+                    response.length.eq(0),
+                    left.eq(header.length),
+                ]
+                with m.If(come & (header.magic != MAGIC)):
+                    m.d.sync += [response.opcode.eq(Opcode.NONE), left.eq(0)]
+                    refuse(Status.BAD_HEADER)
+                with m.Elif(come), m.Switch(header.opcode):
+                    with m.Case(Opcode.IDENTIFY):
+                        m.d.sync += response.length.eq(self.identity_words)
+                        m.next = "RESPOND"
+                        with m.If(header.length != 0):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.COUNTERS):
+                        m.d.sync += response.length.eq(2)
+                        m.next = "RESPOND"
+                        with m.If(header.length != 0):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.LOAD):
+                        m.next = "LOAD PLACE"
+                        with m.If(header.length < 2):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.GEMM):
+                        m.next = "GEMM ARGUMENTS"
+                        with m.If(header.length != 2):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Default():
+                        refuse(Status.UNKNOWN_OPCODE)
+
+            with m.State("DROP"):
+                m.d.comb += self.commands.ready.eq(left != 0)
+                with m.If(left == 0):
+                    m.next = "RESPOND"
+                with m.Elif(come):
+                    m.d.sync += left.eq(left - 1)
+
+            with m.State("RESPOND"):
+                m.d.comb += self.responses.valid.eq(1)
+                with m.If(self.responses.ready):
+                    m.next = "HEADER"
+
+            with m.State("LOAD PLACE"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [place.eq(load), group.eq(0), left.eq(left - 1)]
+                    m.next = "LOAD"
+                    with m.If(load.zero != 0):
+                        refuse(Status.BAD_ARGUMENT)
+
+            with m.State("LOAD"):
+                is_b = place.operand == Operand.B
+                capacity = Mux(is_b, self.capacity[Operand.B], self.capacity[Operand.A])
+                last_group = Mux(is_b, self.groups[Operand.B] - 1, self.groups[Operand.A] - 1)
+                half = Cat(place.half, is_b)
+                m.d.sync += [
+                    self.half.eq(place.half),
+                    self.address.eq(place.start),
+                    self.group.eq(group),
+                    self.word.eq(word),
+                ]
+                with m.If(left == 0):
+                    m.d.sync += loaded.bit_select(half, 1).eq(1)
+                    m.next = "RESPOND"
+                    with m.If(group != 0):
+                        refuse(Status.BAD_LENGTH)
+                with m.Elif(place.start >= capacity):
+                    refuse(Status.OUT_OF_RANGE)
+                with m.Elif(~self.reading.bit_select(half, 1)):
+                    m.d.comb += self.commands.ready.eq(1)
+                    with m.If(come):
+                        m.d.sync += [
+                            self.write_a.eq(~is_b),
+                            self.write_b.eq(is_b),
+                            left.eq(left - 1),
+                            group.eq(group + 1),
+                        ]
+                        with m.If(group == last_group):
+                            m.d.sync += [group.eq(0), place.start.eq(place.start + 1)]
+
+            with m.State("GEMM ARGUMENTS"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [gemm.eq(word), left.eq(left - 1)]
+                    m.next = "GEMM TILES"
+            with m.State("GEMM TILES"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [tiles.eq(word), left.eq(left - 1)]
+                    m.next = "CHECK"
+
+            with m.State("CHECK"):
+                m.d.sync += [
+                    rows_left.eq(tiles.m_tiles),
+                    columns_left.eq(tiles.n_tiles),
+                    a_used.eq(0),
+                    b_used.eq(0),
+                    row_words.eq(0),
+                    words.eq(0),
+                ]
+                m.next = "ADD UP COLUMNS"
+                one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
+                with m.If((gemm.zero != 0) | ~(one_tile | (gemm.first & gemm.last))):
+                    refuse(Status.BAD_ARGUMENT)
+                for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
+                    with m.If((size == 0) | (size > depth)):
+                        refuse(Status.OUT_OF_RANGE)
+                with m.If(~loaded.bit_select(Cat(gemm.a_half, Operand.A), 1)):
+                    refuse(Status.NOT_LOADED)
+                with m.If(~loaded.bit_select(Cat(gemm.b_half, Operand.B), 1)):
+                    refuse(Status.NOT_LOADED)
+                with m.If(~gemm.first & ~open_tile):
+                    refuse(Status.NOT_OPEN)
+            for name, tiles_left, used, total, more, following in (
+                ("ADD UP COLUMNS", columns_left, b_used, row_words, self.tile_words, "ADD UP ROWS"),
+                ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
+            ):
+                with m.State(name):
+                    with m.If(used > depth):
+                        refuse(Status.OUT_OF_RANGE)
+                    with m.Elif(total > MAX_LENGTH):
+                        refuse(Status.RESULT_TOO_LONG)
+                    with m.Elif(tiles_left == 0):
+                        m.next = following
+                    with m.Else():
+                        m.d.sync += [
+                            tiles_left.eq(tiles_left - 1),
+                            used.eq(used + gemm.k),
+                            total.eq(total + more),
+                        ]
+            with m.State("START"):
+                m.d.comb += self.jobs.valid.eq(1)
+                with m.If(self.jobs.ready):
+                    m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
+                    m.next = "RESPOND"
+        return m

@@ -1,0 +1,168 @@
+"""The command stream: one description for both ends, the accelerator and its driver.
+
+Words of 32 bits in both directions. A command is a header, then as many words as the header's `length` says.
+Each command gets one response, in order: a header again, then `length` words.
+
+========== =========================================== ====================================================
+command    words after the header                      words of a response with status OK
+========== =========================================== ====================================================
+IDENTIFY   —                                           `Identity.to_words`
+COUNTERS   —                                           cycles since reset, cycles that issued a MAC; mod 2**32
+LOAD       `LoadArguments`, then operands              —
+GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
+           and, if the arithmetic draws random bits,
+           the row seed and the column seed
+========== =========================================== ====================================================
+
+Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, else 16; the lowest slot first.
+What a slot holds above its code is ignored. With P slots a word:
+
+* ``LOAD`` of A fills row banks. One group of ceil(rows / P) words holds one k of all rows of a tile, row 0 in
+  the lowest slot of the first word. Groups follow each other by k, then by tile of rows.
+* ``LOAD`` of B fills column banks. One group of ceil(columns / P) words holds one lane of one k of all
+  columns. Groups follow each other by lane, then by k, then by tile of columns. Lane l of the array's column
+  c is column l·columns + c of the tile.
+* ``GEMM`` results come tile by tile, column tiles fastest. One group of ceil(columns / P) words holds one
+  lane of one row. Groups follow each other by lane, then from the last row up to the first.
+
+Any command that is refused leaves the operand memory marked empty: LOAD anew before the next GEMM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from amaranth.lib import data
+from numpy.typing import NDArray
+
+#: Version of everything on this page.
+VERSION = 1
+#: The top byte of each command's header: words that a lost host sends by chance are refused one by one.
+MAGIC = 0x51
+
+
+class Opcode(IntEnum):
+    """What a command asks for. A response repeats it."""
+
+    NONE = 0  # in a response to a word that is no header
+    IDENTIFY = 1
+    COUNTERS = 2
+    LOAD = 3
+    GEMM = 4
+
+
+class Status(IntEnum):
+    """What became of a command."""
+
+    OK = 0
+    BAD_HEADER = 1  # the word was no header; it alone was dropped
+    UNKNOWN_OPCODE = 2
+    BAD_LENGTH = 3  # not the opcode's number of words; all of them were dropped
+    BAD_ARGUMENT = 4  # a field that must be zero is not
+    OUT_OF_RANGE = 5  # a size of zero, or operands beyond the end of the memory
+    NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
+    NOT_OPEN = 7  # GEMM continues (first = 0), but no tile is open
+    RESULT_TOO_LONG = 8  # more result words than a header's length can say
+
+
+class Operand(IntEnum):
+    """Which operand a LOAD fills."""
+
+    A = 0
+    B = 1
+
+
+#: A command's first word.
+CommandHeader = data.StructLayout({"length": 16, "opcode": 8, "magic": 8})
+#: A response's first word.
+ResponseHeader = data.StructLayout({"length": 16, "status": 8, "opcode": 8})
+#: LOAD: the bank address of the first group, which half of the memory, which operand.
+LoadArguments = data.StructLayout({"start": 24, "half": 1, "operand": 1, "zero": 6})
+#: GEMM: the length of the inner dimension and the halves to read. The results of the tiles start from zero if
+#: `first`, and leave if `last`; a GEMM without both is one slice in k of one tile.
+GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
+#: GEMM: how many tiles of rows and of columns.
+TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
+
+MAX_LENGTH = 0xFFFF
+
+
+def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> list[int]:
+    """A command's header and arguments, with the length of the `data` words that will follow them."""
+    length = len(arguments) + data
+    if length > MAX_LENGTH:
+        raise ValueError(f"{length} words after the header, but a command has at most {MAX_LENGTH}; split it")
+    header = CommandHeader.const({"length": length, "opcode": opcode, "magic": MAGIC})
+    return [header.as_value().value, *arguments]
+
+
+def slots_per_word(width: int) -> int:
+    """How many codes of `width` bits share a word: 4 of up to 8 bits, 2 of up to 16."""
+    return 4 if width <= 8 else 2
+
+
+def pack(codes: NDArray[np.unsignedinteger], width: int) -> NDArray[np.uint32]:
+    """Words of `codes`; the last axis is filled up to whole words with zeros, and all axes are flattened."""
+    slots = slots_per_word(width)
+    short = -codes.shape[-1] % slots
+    padded = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, short)])
+    return np.ascontiguousarray(padded, dtype=f"<u{4 // slots}").reshape(-1).view("<u4")
+
+
+def unpack(words: NDArray[np.uint32], width: int) -> NDArray[np.unsignedinteger]:
+    """The codes in `words`, all slots."""
+    return np.ascontiguousarray(words, dtype="<u4").view(f"<u{4 // slots_per_word(width)}")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The size of an accelerator.
+
+    Attributes
+    ----------
+    rows, columns
+        Of processing elements.
+    interleave
+        Outputs that each of them works on in turn.
+    depth
+        Steps in k that each half of the operand memory holds, summed over the tiles that are in it.
+    """
+
+    rows: int
+    columns: int
+    interleave: int
+    depth: int
+
+    @property
+    def tile_columns(self) -> int:
+        """Columns of the result that one tile has; its rows are `rows`."""
+        return self.columns * self.interleave
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an accelerator says of itself: its size, and its arithmetic as ``repr`` prints it."""
+
+    geometry: Geometry
+    arithmetic: str
+
+    def to_words(self) -> list[int]:
+        """Version, rows, columns, interleave, depth, then the text, four bytes a word, padded with spaces."""
+        g = self.geometry
+        text = self.arithmetic.encode("ascii")
+        text += b" " * (-len(text) % 4)
+        return [VERSION, g.rows, g.columns, g.interleave, g.depth, *np.frombuffer(text, "<u4").tolist()]
+
+    @classmethod
+    def from_words(cls, words: Sequence[int]) -> Identity:
+        """The inverse of `to_words`; a ValueError if the version is another."""
+        if len(words) < 5 or words[0] != VERSION:
+            raise ValueError(
+                f"the device speaks version {words[0] if len(words) else 'none'} of the command stream, but "
+                f"this driver speaks {VERSION}; build device and driver from one release"
+            )
+        text = np.array(words[5:], "<u4").tobytes().decode("ascii", "replace").rstrip()
+        return cls(Geometry(*(int(w) for w in words[1:5])), text)

@@ -1,0 +1,265 @@
+"""The host's end of the command stream: GEMMs of any size, over any transport."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.engine import Arithmetic, Codes
+from rtl.commands import (
+    MAX_LENGTH,
+    GemmArguments,
+    Identity,
+    LoadArguments,
+    Opcode,
+    Operand,
+    ResponseHeader,
+    Status,
+    TileArguments,
+    command,
+    pack,
+    slots_per_word,
+    unpack,
+)
+
+Words = NDArray[np.uint32]
+
+_NO_WORDS = np.empty(0, np.uint32)
+
+#: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
+AHEAD = 8
+
+#: Opcode, arguments, operand words, and what takes the words of the response.
+_Command = tuple[Opcode, list[int], Words, Callable[[Words], None]]
+
+
+class Transport(Protocol):
+    """Carries words to an accelerator and back, in order and without loss."""
+
+    def send(self, words: Words) -> None:
+        """Hand over words for the command stream. It does not wait until they are taken."""
+
+    def receive(self, count: int) -> Words:
+        """The next `count` words of the response stream; a TimeoutError if they do not come."""
+
+    def reset(self) -> None:
+        """Drop everything under way, in both directions, and reset the accelerator."""
+
+
+def _nothing(words: Words) -> None:
+    """A response without words."""
+
+
+class DeviceError(RuntimeError):
+    """The accelerator refused a command, or gave an answer that does not belong to it."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the accelerator counts, modulo 2**32."""
+
+    cycles: int
+    """Since reset."""
+    multiplied: int
+    """Cycles in which every processing element was handed a product to add."""
+
+
+class Driver:
+    """Drives one accelerator.
+
+    Parameters
+    ----------
+    transport
+        Leads to the accelerator. It is reset first.
+    arithmetic
+        What the accelerator is to compute.
+
+    Raises
+    ------
+    DeviceError
+        The accelerator computes another arithmetic; the message names both.
+    """
+
+    def __init__(self, transport: Transport, arithmetic: Arithmetic):
+        self.transport, self.arithmetic = transport, arithmetic
+        transport.reset()
+        identity = self.identify()
+        if identity.arithmetic != repr(arithmetic):
+            raise DeviceError(
+                f"the device computes {identity.arithmetic}, but the driver was asked for {arithmetic!r}; "
+                f"ask for the device's arithmetic, or build a device for this one"
+            )
+        self.geometry = identity.geometry
+
+    def identify(self) -> Identity:
+        """What the accelerator says of itself."""
+        self._send(Opcode.IDENTIFY)
+        return Identity.from_words(self._response(Opcode.IDENTIFY).tolist())
+
+    def counters(self) -> Counters:
+        """The accelerator's counters, read when all earlier commands have been answered."""
+        self._send(Opcode.COUNTERS)
+        return Counters(*self._response(Opcode.COUNTERS).tolist())
+
+    def gemm(self, a_codes: Codes, b_codes: Codes, *, seed: int | None = None) -> Codes:
+        """C = A·B: operand codes (M, K) and (K, N) give result codes (M, N).
+
+        Raises
+        ------
+        TypeError, ValueError
+            No codes of the operand format; shapes that do not fit; a seed, which nothing here draws from.
+        DeviceError, TimeoutError
+            The device did not do as told. It is reset, as it is when the call is interrupted.
+        """
+        a = self.arithmetic.operand.check_codes(a_codes, "a_codes")
+        b = self.arithmetic.operand.check_codes(b_codes, "b_codes")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(
+                f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
+            )
+        if seed is not None:
+            raise ValueError(f"seed is {seed}, but {self.arithmetic!r} draws nothing; leave it out")
+        c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
+        if not c.size or not a.shape[1]:
+            return c
+        waiting: deque[tuple[Opcode, Callable[[Words], None]]] = deque()
+        try:
+            for opcode, arguments, data, take in self._commands(a, b, c):
+                self._send(opcode, arguments, data)
+                waiting.append((opcode, take))
+                if len(waiting) > AHEAD:
+                    opcode, take = waiting.popleft()
+                    take(self._response(opcode))
+            for opcode, take in waiting:
+                take(self._response(opcode))
+        except BaseException:
+            self.transport.reset()
+            raise
+        return c
+
+    def _commands(self, a: Codes, b: Codes, c: Codes) -> Iterator[_Command]:
+        """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
+        g = self.geometry
+        m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
+        k = a.shape[1]
+        if k <= g.depth:
+            n_block = min(n_tiles, g.depth // k, MAX_LENGTH // self._tile_words)
+            m_block = min(m_tiles, g.depth // k, MAX_LENGTH // self._tile_words // n_block)
+            yield from self._blocks(a, b, c, m_block, n_block)
+        else:
+            yield from self._slices(a, b, c)
+
+    def _blocks(self, a: Codes, b: Codes, c: Codes, m_block: int, n_block: int) -> Iterator[_Command]:
+        """K fits. A block of B stays while all of A passes by; the next one comes in pieces meanwhile."""
+        height, width = m_block * self.geometry.rows, n_block * self.geometry.tile_columns
+        a_blocks = [self._a_words(a[i : i + height]) for i in range(0, len(a), height)]
+        columns = range(0, c.shape[1], width)
+        b_next = self._b_words(b[:, :width])
+        yield from self._load(Operand.B, 0, b_next)
+        yield from self._load(Operand.A, 0, a_blocks[0])
+        a_half = 0
+        for j, column in enumerate(columns):
+            b_half = j % 2
+            more = j + 1 < len(columns)
+            if more:
+                b_next = self._b_words(b[:, columns[j + 1] : columns[j + 1] + width])
+            piece = -(-len(b_next) // len(a_blocks))
+            for i in range(len(a_blocks)):
+                part = c[i * height : (i + 1) * height, column : column + width]
+                yield self._gemm(part, a.shape[1], a_half, b_half)
+                a_half ^= 1
+                if i + 1 < len(a_blocks) or more:
+                    yield from self._load(Operand.A, a_half, a_blocks[(i + 1) % len(a_blocks)])
+                if more:
+                    yield from self._load(
+                        Operand.B, b_half ^ 1, b_next[i * piece : (i + 1) * piece], i * piece
+                    )
+
+    def _slices(self, a: Codes, b: Codes, c: Codes) -> Iterator[_Command]:
+        """K does not fit: a tile at a time, in slices of K; the sums stay in the array in between."""
+        height, width = self.geometry.rows, self.geometry.tile_columns
+        k = a.shape[1]
+        slices = -(-k // self.geometry.depth)
+        length = -(-k // slices)
+        half = 0
+        for i in range(0, c.shape[0], height):
+            for j in range(0, c.shape[1], width):
+                for start in range(0, k, length):
+                    end = min(start + length, k)
+                    yield from self._load(Operand.A, half, self._a_words(a[i : i + height, start:end]))
+                    yield from self._load(Operand.B, half, self._b_words(b[start:end, j : j + width]))
+                    part = c[i : i + height, j : j + width]
+                    yield self._gemm(part, end - start, half, half, first=start == 0, last=end == k)
+                    half ^= 1
+
+    def _a_words(self, a: Codes) -> Words:
+        """Rows of A as the row banks take them: (addresses, groups)."""
+        g = self.geometry
+        tiles = -(-len(a) // g.rows)
+        padded = np.zeros((tiles * g.rows, a.shape[1]), a.dtype)
+        padded[: len(a)] = a
+        banks = padded.reshape(tiles, g.rows, -1).transpose(0, 2, 1)
+        return pack(banks, self.arithmetic.operand.width).reshape(tiles * a.shape[1], -1)
+
+    def _b_words(self, b: Codes) -> Words:
+        """Columns of B as the column banks take them: (addresses, groups)."""
+        g = self.geometry
+        tiles = -(-b.shape[1] // g.tile_columns)
+        padded = np.zeros((len(b), tiles * g.tile_columns), b.dtype)
+        padded[:, : b.shape[1]] = b
+        banks = padded.reshape(len(b), tiles, g.interleave, g.columns).transpose(1, 0, 2, 3)
+        return pack(banks, self.arithmetic.operand.width).reshape(tiles * len(b) * g.interleave, -1)
+
+    @property
+    def _tile_words(self) -> int:
+        """Words of one tile's results."""
+        g = self.geometry
+        return g.rows * g.interleave * -(-g.columns // slots_per_word(self.arithmetic.result.width))
+
+    def _load(self, operand: Operand, half: int, words: Words, start: int = 0) -> Iterator[_Command]:
+        """LOADs of (addresses, groups), as many as their length asks for."""
+        most = (MAX_LENGTH - 1) // words.shape[1]
+        for i in range(0, len(words), most):
+            place = LoadArguments.const({"start": start + i, "half": half, "operand": operand})
+            yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), _nothing
+
+    def _gemm(
+        self, part: Codes, k: int, a_half: int, b_half: int, *, first: bool = True, last: bool = True
+    ) -> _Command:
+        """One GEMM whose results go to `part`, a view of C that its tiles cover."""
+        g = self.geometry
+        m_tiles, n_tiles = -(-part.shape[0] // g.rows), -(-part.shape[1] // g.tile_columns)
+        flags = GemmArguments.const(
+            {"k": k, "a_half": a_half, "b_half": b_half, "first": first, "last": last}
+        )
+        tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
+
+        def take(words: Words) -> None:
+            if not last:
+                return
+            codes = unpack(words, self.arithmetic.result.width)
+            shape = (m_tiles, n_tiles, g.rows, g.interleave, -1)
+            results = codes.reshape(shape)[:, :, ::-1, :, : g.columns].transpose(0, 2, 1, 3, 4)
+            whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)
+            part[...] = whole[: part.shape[0], : part.shape[1]]
+
+        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value], _NO_WORDS, take
+
+    def _send(self, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS) -> None:
+        header = command(opcode, arguments or [], len(data))
+        self.transport.send(np.concatenate([np.array(header, np.uint32), data]))
+
+    def _response(self, opcode: Opcode) -> Words:
+        """The words of the next response, which must be a good one to `opcode`."""
+        word = int(self.transport.receive(1)[0])
+        header = ResponseHeader.from_bits(word)
+        if header.opcode != opcode or header.status != Status.OK:
+            names = {status.value: status.name for status in Status}
+            status = names.get(header.status, header.status)
+            raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
+        return self.transport.receive(header.length)

@@ -1,0 +1,150 @@
+"""The sequencer: walks the tiles of one GEMM command, a step of `interleave` cycles at a time."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.commands import Geometry
+from rtl.systolic import ArrayControl
+
+
+def job_layout(geometry: Geometry) -> data.StructLayout:
+    """A checked GEMM command: sizes of at least 1 that the operand memory holds, flags as in
+    `rtl.commands`.""" size = range(geometry.depth + 1)
+    return data.StructLayout(
+        {"k": size, "m_tiles": size, "n_tiles": size, "a_half": 1, "b_half": 1, "first": 1, "last": 1}
+    )
+
+
+class Sequencer(wiring.Component):
+    """Turns GEMM commands into operand addresses and array control, with no idle cycle that could be spared.
+
+    A step multiplies one k, or folds a chunk, or is a bubble. A tile takes k steps that multiply and one for
+    each chunk. The next tile follows at once, and so does the next job if it is there in time. A fold waits,
+    in bubbles, until the last tile's totals have left the array and the result buffer has room for this
+    one's.
+
+    Parameters
+    ----------
+    geometry
+        Size of the accelerator.
+    chunk
+        Products in a chunk.
+    drain
+        Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
+
+    Ports
+    -----
+    jobs : in, stream of `job_layout`
+        What to compute. A job is taken when its first step is about to begin.
+    read, a_half, a_address, b_half, b_address : out
+        Operands to read; no read is a bubble. One A address lasts a step, B addresses advance every cycle.
+    control : out
+        What the array does with them; it belongs to the same cycle.
+    reading : out, 4 bits
+        The halves that the job may yet read: A's 0 and 1, B's 0 and 1.
+    room : in
+        The result buffer has room for a tile that has not been reserved yet.
+    reserve : out
+        Reserve that room: this tile's results are on their way.
+    """
+
+    def __init__(self, geometry: Geometry, chunk: int, drain: int):
+        self.geometry, self.chunk = geometry, chunk
+        self.drain_steps = -(-drain // geometry.interleave)
+        super().__init__(
+            {
+                "jobs": In(stream.Signature(job_layout(geometry))),
+                "read": Out(1),
+                "a_half": Out(1),
+                "a_address": Out(range(geometry.depth)),
+                "b_half": Out(1),
+                "b_address": Out(range(geometry.depth * geometry.interleave)),
+                "control": Out(ArrayControl),
+                "reading": Out(4),
+                "room": In(1),
+                "reserve": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        job, new = Signal(job_layout(self.geometry)), self.jobs.payload
+        busy = Signal()  # the job has steps to come
+        lane = Signal(range(self.geometry.interleave))
+        k_left, m_left, n_left = Signal.like(job.k), Signal.like(job.m_tiles), Signal.like(job.n_tiles)
+        a_tile, a_next = Signal.like(self.a_address), Signal.like(self.a_address)
+        in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
+        first = Signal(init=1)  # the next fold is the tile's first
+        dirty = Signal()  # a job has left its tile open
+        flush = Signal()  # the fold that waits only clears such a tile
+        overdue = Signal()  # a fold waits
+        draining = Signal(range(self.drain_steps + 1))  # steps until the array can take a fold
+
+        step_ends, tile_over, tile_leaves, job_over, fold_due, may_fold = (Signal() for _ in range(6))
+        m.d.comb += [
+            step_ends.eq(lane == self.geometry.interleave - 1),
+            tile_over.eq((k_left == 0) | (self.read & (k_left == 1))),
+            tile_leaves.eq(tile_over & job.last),
+            job_over.eq(~busy | ((m_left == 1) & (n_left == 1))),
+            fold_due.eq(overdue | (self.read & ((in_chunk == self.chunk - 1) | tile_leaves))),
+            may_fold.eq((draining <= 1) & (self.room | ~tile_leaves)),
+            a_next.eq(self.a_address + self.read),
+            self.a_half.eq(job.a_half),
+            self.b_half.eq(job.b_half),
+            self.reading.eq(Cat(~job.a_half, job.a_half, ~job.b_half, job.b_half) & busy.replicate(4)),
+        ]
+        m.d.sync += [lane.eq(lane + 1), self.b_address.eq(self.b_address + self.read)]
+        with m.If(step_ends):
+            m.d.sync += [
+                lane.eq(0),
+                draining.eq(draining - (draining != 0)),
+                k_left.eq(k_left - self.read),
+                in_chunk.eq(in_chunk + self.read),
+                self.a_address.eq(a_next),
+                self.read.eq(0),
+                self.control.eq(0),
+            ]
+            with m.If(fold_due):
+                m.d.sync += overdue.eq(~may_fold)
+                with m.If(may_fold):
+                    m.d.comb += self.reserve.eq(tile_leaves)
+                    m.d.sync += [
+                        self.control.fold.eq(1),
+                        self.control.first.eq(first),
+                        self.control.last.eq(tile_leaves),
+                        in_chunk.eq(0),
+                        first.eq(tile_leaves | flush),
+                        flush.eq(0),
+                    ]
+                    with m.If(tile_leaves):
+                        m.d.sync += draining.eq(self.drain_steps)
+            with m.Elif(~tile_over):
+                m.d.sync += self.read.eq(1)
+            with m.Elif(~job_over):
+                m.d.sync += [self.read.eq(1), k_left.eq(job.k)]
+                with m.If(n_left == 1):
+                    m.d.sync += [m_left.eq(m_left - 1), n_left.eq(job.n_tiles)]
+                    m.d.sync += [a_tile.eq(a_next), self.b_address.eq(0)]
+                with m.Else():
+                    m.d.sync += [n_left.eq(n_left - 1), self.a_address.eq(a_tile)]
+            with m.Else():
+                m.d.comb += self.jobs.ready.eq(1)
+                m.d.sync += busy.eq(self.jobs.valid)
+                with m.If(self.jobs.valid):
+                    m.d.sync += [
+                        job.eq(new),
+                        k_left.eq(new.k),
+                        m_left.eq(new.m_tiles),
+                        n_left.eq(new.n_tiles),
+                        a_tile.eq(0),
+                        self.a_address.eq(0),
+                        self.b_address.eq(0),
+                        dirty.eq(~new.last),
+                        self.read.eq(1),
+                    ]
+                    with m.If(new.first & dirty):
+                        m.d.sync += [self.read.eq(0), overdue.eq(1), flush.eq(1), first.eq(1)]
+        return m
