@@ -122,11 +122,11 @@ class Linear(GemmLayer):
 class Conv2d(GemmLayer):
     """A square convolution: (B, C, H, W) → (B, O, H', W'), H' = (H + 2·padding − size)//stride + 1.
 
-    Each GEMM multiplies a matrix with the columns that the kernel sees at each of the outputs' P pixels (im2col)::
+    Each GEMM multiplies a matrix with columns, what the kernel sees at each of an image's pixels (im2col)::
 
         forward   (O, C·size²) · (C·size², P)     P = B·H'·W', pixels in the order (b, y, x)
         gradient  (C·size², P) · (P, O)
-        backward  (C, O·size²) · (O·size², Q)     Q = B·H·W: the kernel mirrored, the errors spread by the stride
+        backward  (C, O·size²) · (O·size², Q)     Q = B·H·W: kernel mirrored, errors spread by the stride
 
     So every sum is one accumulation of the arithmetic, and k runs over (channel, y, x) of the kernel.
     """

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FP8, FP16
+from golden.formats import E4M3, FP8, FP16, FloatFormat, hfp8
 from golden.nn.recipe import LossScale, Precision, Recipe, UpdatePrecision
 from golden.rounding import Rounding
 
 #: A chunk longer than any dot product: plain accumulation.
 NO_CHUNKS = 1 << 30
+
+#: Holds every value of 1-4-3 and of 1-5-2, nine bits.
+E5M3 = FloatFormat(5, 3, saturate=True)
 
 _FP8 = ChunkedFloat(operand=FP8, accumulator=FP16, chunk=64)
 _FP16 = ChunkedFloat(operand=FP16, accumulator=FP16, chunk=64)
@@ -36,7 +41,26 @@ fp8_nearest_update = fp8.replace(
 fp8_last_layer = fp8.replace(name="fp8-last-layer", last=None)
 fp8_images = fp8.replace(name="fp8-images", first=None)
 
-RECIPES = {r.name: r for r in (fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images)}
+
+def _hybrid(name: str, forward: FloatFormat) -> Recipe:
+    """`forward` for activations and weights, FP8 for errors; a GEMM of both takes a format that holds both."""
+    both = replace(_FP8, operand=E5M3)
+    gemms = {"forward": replace(_FP8, operand=forward), "backward": both, "gradient": both}
+    casts = {"inputs": forward, "weights": forward, "errors": FP8}
+    first = Precision(_FP16, both, _FP16, **casts | {"inputs": FP16})
+    return fp8.replace(name=name, hidden=Precision(**gemms, **casts), first=first)
+
+
+#: After hybrid FP8 (Sun et al., NeurIPS 2019): 1-4-3 forward, 1-5-2 backward. The bias of 1-4-3 is ours, 7.
+hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
+#: The same with the OCP formats E4M3 and E5M2.
+ocp_fp8 = _hybrid("ocp-fp8", E4M3)
+
+_ALL = (
+    *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images),
+    *(hybrid_fp8, ocp_fp8),
+)
+RECIPES = {r.name: r for r in _ALL}
 
 
 def recipe(name: str) -> Recipe:
