@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -113,15 +114,13 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
         left, right, x, y = right, left, y, x
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
-    left_panels, right_panels = _packed(table, left, TILE_ROWS), _packed(table, right, width)
-    draws: tuple[Array | None, Array | None] = None, None
+    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
+    to_pack: list[tuple[Any, ...]] = [(table, left, TILE_ROWS), (table, right, width)]
     if arithmetic.stochastic:
         integer: Any = np.uint32 if how.value is np.float32 else np.uint64
         top = dropped - arithmetic.random_bits
-        draws = (
-            _packed(None, x.astype(integer) << top, TILE_ROWS),
-            _packed(None, y.astype(integer) << top, width),
-        )
+        to_pack += [(None, x.astype(integer) << top, TILE_ROWS), (None, y.astype(integer) << top, width)]
+    left_panels, right_panels, *draws = _each(_packed, to_pack, threads)
     totals = np.zeros((len(left_panels), len(right_panels), TILE_ROWS, width), how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
@@ -132,23 +131,24 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
         True if how.directed else None,
     )
 
-    def run(rows: tuple[int, int], columns: tuple[int, int]) -> None:
-        vector_kernel(left_panels, right_panels, *draws, totals, arithmetic.chunk, *clauses, *rows, *columns)
-
+    inputs = (left_panels, right_panels, *(draws or (None, None)), totals, arithmetic.chunk, *clauses)
     row_tiles, column_tiles = totals.shape[:2]
-    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
     if row_tiles >= column_tiles:
-        jobs = [(span, (0, column_tiles)) for span in _spans(row_tiles, threads)]
+        jobs = [(*inputs, *span, 0, column_tiles) for span in _spans(row_tiles, threads)]
     else:
-        jobs = [((0, row_tiles), span) for span in _spans(column_tiles, threads)]
-    if len(jobs) == 1:
-        run(*jobs[0])
-    else:
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            list(pool.map(run, *zip(*jobs, strict=True)))
+        jobs = [(*inputs, 0, row_tiles, *span) for span in _spans(column_tiles, threads)]
+    _each(vector_kernel, jobs, threads)
     c = totals.transpose(0, 2, 1, 3).reshape(row_tiles * TILE_ROWS, column_tiles * width)
     c = c[: len(left), : len(right)]
     return acc.encode(c.T if turned else c)
+
+
+def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> list[Any]:
+    """function(*job) for every job. The kernels leave the interpreter's lock, so threads do run at once."""
+    if threads == 1:
+        return [function(*job) for job in jobs]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda job: function(*job), jobs))
 
 
 def _spans(count: int, parts: int) -> list[tuple[int, int]]:
