@@ -60,8 +60,8 @@ def operands(kind, fmt, acc, M, K, N):
     if kind == "ties":
         # Products that are powers of two or midpoints of two neighbours, at telling distances from each
         # other; every third one far below: what it adds decides a tie, or must be lost without a trace.
-        gap = rng.choice([0, 0, 1, acc.precision - 1, acc.precision, acc.precision + 1, 23, 24], K)
-        gap[::3] = rng.choice([24, 25, 30, 40, 54, 61, 62, 70], len(gap[::3]))
+        gap = rng.choice([0, 0, 0, 1, acc.precision - 1, acc.precision, acc.precision + 1, 23, 24], K)
+        gap[::3] = rng.choice([24, 30, 54, 62], len(gap[::3]))
         gap -= min(2 * fmt.max_exponent, acc.max_exponent) - 8
         half = acc.precision // 2
         left = rng.choice([1.0, 1.0, 1.5, -1.0, 1 + 2.0**-half], (M, K))
