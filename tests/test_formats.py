@@ -140,13 +140,13 @@ def gfloat_info(fmt):
     )
 
 
-@pytest.mark.parametrize("fmt", [*ODD, FP8, E4M3], ids=str)
+@pytest.mark.parametrize("fmt", [*ODD, FP8, E4M3, BFLOAT16], ids=str)
 def test_gfloat_decodes_every_code_alike(fmt):
     assert same_values(fmt.decode(all_codes(fmt)), gfloat.decode_ndarray(gfloat_info(fmt), all_codes(fmt)))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in ldexp")  # gfloat's own
-@pytest.mark.parametrize("fmt", [*ODD, FP8, E4M3], ids=str)
+@pytest.mark.parametrize("fmt", [*ODD, FP8, E4M3, BFLOAT16], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gfloat_rounds_alike(fmt, dtype):
     rng = np.random.default_rng(2)
@@ -178,7 +178,7 @@ def as_exact(x):
     return Fraction(x) if np.isfinite(x) and x else x
 
 
-@pytest.mark.parametrize("fmt", [FP8, FP16, E4M3, E4M3.replace(saturate=False), HALF, *ODD], ids=str)
+@pytest.mark.parametrize("fmt", [FP8, E4M3, E4M3.replace(saturate=False), HALF, BFLOAT16, *ODD], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_codes_are_those_of_the_definition(fmt, dtype):
     rng = np.random.default_rng(3)
