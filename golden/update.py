@@ -73,14 +73,16 @@ class Update:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
             raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
-        for name in SEED_MASKS:
-            if not (np.isfinite(getattr(self, name)) and np.isfinite(self._scalar(name))):
+        for name, code in self.scalars.items():
+            if not (np.isfinite(getattr(self, name)) and np.isfinite(self.format.decode(code))):
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be finite in {self.format}")
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
 
-    def _scalar(self, name: str) -> float:
-        return float(self.format.decode(self.format.encode(getattr(self, name))))
+    @property
+    def scalars(self) -> dict[str, int]:
+        """The codes of decay, momentum and rate, what the hardware is given."""
+        return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
 
     def sources(self, seed: int | None) -> dict[str, LFSR]:
         """The three LFSRs of one call; none where the rounding draws nothing."""
@@ -101,7 +103,7 @@ class Update:
         """
         w, v, g = self._checked(weights, momenta, gradients)
         sources = self.sources(seed)
-        decay, momentum, rate = (self._scalar(name) for name in SEED_MASKS)
+        decay, momentum, rate = self.format.decode(list(self.scalars.values())).tolist()
         new_w, new_v = np.empty_like(w), np.empty_like(v)
         for start in range(0, w.size, _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -120,7 +122,7 @@ class Update:
         w, v, g = self._checked(weights, momenta, gradients)
         sources = self.sources(seed)
         fmt = self.format
-        scalars = {name: exact.decode(fmt, int(fmt.encode(getattr(self, name)))) for name in SEED_MASKS}
+        scalars = {name: exact.decode(fmt, code) for name, code in self.scalars.items()}
 
         def rounded(name: str, x: exact.Exact) -> tuple[int, exact.Exact]:
             random = sources[name].draw(self.random_bits) if sources else 0

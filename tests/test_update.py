@@ -86,6 +86,9 @@ def test_scalars_are_codes():
     exact_ones = Update(*(float(FP16.round(x)) for x in (0.1, 0.9, 1e-4)))
     codes = [random_codes(FP16, np.random.default_rng(3), 500) for _ in range(3)]
     assert all(map(np.array_equal, rough.update(*codes, seed=1), exact_ones.update(*codes, seed=1)))
+    assert rough.scalars == {
+        name: FP16.encode(getattr(rough, name)) for name in ("decay", "momentum", "rate")
+    }
 
 
 def test_draws_are_in_memory_order_whatever_the_blocks(monkeypatch):
