@@ -97,6 +97,33 @@ def test_one_flipped_bit_of_an_update_is_caught_and_named():
     assert result.mismatches == 1
 
 
+def test_the_first_of_many_flips_is_named_and_all_are_counted():
+    flips = slice(2, 4), slice(5, 8)
+    result = compare(make(), GoldenEngine(), Flipping(gemm=len(GEMMS) - 1, index=flips, bit=1), steps=1)
+    assert result.first.index == (2, 5)
+    tally = next(t for t in result.tallies if (t.layer, t.role) == ("linear1", "gradient"))
+    assert tally.mismatches == 6
+
+
+def test_weights_that_no_call_of_the_engine_shows_are_compared_too():
+    digits, rates = data.load("digits"), iter((0.05, 0.06))
+    recipe = recipes.fp8.replace(update=None)
+
+    def uneven(engine, trace):
+        settings = Settings(batch=16, learning_rate=next(rates))
+        network = models.build("mlp", digits.shape, digits.classes, seed=1)
+        return Trainer(network, digits, recipe, settings, engine=engine, trace=trace)
+
+    result = compare(uneven, GoldenEngine(), GoldenEngine(), steps=2)
+    assert result.mismatches == 0
+    assert result.steps == 1
+    assert (result.first.role, result.first.what, result.first.layer) == (
+        "state",
+        "weights",
+        "linear1.weight",
+    )
+
+
 def test_engines_on_either_side():
     result = compare(make(), Flipping(gemm=0), GoldenEngine(), steps=1)
     assert result.first.layer == "linear1"

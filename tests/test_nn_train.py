@@ -11,10 +11,13 @@ import pytest
 from golden import data
 from golden.engine import GoldenEngine
 from golden.formats import FP16
+from golden.lfsr import numbered_seed
 from golden.nn import models, recipes
 from golden.nn.recipe import LossScale
 from golden.nn.train import Epoch, Settings, Step, Trainer
 
+GEMMS_PER_STEP = 8  # three layers, forward, gradient, backward, less one backward
+LAST_GEMM = GEMMS_PER_STEP - 1  # a gradient GEMM
 ONE_EPOCH = Settings(epochs=1)
 
 
@@ -58,6 +61,33 @@ def test_seeds():
     first, again, other = weights(seed=1), weights(seed=1), weights(seed=2)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["linear1.weight"], other["linear1.weight"])
+
+
+class Listening(GoldenEngine):
+    """Keeps the seeds that it is given."""
+
+    def __init__(self):
+        self.seeds = []
+
+    def gemm(self, arithmetic, a_codes, b_codes, *, seed=None):
+        self.seeds.append(seed)
+        return super().gemm(arithmetic, a_codes, b_codes, seed=seed)
+
+    def update(self, rule, weights, momenta, gradients, *, seed=None):
+        self.seeds.append(seed)
+        return super().update(rule, weights, momenta, gradients, seed=seed)
+
+
+def test_each_stochastic_call_has_its_own_seed():
+    stochastic = recipes.fp8.with_gemms("stochastic", rounding="stochastic")
+    for recipe, per_step in ((recipes.fp8, 6), (stochastic, GEMMS_PER_STEP + 6)):
+        engine = Listening()
+        run = trainer(recipe, engine=engine)
+        run.train_step()
+        run.train_step()
+        seeds = [seed for seed in engine.seeds if seed is not None]
+        assert seeds == [numbered_seed(run.settings.seed, call) for call in range(1, 2 * per_step + 1)]
+        assert len(set(seeds)) == len(seeds)
 
 
 def test_evaluation_leaves_no_trace_in_training():
@@ -112,10 +142,6 @@ class Overflowing(GoldenEngine):
             codes[0, 0] = arithmetic.result.infinity_code
         self.calls += 1
         return codes
-
-
-GEMMS_PER_STEP = 8  # three layers, forward, gradient, backward, less one backward
-LAST_GEMM = GEMMS_PER_STEP - 1  # a gradient GEMM
 
 
 def test_an_overflow_skips_the_update_and_is_counted():

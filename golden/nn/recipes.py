@@ -43,15 +43,13 @@ fp8_images = fp8.replace(name="fp8-images", first=None)
 
 
 def _hybrid(name: str, forward: FloatFormat) -> Recipe:
-    """`forward` for activations and weights, FP8 for errors; a GEMM of both takes a format that holds both."""
+    """`forward` for activations and weights, FP8 for errors; GEMMs of both take a format that holds both."""
     both = replace(_FP8, operand=E5M3)
-    gemms = {"forward": replace(_FP8, operand=forward), "backward": both, "gradient": both}
-    casts = {"inputs": forward, "weights": forward, "errors": FP8}
-    first = Precision(_FP16, both, _FP16, **casts | {"inputs": FP16})
-    return fp8.replace(name=name, hidden=Precision(**gemms, **casts), first=first)
+    hidden = Precision(replace(_FP8, operand=forward), both, both, forward, forward, FP8)
+    return fp8.replace(name=name, hidden=hidden, first=Precision(_FP16, both, _FP16, FP16, forward, FP8))
 
 
-#: After hybrid FP8 (Sun et al., NeurIPS 2019): 1-4-3 forward, 1-5-2 backward. The bias of 1-4-3 is ours, 7.
+#: After hybrid FP8 (Sun et al., NeurIPS 2019): 1-4-3 forward, with a bias of 7, and 1-5-2 backward.
 hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
 #: The same with the OCP formats E4M3 and E5M2.
 ocp_fp8 = _hybrid("ocp-fp8", E4M3)
