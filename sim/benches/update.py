@@ -1,0 +1,121 @@
+"""The weight update: every class of operand against the golden one, while both streams stall at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import RisingEdge
+from numpy.typing import NDArray
+
+from golden.formats import E4M3, FP16, FloatFormat
+from golden.rounding import Rounding
+from golden.update import Update as GoldenUpdate
+from rtl.update import Update
+from sim.benches.bench import Bench, coded, start
+from sim.coverage import Coverage, operand_class, operand_classes
+
+VARIANTS = {
+    "update": lambda: Update(FP16),
+    "update nearest": lambda: Update(FP16, rounding=Rounding.NEAREST_EVEN),
+    "update of E4M3 9 stages": lambda: Update(E4M3, random_bits=8, stages=9),
+}
+#: Rate, momentum, decay and number of elements of each run.
+RUNS = ((0.125, 0.875, 0.25, 2000), (0.5, -1.5, 0.0, 1), (-2.0, 0.0, -0.5, 2000))
+INPUTS, OUTPUTS = ("weight", "momentum", "gradient"), ("new weight", "new momentum")
+
+
+def codes(fmt: FloatFormat, rng: np.random.Generator, count: int) -> NDArray[Any]:
+    """`count` codes: any at all, such as training has, subnormals, zeros, the largest, infinities and NaN."""
+    sign = fmt.sign_code * rng.integers(0, 2, count)
+    edges = [0, fmt.max_code, fmt.nan_code if fmt.infinity_code is None else fmt.infinity_code]
+    kinds = [
+        rng.integers(0, 1 << fmt.width, count),
+        fmt.encode(rng.normal(0, 0.1, count)).astype(np.int64),
+        rng.integers(0, 1 << fmt.mantissa_bits, count) | sign,
+        rng.choice(edges, count, p=(0.4, 0.4, 0.2)) | sign,
+    ]
+    chosen = np.choose(rng.choice(4, count, p=(0.2, 0.5, 0.2, 0.1)), kinds)
+    chosen[::20] = sign[::20]  # zeros that meet
+    return chosen.astype(fmt.code_dtype)
+
+
+def packed(fields: Iterable[int], width: int) -> int:
+    """Fields of `width` bits (the last may be wider) side by side, the first lowest."""
+    return sum(field << i * width for i, field in enumerate(fields))
+
+
+async def send(dut: Any, name: str, payloads: Iterable[int], rng: np.random.Generator, pause: float) -> None:
+    """Hand `payloads` to stream `name`, pausing in this part of the cycles."""
+    edge = RisingEdge(dut.clk)
+    valid, ready, payload = (getattr(dut, f"{name}_{port}") for port in ("valid", "ready", "payload"))
+    for word in payloads:
+        while rng.random() < pause:
+            await edge
+        valid.value, payload.value = 1, word
+        await edge
+        while not int(ready.value):
+            await edge
+        valid.value = 0
+
+
+async def receive(dut: Any, bench: Bench, count: int, pause: float) -> list[int]:
+    """Take `count` results, pausing in this part of the cycles; a result must stay until it is taken."""
+    edge = RisingEdge(dut.clk)
+    got: list[int] = []
+    offered = None
+    while len(got) < count:
+        takes = bench.rng.random() >= pause
+        dut.results_ready.value = int(takes)
+        await edge
+        if int(dut.results_valid.value):
+            payload = int(dut.results_payload.value)
+            if offered is not None:
+                bench.equal(offered, payload, result=len(got))
+            offered = None if takes else payload
+            if takes:
+                got.append(payload)
+        elif offered is not None:
+            bench.fail(f"result {len(got)} was withdrawn")
+    dut.results_ready.value = 0
+    return got
+
+
+@cocotb.test()
+async def runs(dut: Any) -> None:
+    with Bench(VARIANTS) as bench:
+        unit, fmt, rng = bench.unit, bench.unit.format, bench.rng
+        words: dict[str, list[list[int]]] = {"settings": [], "elements": []}
+        expected: list[dict[str, int]] = []
+        for rate, momentum, decay, count in RUNS:
+            rule = GoldenUpdate(rate, momentum, decay, fmt, unit.rounding, unit.random_bits)
+            seed = int(rng.integers(1, 1 << 32)) if unit.rounding is Rounding.STOCHASTIC else None
+            inputs = [codes(fmt, rng, count) for _ in INPUTS]
+            columns = [*inputs, *rule.update(*inputs, seed=seed)]
+            expected += [
+                dict(zip(INPUTS + OUTPUTS, row, strict=True)) for row in np.transpose(columns).tolist()
+            ]
+            settings = [*(int(fmt.encode(x)) for x in (rate, momentum, decay)), seed or 0]
+            words["settings"].append([packed(settings, fmt.width)])
+            words["elements"].append([packed(row, fmt.width) for row in np.transpose(inputs).tolist()])
+
+        async def send_all() -> None:
+            """Settings wait for the results of the run before: no element of theirs follows too early."""
+            for i in range(len(RUNS)):
+                await send(dut, "settings", words["settings"][i], rng, 0)
+                await send(dut, "elements", words["elements"][i], rng, (0.3, 0, 0.1)[i])
+
+        dut.settings_valid.value = dut.elements_valid.value = dut.results_ready.value = 0
+        await start(dut)
+        cocotb.start_soon(send_all())
+        coverage = Coverage(dict.fromkeys(INPUTS + OUTPUTS, operand_classes(fmt)))
+        for row, word in zip(expected, await receive(dut, bench, len(expected), 0.35), strict=True):
+            given = {name: coded(fmt, row[name]) for name in INPUTS}
+            got = (word & ((1 << fmt.width) - 1), word >> fmt.width)
+            for name, new in zip(OUTPUTS, got, strict=True):
+                bench.equal(row[name], new, fmt, output=name, **given)
+            for name, code in row.items():
+                coverage.hit(name, operand_class(fmt, code))
+        bench.cover(coverage)
