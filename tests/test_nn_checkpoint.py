@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from golden import data
+from golden.engine import GoldenEngine
 from golden.nn import checkpoint, metrics, models, recipes
 from golden.nn.metrics import MetricsFile
 from golden.nn.recipe import LossScale
@@ -47,6 +48,42 @@ def test_resume_after_any_event(tmp_path, recipe, at):
     checkpoint.resume(resumed, tmp_path / "c.npz")
     assert list(resumed.steps()) == events[at + 1 :]
     assert same(whole, resumed)
+
+
+class Interrupted(GoldenEngine):
+    """Ctrl-C in one of the calls."""
+
+    def __init__(self, bad_call):
+        self.left = bad_call
+
+    def _count(self):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def gemm(self, *operands, **options):
+        self._count()
+        return super().gemm(*operands, **options)
+
+    def update(self, *operands, **options):
+        self._count()
+        return super().update(*operands, **options)
+
+
+@pytest.mark.parametrize("call", [1, 5, 9, 12])
+def test_an_interrupted_step_never_began(call):
+    """Calls 1 … 8 of a step are GEMMs, 9 … 14 updates."""
+    whole, interrupted = trainer(DYNAMIC), trainer(DYNAMIC)
+    for _ in range(2):
+        whole.train_step()
+    interrupted.train_step()
+    golden = interrupted.run.engine
+    interrupted.run.engine = Interrupted(call)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train_step()
+    interrupted.run.engine = golden
+    interrupted.train_step()
+    assert same(whole, interrupted)
 
 
 def test_batch_norm_statistics_are_part_of_it(tmp_path):
@@ -161,6 +198,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from golden import data
+from golden.engine import GoldenEngine
 from golden.nn import checkpoint, models, recipes
 from golden.nn.train import Settings, Trainer
 path = Path(sys.argv[1])

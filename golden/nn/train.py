@@ -145,7 +145,15 @@ class Trainer:
                 return
 
     def train_step(self) -> Step:
-        """One step: forward, backward, update."""
+        """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began."""
+        before = self.state()
+        try:
+            return self._train_step()
+        except BaseException:
+            self.restore(before)
+            raise
+
+    def _train_step(self) -> Step:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         batch = self._shuffle(epoch)[index * self.settings.batch : (index + 1) * self.settings.batch]
         images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
