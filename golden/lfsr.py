@@ -78,6 +78,18 @@ class LFSR:
         return drawn
 
 
+def derived_seed(seed: int, index: int) -> int:
+    """The seed of call number `index` of a run: seed and index, well stirred on the host; never zero.
+
+    `numbered_seed` would not do: its sources lie SEED_STEP apart, and so would calls, so that source i + 1 of
+    one call would be source i of the next. Stirred by the finaliser of MurmurHash3, a bijection of 32 bits.
+    """
+    x = numbered_seed(seed, index)
+    x = (x ^ x >> 16) * 0x85EBCA6B % (1 << 32)
+    x = (x ^ x >> 13) * 0xC2B2AE35 % (1 << 32)
+    return x ^ x >> 16
+
+
 def numbered_seed(seed: int, index: int) -> int:
     """Seed of source `index` of a family: (seed + index · SEED_STEP) mod 2**32, and SEED_STEP for 0."""
     return (seed + index * SEED_STEP) % (1 << 32) or SEED_STEP

@@ -114,7 +114,9 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
     if name == "sim":
         from sim.engine import SimulatedEngine
 
-        return SimulatedEngine(rows=args.rows, columns=args.columns)
+        return SimulatedEngine(
+            rows=args.rows, columns=args.columns, progress=lambda line: console.print(line, style="dim")
+        )
     raise ValueError(f"--engine is {name!r}, but there are golden and sim")
 
 

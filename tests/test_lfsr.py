@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from golden.lfsr import COLUMN_TAPS, LFSR, SEED_STEP, TAPS, numbered_draws, numbered_seed
+from golden.lfsr import COLUMN_TAPS, LFSR, SEED_STEP, TAPS, derived_seed, numbered_draws, numbered_seed
 
 PERIOD = 2**32 - 1
 FACTORS = (3, 5, 17, 257, 65537)
@@ -124,3 +124,13 @@ def test_bad_input():
     for taps in ((31, 3), (32, 33), (32, 32, 5)):
         with pytest.raises(ValueError, match="but they must be distinct, in 1 … 32, and 32 among"):
             LFSR(1, taps)
+
+
+def test_no_call_draws_what_another_call_draws() -> None:
+    calls, sources = range(50), range(300)
+    seeds = {numbered_seed(derived_seed(1, call), source) for call in calls for source in sources}
+    assert len(seeds) == len(calls) * len(sources)
+    assert 0 not in seeds
+    # The control: calls that step as sources do share nearly all of them.
+    shared = {numbered_seed(numbered_seed(1, call), source) for call in calls for source in sources}
+    assert len(shared) < len(calls) + len(sources)
