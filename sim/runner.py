@@ -1,0 +1,234 @@
+"""Runs the cocotb benches of `sim.benches` on the generated Verilog, and tells what they found as data.
+
+A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb, which
+keeps an array of many elements fast to build and to run. Programs are kept in the user's cache by content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import find_libpython
+from amaranth.lib import wiring
+from cocotb_tools import config
+
+from rtl.verilog import to_verilog
+from sim import verilated
+from sim.coverage import Counts, holes
+
+#: The units that have a bench: `sim/benches/NAME.py`, whose VARIANTS name what is simulated.
+UNITS = ("float_multiplier", "float_adder", "lfsr", "rounding", "pe", "systolic", "accelerator")
+
+#: Seconds that one simulation may take.
+TIME_LIMIT = 600
+
+_RUNTIME = ("verilated", "verilated_threads", "verilated_vpi", "verilated_vcd_c")
+_COMPILER_FLAGS = ("-std=c++20", "-O2", "-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one bench found."""
+
+    bench: str
+    #: Comparisons with the golden model.
+    checks: int
+    #: One line for each of the first mismatches (inputs, expected, got), coverage hole or error; empty when passed.
+    failures: list[str]
+    #: Wall-clock time of build and run.
+    seconds: float
+    #: Coverage point → bin → times hit.
+    coverage: Counts = field(default_factory=dict)
+    #: Figures that the bench measured, by name and unit.
+    figures: dict[str, float] = field(default_factory=dict)
+    #: Value change dump, for GTKWave, Surfer or any other viewer.
+    waves: Path | None = None
+
+
+def bench_names(units: Sequence[str] = ()) -> list[str]:
+    """The benches of some units, or of all: "float_adder", "float_adder stochastic", …"""
+    return [name for unit in units or UNITS for name in _variants(unit)]
+
+
+def run_benches(
+    units: Sequence[str] = (),
+    waves: bool = False,
+    seed: int = 1,
+    progress: Callable[[str], None] | None = None,
+    workers: int | None = None,
+) -> list[BenchResult]:
+    """Run the benches of some units (all when empty), `workers` at a time.
+
+    Parameters
+    ----------
+    units
+        Names from `UNITS`, or of single benches as `bench_names` lists them.
+    waves
+        Write a value change dump of each into ``waves/`` of the current folder.
+    seed
+        Of all random stimulus.
+    progress
+        Called with one line when a bench begins to build, and when it is done.
+
+    Raises
+    ------
+    ValueError
+        An unknown name.
+    RuntimeError
+        No C++ compiler or no Verilator.
+    """
+    names = [name for unit in units or UNITS for name in _expand(unit)]
+    folder = Path.cwd() / "waves" if waves else None
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(lambda name: run_bench(name, folder, seed, progress), names))
+
+
+def run_bench(
+    name: str,
+    waves: Path | None = None,
+    seed: int = 1,
+    progress: Callable[[str], None] | None = None,
+    module: str | None = None,
+    verilog: str | None = None,
+) -> BenchResult:
+    """Run one bench. Tests may put another `module` or mutated `verilog` in the place of its own."""
+    module = module or f"sim.benches.{name.split()[0]}"
+    say = progress or (lambda line: None)
+    start = time.perf_counter()
+    unit = import_module(module).VARIANTS[name]()
+    say(f"{name}: build")
+    program, top = build(unit, name.split()[0], verilog)
+    with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
+        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
+        environment = {
+            **os.environ,
+            "COCOTB_TOPLEVEL": top,
+            "COCOTB_TEST_MODULES": module,
+            "COCOTB_RESULTS_FILE": str(Path(scratch) / "results.xml"),
+            "COCOTB_RANDOM_SEED": str(seed),
+            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            "COCOTB_LOG_LEVEL": "WARNING",
+            "GPI_LOG_LEVEL": "WARNING",
+            "GPI_USERS": f"{find_libpython.find_libpython()};{config.pygpi_entry_point()}",
+            "PYGPI_PYTHON_BIN": sys.executable,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TOPLEVEL_LANG": "verilog",
+            "QUAVER_BENCH": json.dumps({"name": name, "seed": seed, "report": str(report)}),
+        }
+        command = [str(program), *(["--trace"] if waves else [])]
+        found = _run(command, Path(scratch), environment, report)
+        written = None
+        if waves and dump.exists():
+            waves.mkdir(parents=True, exist_ok=True)
+            written = waves / f"{name.replace(' ', '_')}.vcd"
+            shutil.move(dump, written)
+    coverage = found.get("coverage", {})
+    result = BenchResult(
+        name,
+        found.get("checks", 0),
+        found["failures"] + [f"coverage hole: {hole}" for hole in holes(coverage)],
+        time.perf_counter() - start,
+        coverage,
+        found.get("figures", {}),
+        written,
+    )
+    say(f"{name}: {'failed' if result.failures else 'passed'}, {result.checks:,} checks")
+    return result
+
+
+def build(unit: wiring.Component, name: str, verilog: str | None = None) -> tuple[Path, str]:
+    """The program that simulates a unit under cocotb, and the name of its top module."""
+    verilog = verilog or to_verilog(unit, name)
+    compiler, root = verilated._compiler(), verilated._verilator()
+    flags = (*verilated.VERILATOR_FLAGS, "--vpi", "--trace-vcd", "--timescale", "1ns/1ps", "--prefix", "Vtop")
+    harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    tools = (verilated._tools(compiler), *_COMPILER_FLAGS, str(config.libs_dir))
+    program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog)
+    if program.exists():
+        return program, name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    compile_ = (compiler, *_COMPILER_FLAGS, *verilated._include(root))
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix="building-") as folder:
+        work = Path(folder)
+        (work / "design.v").write_text(verilog)
+        (work / "ports.vlt").write_text(_open_ports(verilog, name))
+        command = [str(root / "bin" / "verilator_bin"), *flags, "--Mdir", folder, "--top-module", name]
+        verilated._run([*command, "design.v", "ports.vlt"], work)
+        model = sorted(p.name for p in work.glob("Vtop*.cpp"))
+        (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, harness)))
+        verilated._run([*compile_, "-c", "all.cpp"], work)
+        runtime = [_runtime_object(unit, root, compile_, tools) for unit in _RUNTIME]
+        libraries = (
+            f"-Wl,-rpath,{config.libs_dir}",
+            f"-L{config.libs_dir}",
+            "-lcocotbvpi_verilator",
+            "-pthread",
+        )
+        verilated._run([compiler, "-o", "program", "all.o", *map(str, runtime), *libraries], work)
+        os.replace(work / "program", program)
+    return program, name
+
+
+def _run(command: list[str], scratch: Path, environment: dict[str, str], report: Path) -> dict[str, Any]:
+    """The report of one simulation, or why there is none."""
+    try:
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return {"failures": [f"the simulation was still running after {TIME_LIMIT} s, and was ended"]}
+    if report.exists():
+        return json.loads(report.read_text())
+    said = (done.stdout + done.stderr).splitlines()
+    return {"failures": ["the bench did not come to its end:", *said[-30:]]}
+
+
+def _cache_folder() -> Path:
+    return verilated.cache_folder().with_name("benches")
+
+
+def _runtime_object(unit: str, root: Path, compile_: tuple[str, ...], tools: tuple[str, ...]) -> Path:
+    """One of Verilator's own run-time objects, compiled once for all benches."""
+    kept = _cache_folder() / f"{unit}-{verilated._digest(*tools)}.o"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="building-") as folder:
+            source = root / "include" / f"{unit}.cpp"
+            verilated._run([*compile_, "-c", str(source), "-o", "unit.o"], Path(folder))
+            os.replace(Path(folder) / "unit.o", kept)
+    return kept
+
+
+def _open_ports(verilog: str, top: str) -> str:
+    """Verilator's control file that opens the ports of module `top` to cocotb, and nothing else."""
+    found = re.search(rf"^\s*module \\?{re.escape(top)}\s*\((.*?)\);(.*?)^\s*endmodule", verilog, re.M | re.S)
+    if found is None:
+        raise ValueError(f"the Verilog has no module {top}")
+    ports = re.findall(r"\b(?:input|output)\b[^;,)]*?(\w+)\s*(?=[;,)])", found[1] + ";" + found[2])
+    lines = [f'public_flat_rw -module "{top}" -var "{port}"' for port in dict.fromkeys(ports)]
+    return "\n".join(["`verilator_config", *lines, ""])
+
+
+def _variants(unit: str) -> list[str]:
+    return list(import_module(f"sim.benches.{unit}").VARIANTS)
+
+
+def _expand(name: str) -> list[str]:
+    unit = name.split()[0] if name.split() else name
+    if unit in UNITS and name == unit:
+        return _variants(unit)
+    if unit in UNITS and name in _variants(unit):
+        return [name]
+    raise ValueError(f"no bench {name!r}; choose from {', '.join(UNITS)}")
