@@ -17,11 +17,11 @@ from rtl.unpacked import Pack, Unpack, Unpacked, leading_zeros
 CUTS: dict[int, tuple[str, ...]] = {
     0: (),
     1: ("align",),
-    2: ("swap", "add"),
-    3: ("swap", "align", "count"),
-    4: ("swap", "align", "add", "count"),
-    5: ("swap", "align", "add", "count", "normalise"),
-    6: ("compare", "swap", "align", "add", "count", "normalise"),
+    2: ("align_1", "add"),
+    3: ("align_1", "add", "normalise_1"),
+    4: ("swap", "align", "add", "normalise_1"),
+    5: ("swap", "align", "add", "normalise_2", "normalise"),
+    6: ("compare", "swap", "align", "add", "normalise_2", "normalise"),
 }
 
 
@@ -129,57 +129,58 @@ class UnpackedAdder(wiring.Component):
         pipe.step("compare")
 
         # The distance of a smaller a is −difference = ~difference + 1; the 1 is a wire.
-        swap = pipe.difference[-1]
-        pipe.big = Mux(swap, pipe.b_significand, pipe.a_significand)
-        pipe.small = Mux(swap, Cat(pipe.a_significand, Const(0, 1)), Cat(Const(0, 1), pipe.b_significand))
-        pipe.exponent = Mux(swap, pipe.b_exponent, pipe.a_exponent)[:exponent_bits]
-        pipe.distance = pipe.difference[:-1] ^ swap.replicate(len(pipe.difference) - 1)
-        pipe.sign = Mux(swap, pipe.b_sign, pipe.a_sign)
+        pipe.swap = pipe.difference[-1]
+        pipe.big = Mux(pipe.swap, pipe.b_significand, pipe.a_significand)
+        shifted, whole = Cat(pipe.a_significand, Const(0, 1)), Cat(Const(0, 1), pipe.b_significand)
+        pipe.small = Mux(pipe.swap, shifted, whole)
+        pipe.exponent = Mux(pipe.swap, pipe.b_exponent, pipe.a_exponent)[:exponent_bits]
+        pipe.sign = Mux(pipe.swap, pipe.b_sign, pipe.a_sign)
         pipe.subtract = pipe.a_sign ^ pipe.b_sign
-        pipe.step(
-            "swap",
-            *("difference", "a_exponent", "b_exponent", "a_significand", "b_significand", "a_sign", "b_sign"),
-        )
+        pipe.difference = pipe.difference[:-1]
+        pipe.step("swap", "a_exponent", "b_exponent", "a_significand", "b_significand", "a_sign", "b_sign")
 
-        # One bit more below the window, for the swapped.
-        aligned, lost = Cat(Const(0, window - operand_bits), pipe.small), Const(0, 1)
+        # Shift the smaller by 1, 2, 4, …, with one bit more below the window, for the swapped. A distance that
+        # is to be inverted is inverted in each multiplexer, at no cost in LUTs.
         levels = window.bit_length()
-        for level, by in enumerate(pipe.distance[:levels]):
-            step = 1 << level
-            lost |= by & aligned[:step].any()
-            pipe.aligned = Mux(by, aligned >> step, aligned)
-            aligned = pipe.aligned
-        far = pipe.distance[levels:].any()
-        anything = pipe.small.any() if augend.gradual else pipe.small[-1] | pipe.small[-2]
-        pipe.sticky = Mux(far, anything, lost | aligned[0])
-        pipe.aligned = Mux(far, 0, aligned[1:])
-        pipe.step("align", "small", "distance")
+        pipe.far = (pipe.difference[levels:] ^ pipe.swap.replicate(len(pipe.difference) - levels)).any()
+        pipe.sticky = pipe.far & (pipe.small.any() if augend.gradual else pipe.small[-1] | pipe.small[-2])
+        pipe.small = Cat(Const(0, window - operand_bits), pipe.small)
+        for level in range(levels):
+            by = pipe.difference[level] ^ pipe.swap
+            pipe.sticky = pipe.sticky | (by & pipe.small[: 1 << level].any())
+            pipe.small = Mux(by, pipe.small >> (1 << level), pipe.small)
+            pipe.step(f"align_{level}")
+        pipe.sticky = pipe.sticky | pipe.small[0]
+        pipe.small = Mux(pipe.far, 0, pipe.small[1:])
+        pipe.step("align", "difference", "swap", "far")
 
         # A carry above the window, the sticky bit below it.
         width = window + 2
         left = Cat(Const(0, 1 + window - operand_bits), pipe.big, Const(0, 1))
-        right = Cat(pipe.sticky, pipe.aligned, Const(0, 1))
-        total = (left + (right ^ pipe.subtract.replicate(width)) + pipe.subtract)[: width + 1]
-        pipe.total = total
-        pipe.negative = pipe.subtract & ~pipe.total[-1]
-        pipe.total = pipe.total[:-1]
-        pipe.step("add", "big", "aligned", "sticky")
-
-        pipe.total = pipe.total ^ pipe.negative.replicate(width)
+        right = Cat(pipe.sticky, pipe.small, Const(0, 1)) ^ pipe.subtract.replicate(width)
+        pipe.difference = (left + right + pipe.subtract)[: width + 1]
+        pipe.negative = pipe.subtract & ~pipe.difference[-1]
+        pipe.total = pipe.difference[:-1] ^ pipe.negative.replicate(width)
         if not inverts:
             pipe.total = (pipe.total + pipe.negative)[:width]
         pipe.sign = pipe.sign ^ pipe.negative
-        count = leading_zeros(m, pipe.total)
+        pipe.step("add", "big", "small", "sticky", "difference")
+
+        # Shift the leading 1 to the top. What comes in below is 0, inverted like the rest.
+        levels = (width - 1).bit_length()
         if augend.gradual:
             room = (pipe.exponent - (lowest - 1))[:exponent_bits]  # steps down to the smallest exponent
+            zeros = leading_zeros(m, pipe.total)
             pipe.cancels = pipe.subtract & ~pipe.total.any()
-            pipe.count = Mux(count > room, room, count)[: len(count)]
-        else:
-            pipe.count = count
-        pipe.step("count")
-
-        fill = (pipe.negative if inverts else Const(0, 1)).replicate((1 << len(pipe.count)) - 1)
-        pipe.total = (Cat(fill, pipe.total) << pipe.count)[len(fill) : len(fill) + width]
+            pipe.limit = Mux(zeros > room, room, zeros)[:levels]
+            pipe.step("count")
+        pipe.count = Const(0, 0)
+        for level in reversed(range(levels)):
+            by = pipe.limit[level] if augend.gradual else ~pipe.total[-(1 << level) :].any()
+            fill = (pipe.negative if inverts else Const(0, 1)).replicate(1 << level)
+            pipe.count = Cat(by, pipe.count)
+            pipe.total = Mux(by, Cat(fill, pipe.total)[:width], pipe.total)
+            pipe.step(f"normalise_{level}")
         pipe.exponent = (pipe.exponent + 1 - pipe.count)[: exponent_bits + 1]
         pipe.step("normalise", "count")
 
@@ -187,9 +188,8 @@ class UnpackedAdder(wiring.Component):
         m.submodules.round = rounding = Rounding(width, width - p, self.rounding, self.random_bits)
         m.d.comb += rounding.magnitude.eq(pipe.total)
         if stochastic:
-            m.d.comb += rounding.random.eq(
-                pipe.random | pipe.negative.replicate(self.random_bits) if inverts else pipe.random
-            )
+            rounds_up = pipe.negative.replicate(self.random_bits) if inverts else 0
+            m.d.comb += rounding.random.eq(pipe.random | rounds_up)
         leading = pipe.total[-1]
         exponent = Mux(leading, pipe.exponent, lowest) if augend.gradual else pipe.exponent
         pipe.rounded = (Cat(pipe.total[-p:], exponent) + rounding.up)[: p + exponent_bits + 1]
