@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "forward=R,backward=R,gradient=R (1)",
     )
     parser.add_argument(
+        "--measure",
+        type=int,
+        metavar="STEPS",
+        help="measure those shares in this many FP8 training steps (a MODEL-DATASET only)",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
+    parser.add_argument(
         "--rule",
         choices=[str(rule) for rule in ChunkRule],
         default=str(ChunkRule.EACH_STAGE),
@@ -63,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     if args.figure and not args.figure.parent.is_dir():
         raise ValueError(f"--figure is {str(args.figure)!r}, but {args.figure.parent} is not a directory")
+    network = _network(args.network, args.batch)
+    if args.measure is not None:
+        network = _measured(network, args.measure, args.data_dir)
     planned = plan(
-        _network(args.network, args.batch),
+        network,
         chunk=args.chunk,
         nonzero_ratios=_ratios(args.nonzero_ratio),
         rule=args.rule,
@@ -145,6 +155,20 @@ def _network(name: str, batch: int | None) -> NetworkShape:
             )
         network = trained_here(name)
     return NetworkShape(network.name, network.layers, batch or network.batch)
+
+
+def _measured(network: NetworkShape, steps: int, directory: Path | None) -> NetworkShape:
+    from golden.nn.models import MODELS
+
+    model, _, data = network.name.partition("-")
+    if model not in MODELS or data not in IMAGES:
+        raise ValueError(
+            f"--measure trains the network, but {network.name} is not one of MODEL-DATASET;"
+            " give --nonzero-ratio instead"
+        )
+    from golden.nonzero import measured
+
+    return measured(network, steps, directory)
 
 
 def _ratios(text: str) -> tuple[float, float, float]:

@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from golden.accumulation import LARGEST_LOSS, best_chunk, loss, minimum_mantissa_bits
-from golden.networks import NETWORKS, LayerShape, NetworkShape
+from golden.networks import NETWORKS, LayerShape, NetworkShape, trained_here
 from golden.plan import ROLES, plan
 from quaver import cli
 
@@ -57,6 +58,26 @@ def test_roles_are_those_of_the_layers():
     from golden.nn.recipe import Role
 
     assert tuple(Role) == ROLES
+
+
+def test_measured_nonzero_ratios():
+    """Counted product by product on one step's own operands; nothing is learnt before the first layer."""
+    from golden import data
+    from golden.nn.models import build
+    from golden.nn.recipes import fp8
+    from golden.nn.train import Settings, Trainer
+    from golden.nonzero import measured
+
+    network = measured(trained_here("mlp-digits"), steps=1)
+    calls = []
+    digits = data.load("digits")
+    settings = Settings(batch=network.batch)
+    Trainer(build("mlp", digits.shape, 10), digits, fp8, settings, trace=calls.append).train_step()
+    call = next(call for call in calls if (call.layer, call.role) == ("linear2", "gradient"))
+    a, b = (call.rule.operand.decode(codes) != 0 for codes in call.operands)
+    assert network.layers[1].nonzero_ratios[2] == np.mean(a[:, :, None] & b[None])
+    assert network.layers[0].nonzero_ratios[1] is None
+    assert all(0 < r <= 1 for layer in network.layers[1:] for r in layer.nonzero_ratios)
 
 
 # The command
@@ -167,6 +188,8 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
         (["mlp-digits", "--nonzero-ratio", "1.5"], "nonzero_ratio is 1.5"),
         (["mlp-digits", "--nonzero-ratio", "half"], "--nonzero-ratio is 'half', but it must be like 0.5"),
         (["mlp-digits", "--nonzero-ratio", "up=0.5"], "--nonzero-ratio is 'up=0.5'"),
+        (["resnet18-imagenet", "--measure", "2"], "resnet18-imagenet is not one of MODEL-DATASET"),
+        (["mlp-digits", "--measure", "0"], "steps is 0, but a measurement takes at least 1 training step"),
         (["mlp-digits", "--figure", "plan.bmp"], "--figure is 'plan.bmp', but it must end in .png, .svg or"),
         (["mlp-digits", "--figure", "no/where/plan.png"], "no/where is not a directory"),
     ],
