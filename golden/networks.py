@@ -220,12 +220,12 @@ def trained_here(name: str) -> NetworkShape:
     if data not in IMAGES:
         raise ValueError(f"the data set is {data!r}, but there are {', '.join(IMAGES)}")
     network = build(model, IMAGES[data], classes=10)
-    positions: dict[str, int] = {}
+    results: dict[str, int] = {}
 
     class Watch(Run):
         def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any) -> Any:
             if role is Role.FORWARD:
-                positions[layer] = len(a)
+                results[layer] = len(a) * b.shape[1]
             return np.zeros((a.shape[0], b.shape[1]), np.float32)
 
     network.forward(np.zeros((1, *IMAGES[data]), np.float32), Watch(fp32, GoldenEngine()))
@@ -234,5 +234,6 @@ def trained_here(name: str) -> NetworkShape:
         if isinstance(layer, GemmLayer):
             length, outputs = layer.weight.value.shape
             taps = layer.size**2 if isinstance(layer, Conv2d) else 1
-            layers.append(LayerShape(layer.name, length // taps, outputs, taps, positions[layer.name]))
+            positions = results[layer.name] // outputs
+            layers.append(LayerShape(layer.name, length // taps, outputs, taps, positions))
     return NetworkShape(name, tuple(layers), batch=32)
