@@ -115,11 +115,11 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
     threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
-    to_pack: list[tuple[Any, ...]] = [(table, left, TILE_ROWS), (table, right, width)]
+    lane = np.dtype(f"u{np.dtype(how.value).itemsize}")
+    to_pack: list[tuple[Any, ...]] = [(table, left, TILE_ROWS, how.value), (table, right, width, how.value)]
     if arithmetic.stochastic:
-        integer: Any = np.uint32 if how.value is np.float32 else np.uint64
         top = dropped - arithmetic.random_bits
-        to_pack += [(None, x.astype(integer) << top, TILE_ROWS), (None, y.astype(integer) << top, width)]
+        to_pack += [(top, x, TILE_ROWS, lane), (top, y, width, lane)]
     left_panels, right_panels, *draws = _each(_packed, to_pack, threads)
     totals = np.zeros((len(left_panels), len(right_panels), TILE_ROWS, width), how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
@@ -157,11 +157,13 @@ def _spans(count: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _packed(table: Array | None, codes: Array, tile: int) -> Array:
-    """table[codes] in panels of `tile` rows, (panels, columns, tile), the last one filled up with zeros."""
-    panels = -(-len(codes) // tile)
-    packed = np.zeros((panels, codes.shape[1], tile), codes.dtype if table is None else table.dtype)
-    _pack(table, codes, packed)
+def _packed(meaning: Array | int, codes: Array, tile: int, dtype: Any) -> Array:
+    """Panels of `tile` rows of meaning[codes] or, for a number, codes << meaning: (panels, columns, tile).
+
+    The last panel is filled up with zeros.
+    """
+    packed = np.zeros((-(-len(codes) // tile), codes.shape[1], tile), dtype)
+    (_pack_shifted if isinstance(meaning, int) else _pack)(meaning, codes, packed)
     return packed
 
 
@@ -173,5 +175,15 @@ def _pack(table, codes, packed):
         rows = min(tile, codes.shape[0] - first)
         for k in range(depth):
             for row in range(rows):
-                code = codes[first + row, k]
-                packed[panel, k, row] = code if table is None else table[code]
+                packed[panel, k, row] = table[codes[first + row, k]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack_shifted(shift, codes, packed):
+    panels, depth, tile = packed.shape
+    for panel in range(panels):
+        first = panel * tile
+        rows = min(tile, codes.shape[0] - first)
+        for k in range(depth):
+            for row in range(rows):
+                packed[panel, k, row] = np.int64(codes[first + row, k]) << shift
