@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "run the same training on two engines and compare every code",
     "verilog": "generate the Verilog of a unit",
     "sim": "run the cocotb benches on the generated Verilog",
+    "plan": "how wide each layer's accumulators must be",
 }
 
 EXAMPLES = """\
@@ -24,6 +25,7 @@ examples:
   quaver compare --engine sim --steps 4         golden model against simulated accelerator
   quaver verilog float_adder --stages 3 -o float_adder.v
   quaver sim float_adder pe --waves             benches, with waves for any viewer
+  quaver plan resnet18-imagenet                 accumulator widths, layer by layer
 
 `quaver COMMAND --help` says more. Exit status: 0 done and equal, 1 a mismatch or a failed check,
 2 bad input or a missing tool, 130 interrupted.
