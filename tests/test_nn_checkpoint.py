@@ -36,9 +36,9 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("recipe", [recipes.fp32, recipes.fp8, DYNAMIC], ids=lambda r: r.name)
-@pytest.mark.parametrize("at", [0, 1, 10, 11, 12, 17])
+@pytest.mark.parametrize("at", [3, 10, 11])
 def test_resume_after_any_event(tmp_path, recipe, at):
-    """Events 0 … 10 are the first epoch's steps, 11 its end."""
+    """Events 0 … 10 are the first epoch's steps, 11 is its end."""
     whole, events = trainer(recipe), []
     for event in whole.steps():
         events.append(event)
