@@ -139,9 +139,9 @@ class UnpackedAdder(wiring.Component):
         pipe.difference = pipe.difference[:-1]
         pipe.step("swap", "a_exponent", "b_exponent", "a_significand", "b_significand", "a_sign", "b_sign")
 
-        # Shift the smaller by 1, 2, 4, …, with one bit more below the window, for the swapped. A distance that
-        # is to be inverted is inverted in each multiplexer, at no cost in LUTs.
-        levels = window.bit_length()
+        # Shift the smaller by 1, 2, 4, …, with one bit more below the window, for the swapped. A distance to
+        # be inverted is inverted in each multiplexer, at no cost in LUTs.
+        levels = min(window.bit_length(), len(pipe.difference))
         pipe.far = (pipe.difference[levels:] ^ pipe.swap.replicate(len(pipe.difference) - levels)).any()
         pipe.sticky = pipe.far & (pipe.small.any() if augend.gradual else pipe.small[-1] | pipe.small[-2])
         pipe.small = Cat(Const(0, window - operand_bits), pipe.small)
