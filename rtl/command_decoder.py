@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -219,9 +219,9 @@ class CommandDecoder(wiring.Component):
                 for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
                     with m.If((size == 0) | (size > depth)):
                         refuse(Status.OUT_OF_RANGE)
-                with m.If(~loaded.bit_select(Cat(gemm.a_half, Operand.A), 1)):
+                with m.If(~loaded.bit_select(Cat(gemm.a_half, Const(Operand.A, 1)), 1)):
                     refuse(Status.NOT_LOADED)
-                with m.If(~loaded.bit_select(Cat(gemm.b_half, Operand.B), 1)):
+                with m.If(~loaded.bit_select(Cat(gemm.b_half, Const(Operand.B, 1)), 1)):
                     refuse(Status.NOT_LOADED)
                 with m.If(~gemm.first & ~open_tile):
                     refuse(Status.NOT_OPEN)

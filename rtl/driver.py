@@ -29,6 +29,9 @@ from rtl.commands import (
 
 Words = NDArray[np.uint32]
 
+#: Cycles of a GEMM that hide the commands around it.
+_COMMAND_CYCLES = 500
+
 _NO_WORDS = np.empty(0, np.uint32)
 
 #: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
@@ -148,9 +151,13 @@ class Driver:
         m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
         k = a.shape[1]
         if k <= g.depth:
-            n_block = min(n_tiles, g.depth // k, MAX_LENGTH // self._tile_words)
-            m_block = min(m_tiles, g.depth // k, MAX_LENGTH // self._tile_words // n_block)
-            yield from self._blocks(a, b, c, m_block, n_block)
+            # A GEMM must last longer than its A takes to load and its command to take in. Larger blocks would
+            # only make the first loads longer, which nothing overlaps.
+            room, results = g.depth // k, MAX_LENGTH // self._tile_words
+            slots = slots_per_word(self.arithmetic.operand.width)
+            n_block = min(n_tiles, room, results, 1 + g.rows // (slots * g.interleave))
+            enough = 1 + _COMMAND_CYCLES // (n_block * k * g.interleave)
+            yield from self._blocks(a, b, c, min(m_tiles, room, results // n_block, enough), n_block)
         else:
             yield from self._slices(a, b, c)
 

@@ -11,8 +11,8 @@ from rtl.systolic import ArrayControl
 
 
 def job_layout(geometry: Geometry) -> data.StructLayout:
-    """A checked GEMM command: sizes of at least 1 that the operand memory holds, flags as in
-    `rtl.commands`.""" size = range(geometry.depth + 1)
+    """A checked GEMM command: sizes of at least 1 that the operand memory holds, flags as in the command."""
+    size = range(geometry.depth + 1)
     return data.StructLayout(
         {"k": size, "m_tiles": size, "n_tiles": size, "a_half": 1, "b_half": 1, "first": 1, "last": 1}
     )

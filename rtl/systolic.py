@@ -18,8 +18,7 @@ ArrayControl = data.StructLayout({"fold": 1, "first": 1, "last": 1})
 
 
 class SystolicArray(wiring.Component):
-    """Output-stationary array: a tile is `rows` × `columns` · L outputs, L of them in each processing
-    element.
+    """Output-stationary array: a tile is `rows` × `columns` · L outputs, L of them in each element.
 
     Work comes in steps of L cycles, one lane a cycle: a step multiplies one k, or folds. Each row keeps its a
     for a step, while its columns meet their L b's. Tiles follow each other without a gap; operands that are
@@ -53,9 +52,8 @@ class SystolicArray(wiring.Component):
     b                  in  `columns` operand codes; column c is skewed by c cycles
     a_random, b_random in  random bits for each row and column, skewed likewise; only where stochastic
     valid              out column 0 has a result; column c has one c cycles later
-    results            out `columns` result codes, skewed likewise. `rows` · L of each tile in successive
-    cycles:
-                           from the last row up, lane 0 of each row first
+    results            out `columns` result codes, skewed likewise: `rows` · L of each tile in successive
+                           cycles, from the last row up, lane 0 of each row first
     ================== === ==================================================================================
 
     Raises
@@ -68,8 +66,7 @@ class SystolicArray(wiring.Component):
         if rows < 1 or columns < 1:
             raise ValueError(f"an array of {rows} × {columns}, but it has at least one row and one column")
         self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages
-        self.elements = [[pe_for(arithmetic, stages=stages) for _ in range(columns)] for _ in range(rows)]
-        element = self.elements[0][0]
+        self.element = element = pe_for(arithmetic, stages=stages)  # the upper left one
         self.interleave = element.interleave
         complete = rows - 1 + self.interleave - 1 + element.latency  # the last lane's total in the last row
         self.latency = complete + 1
@@ -84,7 +81,7 @@ class SystolicArray(wiring.Component):
             "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
         }
         if self.stochastic:
-            bits = arithmetic.random_bits
+            bits = element.random_bits
             ports |= {
                 "a_random": In(data.ArrayLayout(bits, rows)),
                 "b_random": In(data.ArrayLayout(bits, columns)),
@@ -94,7 +91,8 @@ class SystolicArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, columns = range(self.rows), range(self.columns)
-        elements = self.elements
+        elements = [[pe_for(self.arithmetic, stages=self.stages) for _ in columns] for _ in rows]
+        elements[0][0] = self.element
         for r in rows:
             for c in columns:
                 m.submodules[f"element_{r}_{c}"] = elements[r][c]

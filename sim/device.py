@@ -39,8 +39,13 @@ class SimulatedDevice:
 
     def __init__(self, accelerator: Accelerator, *, progress: Callable[[str], None] | None = None):
         harness = Path(__file__).with_name("harness.cpp")
+        element = type(accelerator.array.element).__name__
         library = compile_library(
-            to_verilog(accelerator, "accelerator"), "accelerator", harness, progress=progress
+            to_verilog(accelerator, "accelerator"),
+            "accelerator",
+            harness,
+            repeated=[element],
+            progress=progress,
         )
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p

@@ -42,6 +42,7 @@ def compile_library(
     harness: Path,
     *,
     verilator_flags: Sequence[str] = (),
+    repeated: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> ctypes.CDLL:
     """The library made of module `top` of the text `verilog` and the C++ file `harness`.
@@ -55,6 +56,8 @@ def compile_library(
         hand narrow ports values within their width: Verilator does not mask them.
     verilator_flags
         Further options, e.g. ``("-GWIDTH=8",)``.
+    repeated
+        Modules with many instances. Left out of the inlining, they compile faster and miss the cache less.
     progress
         Called with one line before each step that takes seconds; not at all when the cache has the library.
 
@@ -67,7 +70,7 @@ def compile_library(
     compiler, verilator = _compiler(), _verilator()
     source = harness.read_text()
     flags = (*VERILATOR_FLAGS, *verilator_flags)
-    name = _digest(_tools(compiler), *flags, *COMPILER_FLAGS, top, source, verilog)
+    name = _digest(_tools(compiler), *flags, *COMPILER_FLAGS, *repeated, top, source, verilog)
     library = cache_folder() / f"{name}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +78,12 @@ def compile_library(
             work = Path(folder)
             (work / "design.v").write_text(verilog)
             (work / "harness.cpp").write_text(source)
+            rules = "".join(f'no_inline -module "{module}"\n' for module in repeated)
+            (work / "rules.vlt").write_text(f"`verilator_config\n{rules}")
             if progress:
                 progress(f"Verilator reads {top}")
             command = [str(verilator / "bin" / "verilator_bin"), *flags, "--prefix", MODEL, "--Mdir", folder]
-            _run([*command, "--top-module", top, "design.v"], work)
+            _run([*command, "--top-module", top, "rules.vlt", "design.v"], work)
             # One translation unit: the compiler inlines across the files that Verilator splits a model into.
             model = sorted(p.name for p in work.glob(f"{MODEL}*.cpp"))
             (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")))
