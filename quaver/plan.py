@@ -6,6 +6,11 @@ or a layer table, FILE.csv, FILE.json or FILE.onnx. The columns of a table:
   name, in_channels, out_channels                              always
   kernel (3 or 3x5), stride, padding, height, width, groups    of a convolution; height × width enter it
   nonzero_forward, nonzero_backward, nonzero_gradient          shares of products that are not zero
+
+examples:
+  quaver plan resnet18-imagenet
+  quaver plan cnn-fashion-mnist --measure 20 --json
+  quaver plan my_network.csv --figure widths.png
 """
 
 from __future__ import annotations
