@@ -33,6 +33,10 @@ from rtl.update import Update
 ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding")
 
 
+# A memory that is zeroed word by word: megabytes of text for what every simulator and FPGA does anyway.
+_ZEROED_MEMORY = re.compile(r"  initial begin\n(?:    \S+\[\d+\] = \d+'[hd]0+;\n)+  end\n")
+
+
 def to_verilog(component: wiring.Component, name: str) -> str:
     """Verilog of `component` as module `name`, and of what it instantiates; units marked `once` only once.
 
@@ -58,9 +62,10 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     script += "".join(
         f"attrmap {of} {' '.join(f'-remove {a}' for a in ATTRIBUTES)}\n" for of in ("", "-modattr")
     )
-    return find_yosys(lambda version: version >= (0, 40)).run(
+    text = find_yosys(lambda version: version >= (0, 40)).run(
         ["-q", "-"], script + "write_verilog -norename", ignore_warnings=True
     )
+    return _ZEROED_MEMORY.sub("", text)
 
 
 @dataclass(frozen=True)
