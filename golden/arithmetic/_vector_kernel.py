@@ -21,7 +21,7 @@ _FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
 AVX512 = "+avx512f" in _FEATURES
 #: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
 VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
-TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (4, 2)
+TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
 
 
 @numba.njit(cache=True, nogil=True)
