@@ -121,6 +121,12 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
     return SystolicArray(_chunked_float(**arithmetic), rows, columns, stages)
 
 
+def _accelerator(rows: int, columns: int, stages: int, depth: int, **arithmetic: Any) -> wiring.Component:
+    from rtl.accelerator import Accelerator
+
+    return Accelerator(_chunked_float(**arithmetic), rows=rows, columns=columns, stages=stages, depth=depth)
+
+
 def _format(name: str, default: str, help_: str) -> Option:
     return Option(name, formats.parse, default, help_)
 
@@ -191,5 +197,10 @@ UNITS: dict[str, Unit] = {
             Option("stages", int, 4, "registers in each of the three AXPYs"),
         ),
         lambda format, **options: Update(format, **options),
+    ),
+    "accelerator": Unit(
+        "array, buffers and sequencer behind one command stream",
+        (*_SIZE, Option("depth", int, 512, "steps that the operand memory holds"), *_ARITHMETIC),
+        _accelerator,
     ),
 }

@@ -1,8 +1,10 @@
 """Processing elements, one for each of `golden.arithmetic.ARITHMETICS` and under the same name."""
 
+from collections.abc import Callable
+
 from rtl.pe.chunked_float import ChunkedFloatPE
 
-PES = {"chunked_float": ChunkedFloatPE}
+PES: dict[str, Callable[..., ChunkedFloatPE]] = {"chunked_float": ChunkedFloatPE}
 
 
 def pe_for(arithmetic: object, *, stages: int = 4) -> ChunkedFloatPE:
