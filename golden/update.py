@@ -101,7 +101,7 @@ class Update:
 
         `seed`, 1 … 2**32 − 1, belongs to stochastic rounding, left out otherwise; each call has its own.
         """
-        w, v, g = self._checked(weights, momenta, gradients)
+        w, v, g = self.check(weights, momenta, gradients)
         sources = self.sources(seed)
         decay, momentum, rate = self.format.decode(list(self.scalars.values())).tolist()
         new_w, new_v = np.empty_like(w), np.empty_like(v)
@@ -119,7 +119,7 @@ class Update:
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """`update` in exact fractions, an element at a time."""
-        w, v, g = self._checked(weights, momenta, gradients)
+        w, v, g = self.check(weights, momenta, gradients)
         sources = self.sources(seed)
         fmt = self.format
         scalars = {name: exact.decode(fmt, code) for name, code in self.scalars.items()}
@@ -139,7 +139,8 @@ class Update:
             new_w.reshape(-1)[i], _ = rounded("rate", exact.add(w_i, exact.multiply(-scalars["rate"], v_i)))
         return new_w, new_v
 
-    def _checked(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[NDArray[Any]]:
+    def check(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[NDArray[Any]]:
+        """The three as contiguous codes; an error if they are none, or of different shapes."""
         names = {"weights": weights, "momenta": momenta, "gradients": gradients}
         arrays = [np.ascontiguousarray(self.format.check_codes(codes, name)) for name, codes in names.items()]
         for name, array in zip(names, arrays, strict=True):

@@ -9,19 +9,21 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.engine import Arithmetic
 from rtl.command_decoder import CommandDecoder
-from rtl.commands import MAX_LENGTH, Geometry, Identity, ResponseHeader, slots_per_word
+from rtl.commands import MAX_LENGTH, Geometry, Identity, ResponseHeader, slots_per_word, update_name
 from rtl.operand_buffer import OperandBuffer
 from rtl.responder import Responder
 from rtl.result_buffer import ResultBuffer
 from rtl.sequencer import Sequencer
 from rtl.systolic import ArrayControl, SystolicArray
+from rtl.update import Update
+from rtl.updater import Updater
 
 #: Responses that may be under way while the next commands are taken in.
 RESPONSES = 16
 
 
 class Accelerator(wiring.Component):
-    """Computes GEMMs of one arithmetic, on commands as `rtl.commands` lays them out.
+    """Computes GEMMs of one arithmetic, and weight updates, on commands as `rtl.commands` lays them out.
 
     Loads, multiplication and results go on at the same time: while a GEMM reads one half of the operand
     memory, LOAD fills the other; its words wait as long as a GEMM may still read what they would overwrite.
@@ -37,6 +39,8 @@ class Accelerator(wiring.Component):
     depth
         Steps in k, summed over tiles, that each half of the operand memory holds: `depth` codes in each row's
         bank and `depth` · interleave in each column's.
+    update
+        The unit that UPDATE commands go to; left out, there is no such command.
 
     Attributes
     ----------
@@ -59,7 +63,16 @@ class Accelerator(wiring.Component):
         or an arithmetic that draws random bits.
     """
 
-    def __init__(self, arithmetic: Arithmetic, *, rows: int, columns: int, stages: int = 4, depth: int = 512):
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        *,
+        rows: int,
+        columns: int,
+        stages: int = 4,
+        depth: int = 512,
+        update: Update | None = None,
+    ):
         if not 1 <= depth <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
@@ -67,7 +80,8 @@ class Accelerator(wiring.Component):
         if self.array.stochastic:
             raise ValueError(f"{arithmetic} draws random bits, but the accelerator has no source of them yet")
         self.geometry = Geometry(rows, columns, self.array.interleave, depth)
-        self.identity = Identity(self.geometry, repr(arithmetic))
+        self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
+        self.updater = Updater(update) if update else None
         self.tile_words = (
             rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
         )
@@ -92,13 +106,17 @@ class Accelerator(wiring.Component):
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
-            geometry, a.groups, b.groups, self.tile_words, len(identity)
+            geometry, a.groups, b.groups, self.tile_words, len(identity), self.updater is not None
         )
         m.submodules.responder = responder = Responder(identity)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
 
         connect(m, flipped(self.commands), decoder.commands)
         connect(m, decoder.jobs, sequencer.jobs)
+        if self.updater:
+            m.submodules.updater = self.updater
+            connect(m, decoder.update_words, self.updater.words)
+            connect(m, self.updater.results, responder.updates)
         connect(m, results.words, responder.results)
         connect(m, responder.responses, flipped(self.responses))
         m.d.comb += [

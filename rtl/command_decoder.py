@@ -18,8 +18,10 @@ from rtl.commands import (
     ResponseHeader,
     Status,
     TileArguments,
+    UpdateArguments,
 )
 from rtl.sequencer import job_layout
+from rtl.updater import UpdateWord
 
 
 class CommandDecoder(wiring.Component):
@@ -35,6 +37,8 @@ class CommandDecoder(wiring.Component):
         Words of one tile's results.
     identity_words
         Words of the answer to IDENTIFY.
+    updates
+        Whether there is an update unit; otherwise UPDATE is unknown.
 
     Ports
     -----
@@ -44,6 +48,8 @@ class CommandDecoder(wiring.Component):
         One for each command.
     jobs : out, stream of `job_layout`
         GEMM commands that are right.
+    update_words : out, stream of `UpdateWord`
+        Of UPDATE commands that are right: those of the settings, and those of the elements.
     write_a, write_b : out
         Write `word` into A's or B's banks at the next edge.
     half, address, group, word : out
@@ -53,17 +59,24 @@ class CommandDecoder(wiring.Component):
     """
 
     def __init__(
-        self, geometry: Geometry, a_groups: int, b_groups: int, tile_words: int, identity_words: int
+        self,
+        geometry: Geometry,
+        a_groups: int,
+        b_groups: int,
+        tile_words: int,
+        identity_words: int,
+        updates: bool,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
-        self.tile_words, self.identity_words = tile_words, identity_words
+        self.tile_words, self.identity_words, self.updates = tile_words, identity_words, updates
         super().__init__(
             {
                 "commands": In(stream.Signature(32)),
                 "responses": Out(stream.Signature(ResponseHeader)),
                 "jobs": Out(stream.Signature(job_layout(geometry))),
+                "update_words": Out(stream.Signature(UpdateWord)),
                 "write_a": Out(1),
                 "write_b": Out(1),
                 "half": Out(1),
@@ -84,8 +97,9 @@ class CommandDecoder(wiring.Component):
         group = Signal.like(self.group)
         gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
         job = self.jobs.payload
+        update, settings_left = Signal(UpdateArguments), Signal(range(4))
         loaded = Signal(4)
-        open_tile = Signal()
+        open_tile, open_run = Signal(), Signal()
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
         rows_left, columns_left = Signal(range(depth + 1)), Signal(range(depth + 1))
         a_used, b_used = Signal(range(2 * depth + 1)), Signal(range(2 * depth + 1))
@@ -93,6 +107,8 @@ class CommandDecoder(wiring.Component):
 
         m.d.comb += [
             self.responses.payload.eq(response),
+            self.update_words.payload.word.eq(word),
+            self.update_words.payload.settings.eq(settings_left != 0),
             job.k.eq(gemm.k),
             job.m_tiles.eq(tiles.m_tiles),
             job.n_tiles.eq(tiles.n_tiles),
@@ -105,7 +121,7 @@ class CommandDecoder(wiring.Component):
 
         def refuse(status: Status) -> None:
             """Drop what is left of the command, then say why."""
-            m.d.sync += [response.status.eq(status), response.length.eq(0), loaded.eq(0)]
+            m.d.sync += [response.status.eq(status), response.length.eq(0), loaded.eq(0), open_run.eq(0)]
             m.next = "DROP"
 
         with m.FSM():
@@ -138,6 +154,10 @@ class CommandDecoder(wiring.Component):
                     with m.Case(Opcode.GEMM):
                         m.next = "GEMM ARGUMENTS"
                         with m.If(header.length != 2):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(*[Opcode.UPDATE] * self.updates):
+                        m.next = "UPDATE ARGUMENTS"
+                        with m.If(header.length == 0):
                             refuse(Status.BAD_LENGTH)
                     with m.Default():
                         refuse(Status.UNKNOWN_OPCODE)
@@ -247,4 +267,38 @@ class CommandDecoder(wiring.Component):
                 with m.If(self.jobs.ready):
                     m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
                     m.next = "RESPOND"
+
+            with m.State("UPDATE ARGUMENTS"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [update.eq(word), left.eq(left - 1)]
+                    m.next = "UPDATE CHECK"
+            with m.State("UPDATE CHECK"):
+                m.d.sync += [
+                    open_run.eq(1),
+                    settings_left.eq(Mux(update.first, 3, 0)),
+                    response.length.eq(update.pairs << 1),
+                ]
+                m.next = "UPDATE RESPOND"
+                with m.If(left != 3 * (update.pairs + update.first)):
+                    refuse(Status.BAD_LENGTH)
+                with m.If(update.zero != 0):
+                    refuse(Status.BAD_ARGUMENT)
+                with m.If(update.pairs == 0):
+                    refuse(Status.OUT_OF_RANGE)
+                with m.If(~update.first & ~open_run):
+                    refuse(Status.NOT_OPEN)
+            with m.State("UPDATE RESPOND"):  # at once: the results may leave while the elements come
+                m.d.comb += self.responses.valid.eq(1)
+                with m.If(self.responses.ready):
+                    m.next = "UPDATE"
+            with m.State("UPDATE"):
+                m.d.comb += [
+                    self.update_words.valid.eq(come),
+                    self.commands.ready.eq(self.update_words.ready),
+                ]
+                with m.If(come & self.update_words.ready):
+                    m.d.sync += [left.eq(left - 1), settings_left.eq(settings_left - (settings_left != 0))]
+                    with m.If(left == 1):
+                        m.next = "HEADER"
         return m

@@ -12,6 +12,8 @@ LOAD       `LoadArguments`, then operands              —
 GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
            and, if the arithmetic draws random bits,
            the row seed and the column seed
+UPDATE     `UpdateArguments`, then the settings if     two for each pair of elements
+           `first`, then pairs of elements
 ========== =========================================== ====================================================
 
 Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, else 16; the lowest slot first.
@@ -25,7 +27,16 @@ What a slot holds above its code is ignored. With P slots a word:
 * ``GEMM`` results come tile by tile, column tiles fastest. One group of ceil(columns / P) words holds one
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
 
-Any command that is refused leaves the operand memory marked empty: LOAD anew before the next GEMM.
+``UPDATE`` has groups of three words, two codes of up to 16 bits in a word, the first in the lower half:
+
+* settings: rate and momentum; decay; the seed, 32 bits, which a unit that draws nothing ignores.
+* two elements: the gradients of both; weight and momentum of the first; weight and momentum of the second.
+
+Its response has a word for each element: the new weight and the new momentum. Without `first`, an UPDATE goes
+on with the run of the one before: its settings, and its LFSRs as they are.
+
+Any command that is refused leaves the operand memory marked empty and closes the run: LOAD anew before the
+next GEMM, and begin the next UPDATE with `first`.
 """
 
 from __future__ import annotations
@@ -37,6 +48,10 @@ from enum import IntEnum
 import numpy as np
 from amaranth.lib import data
 from numpy.typing import NDArray
+
+from golden.rounding import Rounding
+from golden.update import Update as GoldenUpdate
+from rtl.update import Update
 
 #: Version of everything on this page.
 VERSION = 1
@@ -52,6 +67,7 @@ class Opcode(IntEnum):
     COUNTERS = 2
     LOAD = 3
     GEMM = 4
+    UPDATE = 5
 
 
 class Status(IntEnum):
@@ -64,7 +80,7 @@ class Status(IntEnum):
     BAD_ARGUMENT = 4  # a field that must be zero is not
     OUT_OF_RANGE = 5  # a size of zero, or operands beyond the end of the memory
     NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
-    NOT_OPEN = 7  # GEMM continues (first = 0), but no tile is open
+    NOT_OPEN = 7  # GEMM or UPDATE continues (first = 0), but no tile or run is open
     RESULT_TOO_LONG = 8  # more result words than a header's length can say
 
 
@@ -86,6 +102,8 @@ LoadArguments = data.StructLayout({"start": 24, "half": 1, "operand": 1, "zero":
 GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
 #: GEMM: how many tiles of rows and of columns.
 TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
+#: UPDATE: how many pairs of elements, and whether they begin a run.
+UpdateArguments = data.StructLayout({"pairs": 16, "first": 1, "zero": 15})
 
 MAX_LENGTH = 0xFFFF
 
@@ -144,15 +162,26 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Identity:
-    """What an accelerator says of itself: its size, and its arithmetic as ``repr`` prints it."""
+    """What an accelerator says of itself.
+
+    Attributes
+    ----------
+    geometry
+        Its size.
+    arithmetic
+        As ``repr`` prints it.
+    update
+        Its update unit as `update_name` has it; empty if there is none.
+    """
 
     geometry: Geometry
     arithmetic: str
+    update: str = ""
 
     def to_words(self) -> list[int]:
-        """Version, rows, columns, interleave, depth, then the text, four bytes a word, padded with spaces."""
+        """Version, rows, columns, interleave, depth; then two lines of text, four bytes a word."""
         g = self.geometry
-        text = self.arithmetic.encode("ascii")
+        text = f"{self.arithmetic}\n{self.update}".encode("ascii")
         text += b" " * (-len(text) % 4)
         return [VERSION, g.rows, g.columns, g.interleave, g.depth, *np.frombuffer(text, "<u4").tolist()]
 
@@ -165,4 +194,11 @@ class Identity:
                 f"this driver speaks {VERSION}; build device and driver from one release"
             )
         text = np.array(words[5:], "<u4").tobytes().decode("ascii", "replace").rstrip()
-        return cls(Geometry(*(int(w) for w in words[1:5])), text)
+        arithmetic, _, update = text.partition("\n")
+        return cls(Geometry(*(int(w) for w in words[1:5])), arithmetic, update)
+
+
+def update_name(update: GoldenUpdate | Update) -> str:
+    """What tells one update unit from another: "e6m9 stochastic 16", "e6m9 nearest"."""
+    draws = f" {update.random_bits}" if update.rounding is Rounding.STOCHASTIC else ""
+    return f"{update.format} {update.rounding}{draws}"

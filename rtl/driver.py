@@ -1,4 +1,4 @@
-"""The host's end of the command stream: GEMMs of any size, over any transport."""
+"""The host's end of the command stream: GEMMs and updates of any size, over any transport."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.engine import Arithmetic, Codes
+from golden.update import Update
 from rtl.commands import (
     MAX_LENGTH,
     GemmArguments,
@@ -21,10 +22,12 @@ from rtl.commands import (
     ResponseHeader,
     Status,
     TileArguments,
+    UpdateArguments,
     command,
     pack,
     slots_per_word,
     unpack,
+    update_name,
 )
 
 Words = NDArray[np.uint32]
@@ -36,6 +39,9 @@ _NO_WORDS = np.empty(0, np.uint32)
 
 #: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
 AHEAD = 8
+
+#: Pairs of elements in one UPDATE: what its length can say, the arguments and settings aside.
+_PAIRS = (MAX_LENGTH - 4) // 3
 
 #: Opcode, arguments, operand words, and what takes the words of the response.
 _Command = tuple[Opcode, list[int], Words, Callable[[Words], None]]
@@ -97,7 +103,7 @@ class Driver:
                 f"the device computes {identity.arithmetic}, but the driver was asked for {arithmetic!r}; "
                 f"ask for the device's arithmetic, or build a device for this one"
             )
-        self.geometry = identity.geometry
+        self.geometry, self.updates = identity.geometry, identity.update
 
     def identify(self) -> Identity:
         """What the accelerator says of itself."""
@@ -130,9 +136,38 @@ class Driver:
         c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
         if not c.size or not a.shape[1]:
             return c
+        self._run(self._commands(a, b, c))
+        return c
+
+    def update(
+        self, rule: Update, weights: Codes, momenta: Codes, gradients: Codes, *, seed: int | None = None
+    ) -> tuple[Codes, Codes]:
+        """One step of `rule`: the new weights and momenta, as `golden.update.Update.update` has it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As there.
+        DeviceError, TimeoutError
+            The device has no unit for such a rule; or it did not do as told, and is reset, as it is when the
+            call is interrupted.
+        """
+        w, v, g = rule.check(weights, momenta, gradients)
+        rule.sources(seed)  # refuses a wrong seed
+        if update_name(rule) != self.updates:
+            raise DeviceError(
+                f"the device updates {self.updates or 'nothing'}, but the driver was asked for "
+                f"{update_name(rule)}; ask for the device's, or build a device for this one"
+            )
+        new_w, new_v = np.empty_like(w), np.empty_like(v)
+        self._run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
+        return new_w, new_v
+
+    def _run(self, commands: Iterator[_Command]) -> None:
+        """Hand out commands ahead of their responses; reset the device unless all goes well."""
         waiting: deque[tuple[Opcode, Callable[[Words], None]]] = deque()
         try:
-            for opcode, arguments, data, take in self._commands(a, b, c):
+            for opcode, arguments, data, take in commands:
                 self._send(opcode, arguments, data)
                 waiting.append((opcode, take))
                 if len(waiting) > AHEAD:
@@ -143,7 +178,6 @@ class Driver:
         except BaseException:
             self.transport.reset()
             raise
-        return c
 
     def _commands(self, a: Codes, b: Codes, c: Codes) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
@@ -256,6 +290,31 @@ class Driver:
             part[...] = whole[: part.shape[0], : part.shape[1]]
 
         return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value], _NO_WORDS, take
+
+    def _updates(
+        self, rule: Update, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
+    ) -> Iterator[_Command]:
+        """UPDATEs of `elements` (weights, momenta, gradients); what they answer goes to `results`."""
+        count = elements[0].size
+        flat = np.zeros((3, count + count % 2), np.uint32)
+        for row, codes in zip(flat, elements, strict=True):
+            row[:count] = codes.reshape(-1)
+        w, v, g = flat
+        groups = np.stack([g[::2] | g[1::2] << 16, w[::2] | v[::2] << 16, w[1::2] | v[1::2] << 16], axis=1)
+        rate, momentum, decay = (int(rule.format.encode(x)) for x in (rule.rate, rule.momentum, rule.decay))
+        settings = np.array([[rate | momentum << 16, decay, seed]], np.uint32)
+        for start in range(0, len(groups), _PAIRS):
+            part = groups[start : start + _PAIRS]
+            arguments = UpdateArguments.const({"pairs": len(part), "first": start == 0})
+            data = part if start else np.concatenate([settings, part])
+            of_part = slice(2 * start, 2 * (start + len(part)))
+
+            def take(words: Words, here: slice = of_part) -> None:
+                for codes, new in zip(results, (words & 0xFFFF, words >> 16), strict=True):
+                    into = codes.reshape(-1)[here]
+                    into[:] = new[: len(into)]
+
+            yield Opcode.UPDATE, [arguments.as_value().value], data.reshape(-1), take
 
     def _send(self, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS) -> None:
         header = command(opcode, arguments or [], len(data))

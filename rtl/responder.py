@@ -26,6 +26,8 @@ class Responder(wiring.Component):
         What to respond.
     results : in, stream of 32 bits
         Words of GEMM results.
+    updates : in, stream of 32 bits
+        Words of UPDATE results.
     multiplying : in
         This cycle issues a MAC.
     responses : out, stream of 32 bits
@@ -38,6 +40,7 @@ class Responder(wiring.Component):
             {
                 "headers": In(stream.Signature(ResponseHeader)),
                 "results": In(stream.Signature(32)),
+                "updates": In(stream.Signature(32)),
                 "multiplying": In(1),
                 "responses": Out(stream.Signature(32)),
             }
@@ -73,6 +76,8 @@ class Responder(wiring.Component):
                 with m.If(self.headers.valid & leaves & (header.length != 0)), m.Switch(header.opcode):
                     with m.Case(Opcode.GEMM):
                         m.next = "RESULTS"
+                    with m.Case(Opcode.UPDATE):
+                        m.next = "UPDATES"
                     with m.Case(Opcode.COUNTERS):
                         m.next = "COUNTERS"
                     with m.Default():
@@ -80,6 +85,9 @@ class Responder(wiring.Component):
             with m.State("RESULTS"):
                 m.d.comb += self.results.ready.eq(leaves)
                 word(self.results.payload, self.results.valid)
+            with m.State("UPDATES"):
+                m.d.comb += self.updates.ready.eq(leaves)
+                word(self.updates.payload, self.updates.valid)
             with m.State("COUNTERS"):
                 word(seen.word_select(left == 1, 32), 1)
             with m.State("IDENTITY"):

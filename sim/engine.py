@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from golden.engine import Arithmetic, Codes, GoldenEngine, UpdateRule
+import golden.update
+from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.engine import Arithmetic, Codes, UpdateRule
 from rtl.accelerator import Accelerator
+from rtl.commands import update_name
 from rtl.driver import Driver
+from rtl.update import Update
 from sim.device import SimulatedDevice
 
 
 class SimulatedEngine:
-    """Runs every GEMM on the accelerator's Verilog, simulated in this process: an `Engine`.
+    """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
-    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used.
+    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used. All of
+    them can update FP16 with stochastic rounding; the last one used does it. Any other update has an
+    accelerator of its own, with one processing element.
 
     Parameters
     ----------
@@ -22,10 +28,6 @@ class SimulatedEngine:
         come too slowly to keep the array busy.
     progress
         Called with one line before each step of compiling that takes seconds.
-
-    Notes
-    -----
-    `update` is not on the hardware yet: it is the golden model's.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class SimulatedEngine:
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
         self._drivers: dict[Arithmetic, Driver] = {}
+        self._updaters: dict[str, Driver] = {}
         self._devices: list[SimulatedDevice] = []
 
     @property
@@ -50,13 +53,26 @@ class SimulatedEngine:
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
         if arithmetic not in self._drivers:
-            accelerator = Accelerator(
-                arithmetic, rows=self.rows, columns=self.columns, stages=self.stages, depth=self.depth
+            size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
+            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=Update()))
+        driver = self._drivers[arithmetic]
+        self._updaters[driver.updates] = driver
+        return driver
+
+    def updater(self, rule: golden.update.Update) -> Driver:
+        """The driver of an accelerator that has the unit for `rule`."""
+        name = update_name(rule)
+        if name not in self._updaters:
+            unit = Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits)
+            self._updaters[name] = self._simulate(
+                Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit)
             )
-            device = SimulatedDevice(accelerator, progress=self.progress)
-            self._devices.append(device)
-            self._drivers[arithmetic] = Driver(device, arithmetic)
-        return self._drivers[arithmetic]
+        return self._updaters[name]
+
+    def _simulate(self, accelerator: Accelerator) -> Driver:
+        device = SimulatedDevice(accelerator, progress=self.progress)
+        self._devices.append(device)
+        return Driver(device, accelerator.arithmetic)
 
     def gemm(
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
@@ -73,5 +89,7 @@ class SimulatedEngine:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule`, computed by the golden model."""
-        return GoldenEngine().update(rule, weights, momenta, gradients, seed=seed)
+        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
+        if not isinstance(rule, golden.update.Update):
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by golden.update.Update only")
+        return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)
