@@ -26,8 +26,8 @@ from rtl.once import ports_of
 from rtl.pe import pe_for
 from rtl.verilog import to_verilog
 
-#: A prototype measured with the same tools: device, stages → LUT4 and MHz (ECP5 with -nowidelut). It saturates;
-#: infinity and NaN, which the element here has, took it 50 LUT4 more.
+#: A prototype measured with the same tools: device, stages → LUT4 and MHz (ECP5 with -nowidelut). It
+#: saturates; infinity and NaN, which the element here has, took it 50 LUT4 more.
 PROTOTYPE = {
     ("ecp5", 1): (323, 33.0),
     ("ecp5", 2): (336, 62.0),
@@ -146,17 +146,7 @@ def main() -> None:
         print(json.dumps(lines, indent=2))
         return
     table = Table(title=f"One processing element, {arithmetic.operand} → {arithmetic.accumulator}")
-    for heading in (
-        "device",
-        "stages",
-        "LUT4",
-        "FF",
-        "MHz",
-        "prototype LUT4",
-        "MHz",
-        "LUT4 ratio",
-        "MHz ratio",
-    ):
+    for heading in ("device", "L", "LUT4", "FF", "MHz", "was\nLUT4", "was\nMHz", "ratio\nLUT4", "ratio\nMHz"):
         table.add_column(heading, justify="left" if heading == "device" else "right")
     for line in lines:
         row = [DEVICES[line["device"]], str(line["stages"]), str(line["lut4"]), str(line["registers"])]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from golden.arithmetic import ARITHMETICS
 from rtl.pe.chunked_float import ChunkedFloatPE
 
 PES: dict[str, Callable[..., ChunkedFloatPE]] = {"chunked_float": ChunkedFloatPE}
@@ -9,9 +10,7 @@ PES: dict[str, Callable[..., ChunkedFloatPE]] = {"chunked_float": ChunkedFloatPE
 
 def pe_for(arithmetic: object, *, stages: int = 4) -> ChunkedFloatPE:
     """The processing element that computes `arithmetic`."""
-    from golden.arithmetic import ARITHMETICS
-
     for name, kind in ARITHMETICS.items():
-        if type(arithmetic) is kind:
+        if type(arithmetic) is kind and name in PES:
             return PES[name](arithmetic, stages=stages)
     raise TypeError(f"{arithmetic!r} has no processing element; there is one for {', '.join(PES)}")
