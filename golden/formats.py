@@ -1,4 +1,4 @@
-"""Small floating-point formats: what a code means, and which code a value becomes.
+"""Small number formats, floating and fixed point: what a code means, and which code a value becomes.
 
 *Codes* are unsigned integers, what the wires carry. *Values* are float32 arrays (float64 where float32 does
 not hold the format) that lie on the format's grid.
@@ -158,17 +158,7 @@ class FloatFormat:
 
     def check_codes(self, codes: ArrayLike, name: str = "codes") -> NDArray[np.unsignedinteger]:
         """`codes` as an array of this format's code dtype, or a TypeError or ValueError that says why not."""
-        array = np.asarray(codes)
-        if array.dtype.kind not in "ui":
-            raise TypeError(
-                f"{name} has dtype {array.dtype}, but codes are unsigned integers; {self}.encode makes them"
-            )
-        if array.dtype != self.code_dtype or self.width not in (8, 16):
-            low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-            if low < 0 or high >= 1 << self.width:
-                worst, limit = low if low < 0 else high, (1 << self.width) - 1
-                raise ValueError(f"{name} holds {worst}, but codes of {self} are 0 … {limit}")
-        return array.astype(self.code_dtype, copy=False)
+        return _check_codes(self, codes, name)
 
     @cached_property
     def _table(self) -> NDArray[np.floating]:
@@ -289,20 +279,145 @@ def hfp8(bias: int = 7) -> FloatFormat:
     return FloatFormat(4, 3, bias=bias, saturate=True)
 
 
+@dataclass(frozen=True)
+class FixedFormat:
+    """Fixed point ⟨IL, FL⟩ in two's complement (Gupta et al. 2015, §3): multiples of 2**−FL, saturating.
+
+    Parameters
+    ----------
+    integer_bits
+        IL, the sign included: values are −2**(IL−1) … 2**(IL−1) − 2**−FL. It may be 0 or negative: a number
+        far below 1.
+    fraction_bits
+        FL: the step between two values is 2**−FL. It may be negative.
+
+    Raises
+    ------
+    ValueError
+        The width IL + FL is not in 2 … 24 (float32 holds every value), or FL not in −64 … 64.
+
+    Notes
+    -----
+    The code of v is v·2**FL modulo 2**width: two's complement in an unsigned integer. There are no special
+    values. What lies beyond the ends, infinities included, becomes the end; NaN is refused. Stochastic
+    rounding is `golden.rounding.round_integer`'s, up from the floor.
+    """
+
+    integer_bits: int
+    fraction_bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.width <= 24:
+            raise ValueError(
+                f"{self.integer_bits} + {self.fraction_bits} = {self.width} bits, but fixed point has 2 to 24"
+            )
+        if not -64 <= self.fraction_bits <= 64:
+            raise ValueError(f"fraction_bits is {self.fraction_bits}, but it must be in −64 … 64")
+
+    @property
+    def width(self) -> int:
+        """Bits of a code: WL."""
+        return self.integer_bits + self.fraction_bits
+
+    @property
+    def quantum_exponent(self) -> int:
+        """Every value is a multiple of 2**quantum_exponent."""
+        return -self.fraction_bits
+
+    @property
+    def max_code(self) -> int:
+        """Code of the largest value."""
+        return (1 << (self.width - 1)) - 1
+
+    @property
+    def max_value(self) -> float:
+        """The largest value."""
+        return self.max_code * 2.0**self.quantum_exponent
+
+    @property
+    def code_dtype(self) -> type[np.unsignedinteger]:
+        """uint8, uint16 or uint32."""
+        return np.uint8 if self.width <= 8 else np.uint16 if self.width <= 16 else np.uint32
+
+    @property
+    def value_dtype(self) -> type[np.floating]:
+        """float32."""
+        return np.float32
+
+    def check_codes(self, codes: ArrayLike, name: str = "codes") -> NDArray[np.unsignedinteger]:
+        """As `FloatFormat.check_codes`."""
+        return _check_codes(self, codes, name)
+
+    def integers(self, codes: ArrayLike) -> NDArray[np.signedinteger]:
+        """What the codes count, in steps of 2**−FL: signed integers of the code's size."""
+        codes = self.check_codes(codes)
+        unused = 8 * codes.dtype.itemsize - self.width
+        signed = np.left_shift(codes, unused, dtype=codes.dtype).view(f"i{codes.dtype.itemsize}")
+        return signed >> unused
+
+    def codes(self, integers: NDArray[np.signedinteger]) -> NDArray[np.unsignedinteger]:
+        """The codes of signed integers (or whole floats) in steps of 2**−FL, saturating."""
+        limited = np.clip(integers, ~self.max_code, self.max_code).astype(np.int32)
+        return (limited & ((1 << self.width) - 1)).astype(self.code_dtype)
+
+    def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
+        """The values of `codes`: float32, of the same shape."""
+        return self.integers(codes).astype(np.float32) * np.float32(2.0**self.quantum_exponent)
+
+    def encode(
+        self,
+        values: ArrayLike,
+        rounding: Rounding | str = Rounding.NEAREST_EVEN,
+        *,
+        random: ArrayLike | None = None,
+        random_bits: int = RANDOM_BITS,
+    ) -> NDArray[np.unsignedinteger]:
+        """Round `values` into the format, once; parameters and errors as of `FloatFormat.encode`.
+
+        Raises a ValueError for NaN as well.
+        """
+        rounding = Rounding(rounding)
+        x = _floats(values)
+        drawn = _random(random, random_bits, x.shape, rounding)
+        if np.isnan(x).any():
+            raise ValueError(f"values hold NaN, but {self} has no code for it")
+        end = 2.0**self.integer_bits  # what lies beyond saturates however it is rounded
+        steps = np.clip(x.astype(np.float64), -end, end) * 2.0**self.fraction_bits
+        if rounding is Rounding.NEAREST_EVEN:
+            return self.codes(np.rint(steps))
+        if rounding is Rounding.TOWARD_ZERO:
+            return self.codes(np.trunc(steps))
+        fine = np.floor(steps * 2.0**random_bits).astype(np.int64)
+        return self.codes((fine + drawn) >> random_bits)
+
+    def round(
+        self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, **options: object
+    ) -> NDArray[np.floating]:
+        """`decode(encode(values))`: the values moved onto the format's grid."""
+        return self.decode(self.encode(values, rounding, **options))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"q{self.integer_bits}.{self.fraction_bits}"
+
+
+#: Any number format.
+Format = FloatFormat | FixedFormat
+
 _NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16}
 _PATTERN = re.compile(
     r"(?:e(?P<e>\d+)m(?P<m>\d+)|1-(?P<e2>\d+)-(?P<m2>\d+))"
     r"(?:b(?P<bias>-?\d+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
 )
+_FIXED_PATTERN = re.compile(r"q(-?\d+)\.(-?\d+)")
 
 
-def parse(name: str) -> FloatFormat:
+def parse(name: str) -> Format:
     """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
 
     Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16`` are the constants of this
     module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias (``e4m3b11``), by ``fn``
     (OCP's specials; ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is
-    infinity).
+    infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction bits.
 
     Raises
     ------
@@ -312,11 +427,13 @@ def parse(name: str) -> FloatFormat:
     text = name.strip().lower()
     if text in _NAMES:
         return _NAMES[text]
+    if fixed := _FIXED_PATTERN.fullmatch(text):
+        return FixedFormat(int(fixed[1]), int(fixed[2]))
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise ValueError(
             f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or widths as in e6m9 or 1-6-9, "
-            "that a bias (e4m3b11), fn (OCP specials) and sat (saturating) may follow in this order"
+            "that a bias (e4m3b11), fn (OCP specials) and sat (saturating) may follow in this order, or q6.10"
         )
     part = match.groupdict()
     return FloatFormat(
@@ -326,6 +443,20 @@ def parse(name: str) -> FloatFormat:
         specials=Specials(part["specials"] or "ieee"),
         saturate=part["sat"] is not None,
     )
+
+
+def _check_codes(fmt: Format, codes: ArrayLike, name: str) -> NDArray[np.unsignedinteger]:
+    array = np.asarray(codes)
+    if array.dtype.kind not in "ui":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but codes are unsigned integers; {fmt}.encode makes them"
+        )
+    if array.dtype != fmt.code_dtype or fmt.width not in (8, 16):
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < 0 or high >= 1 << fmt.width:
+            worst, limit = low if low < 0 else high, (1 << fmt.width) - 1
+            raise ValueError(f"{name} holds {worst}, but codes of {fmt} are 0 … {limit}")
+    return array.astype(fmt.code_dtype, copy=False)
 
 
 def _floats(values: ArrayLike) -> NDArray[np.floating]:

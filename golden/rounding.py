@@ -1,8 +1,9 @@
 """The three roundings, defined on plain integers.
 
-Every rounding in Quaver drops the low bits of a *magnitude*: signs are kept aside, so a result and its
-negation round alike. `round_magnitude` is the definition; `golden.formats` and the GEMM kernels compute the
-same thing faster, and `rtl/rounding.py` is its hardware twin.
+Floating point drops the low bits of a *magnitude*: signs are kept aside, so a result and its negation round
+alike. `round_magnitude` is the definition; `golden.formats` and the GEMM kernels compute the same thing
+faster, and `rtl/rounding.py` is its hardware twin. Fixed point in two's complement has no sign to keep aside:
+`round_integer` is its definition.
 """
 
 from __future__ import annotations
@@ -70,3 +71,31 @@ def round_magnitude(
             f"random is {random}, but {random_bits} random bits hold 0 … {(1 << random_bits) - 1}"
         )
     return ((magnitude << random_bits >> dropped_bits) + random) >> random_bits
+
+
+def round_integer(
+    value: int,
+    dropped_bits: int,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    random: int = 0,
+    random_bits: int = RANDOM_BITS,
+) -> int:
+    """Drop the low `dropped_bits` bits of an integer of either sign; the parameters of `round_magnitude`.
+
+    Nearest and toward zero do not depend on how a negative number is written, and are those of the magnitude.
+    Stochastic rounding does. In two's complement the kept bits are the floor, and the bits about to be
+    dropped say how far above it the number lies, whatever its sign; random bits added to them and cut off
+    again need no negation (Gupta et al. 2015, arXiv 1502.02551, §3 and §5: up from the floor). So ``value``
+    is floored to `random_bits` bits below the last kept bit, `random` is added there, and the sum is floored.
+    It is unbiased on either side of zero, but with the same bits round(−x) is not −round(x), as it is for a
+    magnitude.
+    """
+    if Rounding(rounding) is Rounding.STOCHASTIC and dropped_bits > 0 and value < 0:
+        # One step up moves floor and value alike, and brings the value above zero.
+        steps = -(value >> dropped_bits)
+        return (
+            round_magnitude(value + (steps << dropped_bits), dropped_bits, rounding, random, random_bits)
+            - steps
+        )
+    magnitude = round_magnitude(abs(value), dropped_bits, rounding, random, random_bits)
+    return -magnitude if value < 0 else magnitude
