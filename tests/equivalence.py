@@ -74,14 +74,18 @@ def emit_at(revision: str, adder: str, module: str) -> str:
             sources.extractall(folder, filter="data")
         program = f"from equivalence import emit; print(emit({adder!r}, {module!r}))"
         path = os.pathsep.join((folder, str(Path(__file__).parent)))
-        return subprocess.run(
-            [sys.executable, "-c", program],
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
             env=os.environ | {"PYTHONPATH": path},
             cwd=folder,
-            check=True,
             capture_output=True,
             text=True,
-        ).stdout
+        )
+    if result.returncode:
+        raise RuntimeError(
+            f"{revision} cannot emit the adder {adder}: {result.stderr.strip().splitlines()[-1]}"
+        )
+    return result.stdout
 
 
 def main() -> int:
