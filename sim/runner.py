@@ -108,7 +108,8 @@ def run_bench(
     module = module or f"sim.benches.{name.split()[0]}"
     say = progress or (lambda line: None)
     start = time.perf_counter()
-    unit = import_module(module).VARIANTS[name]()
+    benches = import_module(module)
+    unit = (benches.VARIANTS | getattr(benches, "LARGE", {}))[name]()
     say(f"{name}: build")
     program, top = build(unit, name.split()[0], verilog)
     with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
