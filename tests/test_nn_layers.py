@@ -222,3 +222,27 @@ def test_bad_shapes_and_names():
         models.resnet(18, (3, 32, 32), 10, rng())
     with pytest.raises(ValueError, match="the model is 'vgg', but there are mlp"):
         models.build("vgg", (1, 8, 8), 10)
+
+
+def test_a_maximum_takes_the_first_largest_and_lets_nan_through():
+    pool, run = MaxPool2d(2), Run(recipes.fp32, GoldenEngine())
+    x = np.array([[1, 1, 2, np.nan], [1, 0, 3, 9]], np.float32)[None, None]
+    assert np.array_equal(pool.forward(x, run), [[[[1, np.nan]]]], equal_nan=True)
+    dx = pool.backward(np.array([[5, 7]], np.float32)[None, None], run)
+    assert dx.tolist() == [[[[5, 0, 0, 7], [0, 0, 0, 0]]]]
+    with pytest.raises(ValueError, match="size is 17, but the squares of a maximum are 1 … 16 wide"):
+        MaxPool2d(17)
+
+
+def test_normalisation_in_one_pass_is_the_textbooks():
+    norm, run = BatchNorm2d(2), WideRun(recipes.fp32, GoldenEngine())
+    norm.scale.value, norm.shift.value = np.array([2.0, 0.5]), np.array([1.0, -3.0])
+    x, error = rng().normal(100, 3, (4, 2, 3, 5)), rng().standard_normal((4, 2, 3, 5))
+    y, dx = norm.forward(x, run), norm.backward(error, run)
+    axes = {"axis": (0, 2, 3), "keepdims": True}
+    inverse = 1 / np.sqrt(x.var(**axes) + norm.EPSILON)
+    normal, scale = (x - x.mean(**axes)) * inverse, norm.scale.value[:, None, None]
+    assert y == pytest.approx(normal * scale + norm.shift.value[:, None, None], abs=1e-9)
+    expected = error - error.mean(**axes) - normal * (error * normal).mean(**axes)
+    assert dx == pytest.approx(scale * inverse * expected, abs=1e-9)
+    assert norm.scale.gradient == pytest.approx((error * normal).sum(axis=(0, 2, 3)), abs=1e-9)

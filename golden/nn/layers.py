@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.nn import loops
 from golden.nn.recipe import Precision, Role
 from golden.nn.run import Run, Values
 
@@ -201,14 +202,20 @@ def _columns(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
 
 
 class ReLU(Layer):
-    """max(x, 0): exact in any format."""
+    """max(x, 0), and 0 for NaN: exact in any format."""
 
     def forward(self, x: Values, run: Run) -> Values:
-        self._positive = x > 0
-        return np.where(self._positive, x, x.dtype.type(0))
+        self._y = self._where_positive(x, x)
+        return self._y
 
     def backward(self, error: Values, run: Run) -> Values:
-        return np.where(self._positive, error, error.dtype.type(0))
+        return self._where_positive(self._y, error)
+
+    @staticmethod
+    def _where_positive(test: Values, values: Values) -> Values:
+        out = np.empty_like(values, order="C")
+        loops.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
+        return out
 
 
 class Flatten(Layer):
@@ -225,22 +232,25 @@ class Flatten(Layer):
 class MaxPool2d(Layer):
     """The largest of each size × size square (exact); the error goes to the first largest in row order.
 
-    Rows and columns beyond a multiple of `size` are dropped.
+    Rows and columns beyond a multiple of `size` are dropped; size is at most 16.
     """
 
     def __init__(self, size: int) -> None:
+        if not 1 <= size <= 16:
+            raise ValueError(f"size is {size}, but the squares of a maximum are 1 … 16 wide")
         self.size = size
 
     def forward(self, x: Values, run: Run) -> Values:
         self._shape = x.shape
-        squares = _squares(x, self.size)
-        self._index = squares.argmax(axis=-1)[..., None]
-        return np.take_along_axis(squares, self._index, axis=-1)[..., 0]
+        y = np.empty(_squares(x.shape, self.size), x.dtype)
+        self._index = np.empty(y.shape, np.uint8)
+        loops.largest(np.ascontiguousarray(x), self.size, y, self._index)
+        return y
 
     def backward(self, error: Values, run: Run) -> Values:
-        squares = np.zeros((*error.shape, self.size**2), error.dtype)
-        np.put_along_axis(squares, self._index, error[..., None], axis=-1)
-        return _unsquared(squares, self._shape, self.size)
+        dx = np.zeros(self._shape, error.dtype)
+        loops.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
+        return dx
 
 
 class AveragePool2d(Layer):
@@ -254,32 +264,23 @@ class AveragePool2d(Layer):
         self._shape = x.shape
         if self.size is None:
             return run.round(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64))
-        return run.round(_squares(x, self.size).mean(axis=-1, dtype=np.float64))
+        means = np.empty(_squares(x.shape, self.size))
+        loops.mean(np.ascontiguousarray(x), self.size, means)
+        return run.round(means)
 
     def backward(self, error: Values, run: Run) -> Values:
         if self.size is None:
             share = run.round(error.astype(np.float64) / (self._shape[2] * self._shape[3]))
             return np.ascontiguousarray(np.broadcast_to(share, self._shape))
         share = run.round(error.astype(np.float64) / self.size**2)
-        squares = np.broadcast_to(share[..., None], (*share.shape, self.size**2))
-        return _unsquared(squares, self._shape, self.size)
+        dx = np.empty(self._shape, share.dtype)
+        loops.spread(share, self.size, dx)
+        return dx
 
 
-def _squares(x: Values, size: int) -> Values:
-    """(B, C, H, W) → (B, C, H//size, W//size, size²)."""
-    batch, channels, height, width = x.shape
-    height, width = height // size, width // size
-    x = x[:, :, : height * size, : width * size].reshape(batch, channels, height, size, width, size)
-    return x.transpose(0, 1, 2, 4, 3, 5).reshape(batch, channels, height, width, size * size)
-
-
-def _unsquared(squares: Values, shape: tuple[int, ...], size: int) -> Values:
-    """The inverse of `_squares`, with zeros where it dropped something."""
-    batch, channels, height, width, _ = squares.shape
-    x = np.zeros(shape, squares.dtype)
-    tiles = squares.reshape(batch, channels, height, width, size, size).transpose(0, 1, 2, 4, 3, 5)
-    x[:, :, : height * size, : width * size] = tiles.reshape(batch, channels, height * size, width * size)
-    return x
+def _squares(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The shape of maps of which each size × size square becomes one value."""
+    return (*shape[:2], shape[2] // size, shape[3] // size)
 
 
 class BatchNorm2d(Layer):
@@ -306,32 +307,43 @@ class BatchNorm2d(Layer):
         return {"running_mean": self.running_mean, "running_variance": self.running_variance}
 
     def forward(self, x: Values, run: Run) -> Values:
+        self._x = np.ascontiguousarray(x)
         if run.training:
-            mean = x.mean(axis=(0, 2, 3), dtype=np.float64)
-            variance = (x.astype(np.float64) ** 2).mean(axis=(0, 2, 3)) - mean**2
-            variance = np.maximum(variance, 0.0)
             count = x.size // x.shape[1]
+            mean, square = self._moments(self._x) / count
+            variance = np.maximum(square - mean**2, 0.0)
             self.running_mean += self.MOMENTUM * (mean - self.running_mean)
             self.running_variance += self.MOMENTUM * (
                 variance * count / max(count - 1, 1) - self.running_variance
             )
         else:
             mean, variance = self.running_mean.astype(np.float64), self.running_variance.astype(np.float64)
-        self._inverse = 1 / np.sqrt(variance + self.EPSILON)
-        self._normal = (x - _spread(mean)) * _spread(self._inverse)
-        return run.round(self._normal * _spread(self.scale.value) + _spread(self.shift.value))
+        self._mean, self._inverse = mean, 1 / np.sqrt(variance + self.EPSILON)
+        factor = self.scale.value * self._inverse
+        return run.round(self._affine(self._x, factor, 0 * factor, self.shift.value - mean * factor))
 
     def backward(self, error: Values, run: Run) -> Values:
-        shift = error.sum(axis=(0, 2, 3), dtype=np.float64)
-        scale = (error * self._normal).sum(axis=(0, 2, 3), dtype=np.float64)
+        error = np.ascontiguousarray(error)
+        shift, product = self._moments(error)
+        scale = self._inverse * (product - self._mean * shift)  # Σ error · normalised x
         self.shift.gradient, self.scale.gradient = run.round(shift), run.round(scale)
         count = error.size // error.shape[1]
-        centred = error - _spread(shift / count) - self._normal * _spread(scale / count)
-        return run.round(centred * _spread(self.scale.value * self._inverse))
+        # factor · (error − shift/count − normalised x · scale/count)
+        factor = self.scale.value * self._inverse
+        slope = -factor * self._inverse * scale / count
+        return run.round(self._affine(error, factor, slope, -factor * shift / count - slope * self._mean))
 
+    def _moments(self, values: Values) -> NDArray[np.float64]:
+        """Of each channel: the sum of `values`, and of `values` times the layer's input."""
+        sums = np.empty((2, values.shape[1]))
+        loops.moments(values, self._x, sums)
+        return sums
 
-def _spread(per_channel: NDArray) -> NDArray:
-    return per_channel[:, None, None]
+    def _affine(self, values: Values, a: NDArray, b: NDArray, c: NDArray) -> NDArray[np.float64]:
+        """a · values + b · the layer's input + c, with a, b, c of each channel."""
+        out = np.empty(values.shape)
+        loops.affine(values, self._x, *(np.asarray(x, np.float64) for x in (a, b, c)), out)
+        return out
 
 
 class Chain(Layer):
