@@ -9,9 +9,7 @@ command    words after the header                      words of a response with 
 IDENTIFY   —                                           `Identity.to_words`
 COUNTERS   —                                           cycles since reset, cycles that issued a MAC; mod 2**32
 LOAD       `LoadArguments`, then operands              —
-GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
-           and, if the arithmetic draws random bits,
-           the row seed and the column seed
+GEMM       `GemmArguments`, then `TileArguments`       results, if `last`
 UPDATE     `UpdateArguments`, then the settings if     two for each pair of elements
            `first`, then pairs of elements
 ========== =========================================== ====================================================
