@@ -115,7 +115,7 @@ class Update(wiring.Component):
         *,
         rounding: RoundingMode | str = RoundingMode.STOCHASTIC,
         random_bits: int = RANDOM_BITS,
-        stages: int = 4,
+        stages: int = MAX_STAGES,
     ) -> None:
         self.format, self.stages, self.latency = fmt, stages, 3 * stages
         self.rounding, self.random_bits = RoundingMode(rounding), random_bits

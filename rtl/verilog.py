@@ -27,7 +27,7 @@ from rtl.lfsr import LFSR
 from rtl.once import Emission, ports_of
 from rtl.pe import pe_for
 from rtl.rounding import Rounding
-from rtl.update import Update
+from rtl.update import MAX_STAGES, Update
 
 #: Amaranth's and Yosys's own notes, of no use in Verilog.
 ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding")
@@ -194,7 +194,7 @@ UNITS: dict[str, Unit] = {
             _format("format", "fp16", "format of weights, momenta, gradients and scalars"),
             replace(_ROUNDING, default="stochastic"),
             _RANDOM_BITS,
-            Option("stages", int, 4, "registers in each of the three AXPYs"),
+            Option("stages", int, MAX_STAGES, "registers in each of the three AXPYs"),
         ),
         lambda format, **options: Update(format, **options),
     ),
