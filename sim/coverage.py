@@ -36,7 +36,7 @@ class Coverage:
         self.counts: Counts = {point: dict.fromkeys(bins, 0) for point, bins in points.items()}
 
     def hit(self, point: str, name: str) -> None:
-        """Count one hit. A name that is no bin of the point is a KeyError: the bins are meant to be all there are."""
+        """Count one hit. A name that is no bin of the point is a KeyError: the bins are all there are."""
         self.counts[point][name] += 1
 
 

@@ -172,8 +172,8 @@ class AdderPairs(Pairs):
         )
         if index == count:
             return None
-        pair = [int(column[index]) for column in columns]
-        return Mismatch(*pair, int(self.definition(*pair)[0]), int(self.evaluate(*pair)[0]))
+        x, y, r = (int(column[index]) for column in columns)
+        return Mismatch(x, y, r, int(self.definition(x, y, r)[0]), int(self.evaluate(x, y, r)[0]))
 
     def compare_all(
         self,

@@ -1,7 +1,7 @@
 """Runs the cocotb benches of `sim.benches` on the generated Verilog, and tells what they found as data.
 
-A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb, which
-keeps an array of many elements fast to build and to run. Programs are kept in the user's cache by content.
+A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
+which keeps an array of many elements fast to build and to run. Programs are kept in the user's cache by content.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BenchResult:
     bench: str
     #: Comparisons with the golden model.
     checks: int
-    #: One line for each of the first mismatches (inputs, expected, got), coverage hole or error; empty when passed.
+    #: A line for each of the first mismatches, for each coverage hole, for an error; none when passed.
     failures: list[str]
     #: Wall-clock time of build and run.
     seconds: float

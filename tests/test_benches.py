@@ -1,4 +1,4 @@
-"""The benches pass and leave no hole; a bench whose stimulus is cut short fails; the runner's other answers."""
+"""The benches pass and leave no hole; a bench whose stimulus is cut short fails; the runner's answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Mutations of the RTL, each of which the benches must catch: proof that they can fail.
 
-A mutation is one edit of a unit's source, made on a copy in memory; an edit that no longer applies fails here.
+A mutation is one edit of a unit's source, on a copy in memory; an edit that no longer applies fails here.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -78,7 +79,7 @@ class Streams:
             dut.responses_ready,
         )
         offered, willing = 0, 0
-        chances = iter(())
+        chances: Iterator[list[float]] = iter(())
         while True:
             await edge
             self.cycles += 1

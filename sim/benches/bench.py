@@ -49,7 +49,9 @@ class Bench:
         self.figures: dict[str, float] = {}
         self._coverage: Coverage | None = None
 
-    def equal(self, expected: int, got: int, fmt: FloatFormat | None = None, **inputs: int | str) -> None:
+    def equal(
+        self, expected: int | str, got: int | str, fmt: FloatFormat | None = None, **inputs: int | str
+    ) -> None:
         """Check one output; `fmt`, where it has one, and `inputs` make the message of a mismatch."""
         self.checks += 1
         if expected != got:

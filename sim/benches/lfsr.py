@@ -8,7 +8,7 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from golden.lfsr import COLUMN_TAPS, TAPS
-from golden.lfsr import LFSR as GoldenLFSR
+from golden.lfsr import LFSR as GoldenLFSR  # noqa: N811
 from rtl.lfsr import LFSR
 from sim.benches.bench import Bench, start
 

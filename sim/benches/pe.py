@@ -108,7 +108,7 @@ class Schedule:
 
     def run(self) -> None:
         """All of it: outputs of a few chunks each, whose totals leave while the next are being summed."""
-        pending = None  # the cycle from which on totals may leave
+        pending: int | None = None  # the cycle from which on totals may leave
         for _ in range(-(-OUTPUTS // self.lanes)):
             chunks = int(self.rng.choice([1, 1, 2, 3, 4]))
             self.coverage.hit("chunks", str(chunks) if chunks < 3 else "3 and more")
@@ -122,6 +122,7 @@ class Schedule:
                     self._leave(totals, pending, begin)
                 pending = None
             pending = begin + 2 * self.lanes + 1
+        assert pending is not None
         while self.cycle < pending + self.lanes + 4:
             self._step(None)
         self._leave(self.total, pending, self.cycle - 1)

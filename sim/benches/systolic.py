@@ -8,7 +8,7 @@ import cocotb
 import numpy as np
 
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.lfsr import COLUMN_TAPS, TAPS, LFSR, numbered_seed
+from golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 from golden.rounding import Rounding
 from rtl.systolic import SystolicArray
 from sim.benches.bench import Bench, start, trace
@@ -27,10 +27,11 @@ FOLD, FIRST, LAST = 1, 2, 4
 
 
 class Schedule:
-    """Cycles of stimulus for an array: row 0's and column 0's in `control`, the skewed edges in `rows`, `columns`."""
+    """Cycles of stimulus for an array: `control` of its corner; `rows`, `columns` before the skew."""
 
     def __init__(self, array: SystolicArray, rng: np.random.Generator) -> None:
         self.array, self.rng = array, rng
+        self.arithmetic: Any = array.arithmetic
         self.control: list[int] = []
         a, b = array.arithmetic.identity
         # One row of the edges for each cycle, before the skew; codes and, where stochastic, random bits.
@@ -45,11 +46,11 @@ class Schedule:
     def tile(self, a: np.ndarray, b: np.ndarray, seed: int, bubbles: float) -> None:
         """One tile: `a` (rows, K) and `b` (K, columns · L) codes."""
         array, lanes, chunk = self.array, self.array.interleave, self.array.arithmetic.chunk
-        k_total, roundings = a.shape[1], array.arithmetic.roundings(a.shape[1])
+        k_total, roundings = a.shape[1], self.arithmetic.roundings(a.shape[1])
         x = np.zeros((len(a), roundings), int)
         y = np.zeros((b.shape[1], roundings), int)
         if array.stochastic:
-            bits = array.arithmetic.random_bits
+            bits = self.arithmetic.random_bits
             x = np.array([LFSR(numbered_seed(seed, i), TAPS).draws(roundings, bits) for i in range(len(x))])
             y = np.array(
                 [
@@ -117,7 +118,7 @@ class Schedule:
             "b": packed(self.columns, self.idle[1], 0, width),
         }
         if array.stochastic:
-            bits = array.arithmetic.random_bits
+            bits = self.arithmetic.random_bits
             ports["a_random"] = packed(self.rows, self.idle[0], 1, bits)
             ports["b_random"] = packed(self.columns, self.idle[1], 1, bits)
         return ports
