@@ -1,7 +1,7 @@
 """Runs the cocotb benches of `sim.benches` on the generated Verilog, and tells what they found as data.
 
 A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
-which keeps an array of many elements fast to build and to run. Programs are kept in the user's cache by content.
+which keeps an array of many elements fast to build and to run. Programs are cached by content.
 """
 
 from __future__ import annotations

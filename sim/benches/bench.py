@@ -1,4 +1,4 @@
-"""What every bench needs inside the simulator: its unit, its random numbers, its report; and a way to drive ports."""
+"""What every bench needs inside the simulator: unit, random numbers, report, and a way to drive ports."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def start(dut: Any) -> None:
 
 
 async def trace(dut: Any, outputs: Sequence[str], **inputs: Sequence[int]) -> list[tuple[int, ...]]:
-    """Give a row of `inputs` every cycle, the clock running; the `outputs` at the end of each of those cycles."""
+    """Give a row of `inputs` every cycle, the clock running; the `outputs` at the end of each."""
     ports = [getattr(dut, name) for name in inputs]
     wanted = [getattr(dut, name) for name in outputs]
     edge = RisingEdge(dut.clk)
@@ -129,7 +129,7 @@ async def trace(dut: Any, outputs: Sequence[str], **inputs: Sequence[int]) -> li
 
 
 async def outputs(dut: Any, output: str, latency: int, **inputs: Sequence[int]) -> list[int]:
-    """One value of `output` for each row of `inputs`, given a new row every cycle; latency 0 is combinational."""
+    """One value of `output` for each row of `inputs`, one row a cycle; latency 0 is combinational."""
     if latency:
         await start(dut)
         padded = {name: [*column, *[0] * latency] for name, column in inputs.items()}

@@ -25,7 +25,7 @@ Codes = NDArray[np.int64]
 
 
 def mantissas(fmt: FloatFormat, rng: np.random.Generator, count: int) -> Codes:
-    """Mantissas of which most lie where rounding, carries and cancellation turn: few ones, few zeros, runs."""
+    """Mantissas of which most lie where rounding, carries and cancellation turn: few ones, few zeros."""
     top = 1 << fmt.mantissa_bits
     low = 1 << rng.integers(0, fmt.mantissa_bits, count)
     kinds = [0 * low, low, low - 1, top - low, top - 1 - low, top - 1 + 0 * low, rng.integers(0, top, count)]
