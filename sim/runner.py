@@ -59,8 +59,8 @@ class BenchResult:
 
 
 def bench_names(units: Sequence[str] = ()) -> list[str]:
-    """The benches of some units, or of all: "float_adder", "float_adder stochastic", …"""
-    return [name for unit in units or UNITS for name in _variants(unit)]
+    """The benches that some names mean, units' or single benches', or all: "float_adder", "float_adder stochastic", …"""
+    return [name for unit in units or UNITS for name in _expand(unit)]
 
 
 def run_benches(
@@ -90,7 +90,7 @@ def run_benches(
     RuntimeError
         No C++ compiler or no Verilator.
     """
-    names = [name for unit in units or UNITS for name in _expand(unit)]
+    names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         return list(pool.map(lambda name: run_bench(name, folder, seed, progress), names))
