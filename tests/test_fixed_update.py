@@ -1,0 +1,67 @@
+"""The fixed-point update: equal to its definition, unbiased, alive where nearest stands still."""
+
+import numpy as np
+import pytest
+
+from golden.fixed_update import FixedUpdate
+from golden.formats import FixedFormat
+
+FORMATS = [
+    (FixedFormat(4, 12), FixedFormat(4, 12), FixedFormat(2, 14)),
+    (FixedFormat(8, 8), FixedFormat(2, 14), FixedFormat(1, 15)),
+    (FixedFormat(2, 14), FixedFormat(8, 8), FixedFormat(8, 8)),
+    (FixedFormat(4, 16), FixedFormat(4, 16), FixedFormat(2, 18)),
+]
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest", "truncate"])
+@pytest.mark.parametrize("formats", FORMATS, ids=str)
+def test_update_is_the_definition(formats, rounding):
+    rng = np.random.default_rng(1)
+    codes = [
+        np.concatenate(
+            [
+                fmt.encode(rng.normal(0, 2.0**fmt.integer_bits / 8, 200)),
+                [fmt.max_code, fmt.max_code + 1, 0, 1],
+            ]
+        )
+        for fmt in formats
+    ]
+    codes = [c.astype(f.code_dtype).reshape(2, -1) for c, f in zip(codes, formats, strict=True)]
+    for bits in (3, 16, 32):
+        rule = FixedUpdate(0.05, 0.9, 1e-3, *formats, rounding, bits)
+        seed = 11 if rounding == "stochastic" else None
+        for got, wanted in zip(
+            rule.update(*codes, seed=seed), rule.definition(*codes, seed=seed), strict=True
+        ):
+            assert got.dtype == wanted.dtype
+            assert np.array_equal(got, wanted)
+
+
+def test_updates_below_a_step():
+    """A hundredth of a step, a thousand times: nearest stays, stochastic arrives at ten steps."""
+    fmt = FixedFormat(8, 8)
+    gradient = np.full(2000, 1, np.uint16)
+    moved = {}
+    for rounding in ("nearest", "stochastic"):
+        rule = FixedUpdate(0.01, 0.0, 0.0, fmt, fmt, fmt, rounding)
+        w = np.zeros(2000, np.uint16)
+        for n in range(1000):
+            w, _ = rule.update(
+                w, np.zeros_like(w), gradient, seed=None if rounding == "nearest" else n * 7919 + 1
+            )
+        moved[rounding] = fmt.integers(w).astype(float)
+    assert not moved["nearest"].any()
+    assert abs(moved["stochastic"].mean() + 10) < 5 * np.sqrt(10 / 2000)
+
+
+def test_bad_parameters():
+    with pytest.raises(ValueError, match=r"momentum is 2\.5, but it must be in 0"):
+        FixedUpdate(0.1, 2.5)
+    with pytest.raises(ValueError, match="too far apart to be added up in 63 bits"):
+        FixedUpdate(0.1, weights=FixedFormat(20, 4), updates=FixedFormat(-20, 40))
+    rule, one = FixedUpdate(0.1), np.zeros(1, np.uint16)
+    with pytest.raises(ValueError, match="seed is None, but stochastic rounding needs one"):
+        rule.update(one, one, one)
+    with pytest.raises(ValueError, match=r"gradients have shape \(2,\), but momenta have \(1,\)"):
+        rule.update(one, one, np.zeros(2, np.uint16), seed=1)
