@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from golden.formats import FloatFormat
+from golden.formats import Format
 
 Codes = NDArray[Any]
 
@@ -19,11 +19,15 @@ class Arithmetic(Protocol):
     """What one multiply-accumulate means: a frozen object of `golden.arithmetic`."""
 
     @property
-    def operand(self) -> FloatFormat:
-        """The format of A's and B's codes."""
+    def operand(self) -> Format:
+        """The format of A's and B's codes, or one as wide as theirs."""
 
     @property
-    def result(self) -> FloatFormat:
+    def operands(self) -> tuple[Format, Format]:
+        """The formats of the two operands. Where they differ, A's may be either."""
+
+    @property
+    def result(self) -> Format:
         """The format of C's codes."""
 
     @property

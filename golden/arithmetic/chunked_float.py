@@ -88,6 +88,11 @@ class ChunkedFloat:
             )
 
     @property
+    def operands(self) -> tuple[FloatFormat, FloatFormat]:
+        """Formats of the two operands."""
+        return self.operand, self.operand
+
+    @property
     def result(self) -> FloatFormat:
         """Format of the codes of C: the accumulator's."""
         return self.accumulator

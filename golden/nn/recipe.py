@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from golden.arithmetic import ARITHMETICS
-from golden.engine import Arithmetic
-from golden.formats import FP16, FloatFormat
+from golden.engine import Arithmetic, UpdateRule
+from golden.fixed_update import FixedUpdate
+from golden.formats import FP16, FixedFormat, FloatFormat, Format
 from golden.rounding import RANDOM_BITS, Rounding
+from golden.update import Update
 
 
 class Role(StrEnum):
@@ -33,15 +35,16 @@ class Precision:
 
     A GEMM without an arithmetic is a plain float32 matrix product. A tensor without a format takes the
     operand format of the GEMM it enters; one with a format is rounded to it first, and the GEMM's operand
-    format must hold it exactly (FP8 weights in a GEMM of FP16 operands).
+    format must hold it exactly (FP8 weights in a GEMM of FP16 operands). Where an arithmetic's two operand
+    formats differ, both tensors have a format, one each.
     """
 
     forward: Arithmetic | None = None
     backward: Arithmetic | None = None
     gradient: Arithmetic | None = None
-    inputs: FloatFormat | None = None
-    weights: FloatFormat | None = None
-    errors: FloatFormat | None = None
+    inputs: Format | None = None
+    weights: Format | None = None
+    errors: Format | None = None
 
     def __post_init__(self) -> None:
         for role, first, second in (
@@ -50,9 +53,18 @@ class Precision:
             (Role.GRADIENT, "inputs", "errors"),
         ):
             arithmetic: Arithmetic | None = getattr(self, role)
-            for tensor in (first, second):
-                cast: FloatFormat | None = getattr(self, tensor)
-                if arithmetic is not None and cast is not None and not _holds(arithmetic.operand, cast):
+            if arithmetic is None:
+                continue
+            casts = [getattr(self, first), getattr(self, second)]
+            if arithmetic.operands[0] != arithmetic.operands[1]:
+                if sorted(map(str, casts)) != sorted(map(str, arithmetic.operands)):
+                    raise ValueError(
+                        f"{first} are cast to {casts[0]} and {second} to {casts[1]}, but the {role} GEMM's "
+                        f"operands are {' and '.join(map(str, arithmetic.operands))}; cast to these"
+                    )
+                continue
+            for tensor, cast in zip((first, second), casts, strict=True):
+                if cast is not None and not _holds(arithmetic.operand, cast):
                     raise ValueError(
                         f"{tensor} are cast to {cast}, but the {role} GEMM's operands are "
                         f"{arithmetic.operand}, which do not hold every {cast}; widen the operand or narrow "
@@ -61,8 +73,10 @@ class Precision:
 
 
 @cache
-def _holds(wide: FloatFormat, narrow: FloatFormat) -> bool:
+def _holds(wide: Format, narrow: Format) -> bool:
     """Whether every value of `narrow` is one of `wide`."""
+    if wide == narrow:
+        return True
     values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
     values = values[np.isfinite(values)]
     return bool(np.array_equal(wide.round(values), values))
@@ -103,9 +117,53 @@ class UpdatePrecision:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
+    @property
+    def formats(self) -> tuple[Format, Format, Format]:
+        """Of master weights, momenta and gradients."""
+        return self.format, self.format, self.format
+
+    def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
+        """The update with these scalars."""
+        return Update(rate, momentum, decay, self.format, self.rounding, self.random_bits)
+
     def __str__(self) -> str:
-        bits = f", {self.random_bits} random bits" if self.rounding is Rounding.STOCHASTIC else ""
-        return f"{self.format}, {self.rounding}{bits}"
+        return f"{self.format}, {_drawn(self.rounding, self.random_bits)}"
+
+
+@dataclass(frozen=True)
+class FixedUpdatePrecision:
+    """`UpdatePrecision` in fixed point: ⟨IL, FL⟩ of weights, of weight updates and of gradients.
+
+    Gradients are those of the unscaled loss. If the loss scale is 2**s, a gradient GEMM's ⟨IL, FL⟩ becomes
+    ⟨IL − s, FL + s⟩ when it is divided: the same codes.
+    """
+
+    weights: FixedFormat
+    updates: FixedFormat
+    gradients: FixedFormat
+    rounding: Rounding = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+
+    @property
+    def formats(self) -> tuple[Format, Format, Format]:
+        """Of master weights, momenta and gradients."""
+        return self.weights, self.updates, self.gradients
+
+    def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
+        """The update with these scalars."""
+        formats = self.weights, self.updates, self.gradients
+        return FixedUpdate(rate, momentum, decay, *formats, self.rounding, self.random_bits)
+
+    def __str__(self) -> str:
+        formats = f"weights {self.weights}, updates {self.updates}, gradients {self.gradients}"
+        return f"{formats}, {_drawn(self.rounding, self.random_bits)}"
+
+
+def _drawn(rounding: Rounding, random_bits: int) -> str:
+    return f"{rounding}, {random_bits} random bits" if rounding is Rounding.STOCHASTIC else rounding
 
 
 @dataclass(frozen=True)
@@ -130,16 +188,19 @@ class Recipe:
         Constant or dynamic.
     cast
         The rounding of a cast to an operand format (nearest or truncate).
+    later
+        The recipe of the last epochs, from `Settings.later_at` on: a higher precision.
     """
 
     name: str
     hidden: Precision = Precision()
     first: Precision | None = None
     last: Precision | None = None
-    elementwise: FloatFormat | None = None
-    update: UpdatePrecision | None = None
+    elementwise: Format | None = None
+    update: UpdatePrecision | FixedUpdatePrecision | None = None
     loss_scale: LossScale = LossScale()
     cast: Rounding = Rounding.NEAREST_EVEN
+    later: Recipe | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cast", Rounding(self.cast))
@@ -208,11 +269,14 @@ class Recipe:
             f", doubled after {self.loss_scale.grow_every} good steps" if self.loss_scale.grow_every else ""
         )
         lines.append(f"  {'loss scale':35} {self.loss_scale.initial:g}{growth}")
+        if self.later is not None:
+            lines.append(f"later {self.later}")
         return "\n".join(lines)
 
 
 _CLASSES: dict[str, type] = {
-    **{cls.__name__: cls for cls in (FloatFormat, LossScale, Precision, Recipe, UpdatePrecision)},
+    **{cls.__name__: cls for cls in (FixedFormat, FixedUpdatePrecision, FloatFormat)},
+    **{cls.__name__: cls for cls in (LossScale, Precision, Recipe, UpdatePrecision)},
     **ARITHMETICS,
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.engine import Arithmetic, Engine
+from golden.engine import Arithmetic, Engine, UpdateRule
 from golden.lfsr import derived_seed
 from golden.nn.recipe import Precision, Recipe, Role
 from golden.rounding import Rounding
-from golden.update import Update
 
 Values = NDArray[Any]
 """float32 on the grid of a format (or anywhere, where the recipe says float32)."""
@@ -31,7 +30,7 @@ class Call:
     step: int
     layer: str
     role: str
-    rule: Arithmetic | Update
+    rule: Arithmetic | UpdateRule
     operands: tuple[NDArray[Any], ...]
     results: tuple[NDArray[Any], ...]
 
@@ -61,6 +60,8 @@ class Run:
     def operand(self, values: Values, arithmetic: Arithmetic | None, cast: Any = None) -> NDArray[Any]:
         """A GEMM's operand: codes of the arithmetic's format, or float32 values where there is none."""
         rounding = self.recipe.cast
+        if arithmetic is not None and cast in arithmetic.operands:
+            return cast.encode(values, rounding)
         if cast is not None:
             values = cast.round(values, rounding)
         return values if arithmetic is None else arithmetic.operand.encode(values, rounding)
@@ -81,7 +82,12 @@ class Run:
         return c
 
     def update(
-        self, name: str, rule: Update, weights: NDArray[Any], momenta: NDArray[Any], gradients: NDArray[Any]
+        self,
+        name: str,
+        rule: UpdateRule,
+        weights: NDArray[Any],
+        momenta: NDArray[Any],
+        gradients: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """One update of one parameter, codes in and out."""
         results = self.engine.update(rule, weights, momenta, gradients, seed=self._next_seed(rule))
@@ -95,7 +101,7 @@ class Run:
         fmt = self.recipe.elementwise
         return np.asarray(values, dtype=np.float32) if fmt is None else fmt.round(values)
 
-    def _next_seed(self, rule: Arithmetic | Update) -> int | None:
+    def _next_seed(self, rule: Arithmetic | UpdateRule) -> int | None:
         if getattr(rule, "rounding", None) is not Rounding.STOCHASTIC:
             return None
         self.calls += 1

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from golden.data import Dataset
 from golden.engine import Engine, GoldenEngine
-from golden.formats import FloatFormat
+from golden.formats import Format
 from golden.nn.loss import softmax_cross_entropy
 from golden.nn.models import Network
 from golden.nn.recipe import Recipe
 from golden.nn.run import Run, Trace
-from golden.update import Update
 
 #: Images that one evaluation GEMM takes.
 EVALUATION_BATCH = 256
@@ -24,8 +23,11 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Settings:
-    """What is not numerical about a run. `decay_at`: epochs after which the learning rate is a tenth of what
-    it was."""
+    """What is not numerical about a run.
+
+    `decay_at`: epochs after which the learning rate is a tenth of what it was. `later_at`: epochs after which
+    the recipe is `Recipe.later`.
+    """
 
     epochs: int = 10
     batch: int = 32
@@ -33,6 +35,7 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decay_at: tuple[int, ...] = ()
+    later_at: int | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -45,6 +48,8 @@ class Settings:
             raise ValueError(f"momentum is {self.momentum}, but it must be in 0 … 1, 1 excluded")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"the weight decay is {self.weight_decay}, but it must be 0 or more")
+        if self.later_at is not None and self.later_at < 1:
+            raise ValueError(f"later_at is {self.later_at}, but it is a number of epochs, 1 or more")
         if not 0 < self.seed < 1 << 32:
             raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
 
@@ -101,11 +106,16 @@ class Trainer:
             raise ValueError(
                 f"batch is {settings.batch}, but {data.name} has {len(data.train_labels)} training images"
             )
+        if settings.later_at is not None and recipe.later is None:
+            raise ValueError(
+                f"later_at is {settings.later_at}, but the recipe {recipe.name} has no later one"
+            )
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
         self.parameters = list(network.all_parameters())
-        self.weights = {p.name: self._encode(p.value) for p in self.parameters}
-        self.momenta = {p.name: self._encode(np.zeros_like(p.value)) for p in self.parameters}
+        weights, momenta, _ = self._formats
+        self.weights = {p.name: _encode(p.value, weights) for p in self.parameters}
+        self.momenta = {p.name: _encode(np.zeros_like(p.value), momenta) for p in self.parameters}
         self.step = 0
         self.loss_scale = recipe.loss_scale.initial
         self.good_steps = 0
@@ -117,8 +127,25 @@ class Trainer:
         self._publish()
 
     @property
-    def _format(self) -> FloatFormat | None:
-        return None if self.recipe.update is None else self.recipe.update.format
+    def _formats(self) -> tuple[Format | None, Format | None, Format | None]:
+        """Of master weights, momenta and gradients."""
+        update = self.run.recipe.update
+        return (None, None, None) if update is None else update.formats
+
+    def _recipe_at(self, step: int) -> Recipe:
+        later, at = self.recipe.later, self.settings.later_at
+        return self.recipe if later is None or at is None or step < at * self.steps_per_epoch else later
+
+    def _enter(self, recipe: Recipe) -> None:
+        """Go on with `recipe`: weights and momenta as its formats hold them, and its loss scale."""
+        if recipe is self.run.recipe:
+            return
+        before = self._formats
+        self.run.recipe, self.loss_scale = recipe, recipe.loss_scale.initial
+        for codes, old, new in zip((self.weights, self.momenta), before, self._formats, strict=False):
+            for name, array in codes.items():
+                codes[name] = _encode(_decode(array, old), new)
+        self._publish()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -172,12 +199,14 @@ class Trainer:
         self._adapt_loss_scale(overflows)
         self.sums += (loss, done.accuracy, overflows)
         self.step += 1
+        self._enter(self._recipe_at(self.step))
         return done
 
     def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
         """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
         state."""
-        run = Run(self.recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
+        recipe = self._recipe_at(max(self.step - 1, 0))  # the one that made these weights
+        run = Run(recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
         run.step = self.step
         run.training = False
         loss, correct = 0.0, 0
@@ -201,8 +230,13 @@ class Trainer:
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state` of the same network and recipe. ValueError: it is another's."""
+        before = self.run.recipe, self.loss_scale, self.weights, self.momenta
+        self.weights, self.momenta = dict(self.weights), dict(self.momenta)
+        self._enter(self._recipe_at(int(state["counters"][0]) if "counters" in state else 0))
         for name, array in self.state().items():
             if name not in state or state[name].shape != array.shape or state[name].dtype != array.dtype:
+                self.run.recipe, self.loss_scale, self.weights, self.momenta = before
+                self._publish()
                 found = f"{state[name].dtype} {state[name].shape}" if name in state else "nothing"
                 raise ValueError(
                     f"the state holds {found} for {name}, but here it is {array.dtype} {array.shape}"
@@ -247,21 +281,19 @@ class Trainer:
         for p in self.parameters:
             decay = settings.weight_decay if p.decay else 0.0
             weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
-            if self.recipe.update is None:
+            precision = self.run.recipe.update
+            if precision is None:
                 momenta = np.float32(settings.momentum) * momenta + (gradient + np.float32(decay) * weights)
                 weights = weights - np.float32(learning_rate) * momenta
             else:
-                precision = self.recipe.update
-                rule = Update(
-                    *(learning_rate, settings.momentum, decay),
-                    *(precision.format, precision.rounding, precision.random_bits),
-                )
-                weights, momenta = self.run.update(p.name, rule, weights, momenta, self._encode(gradient))
+                rule = precision.rule(learning_rate, settings.momentum, decay)
+                gradient = precision.formats[2].encode(gradient)
+                weights, momenta = self.run.update(p.name, rule, weights, momenta, gradient)
             self.weights[p.name], self.momenta[p.name] = weights, momenta
         self._publish()
 
     def _adapt_loss_scale(self, overflows: int) -> None:
-        grow_every = self.recipe.loss_scale.grow_every
+        grow_every = self.run.recipe.loss_scale.grow_every
         if grow_every is None:
             return
         self.good_steps = 0 if overflows else self.good_steps + 1
@@ -271,12 +303,15 @@ class Trainer:
             self.loss_scale *= 2
             self.good_steps = 0
 
-    def _encode(self, values: NDArray[Any]) -> NDArray[Any]:
-        fmt = self._format
-        return np.asarray(values, np.float32) if fmt is None else fmt.encode(values)
-
     def _publish(self) -> None:
         """Let the layers see the master weights."""
-        fmt = self._format
         for p in self.parameters:
-            p.value = self.weights[p.name] if fmt is None else fmt.decode(self.weights[p.name])
+            p.value = _decode(self.weights[p.name], self._formats[0])
+
+
+def _encode(values: NDArray[Any], fmt: Format | None) -> NDArray[Any]:
+    return np.asarray(values, np.float32) if fmt is None else fmt.encode(values)
+
+
+def _decode(codes: NDArray[Any], fmt: Format | None) -> NDArray[Any]:
+    return codes if fmt is None else fmt.decode(codes)
