@@ -1,13 +1,13 @@
 """The definition of the numbers in plain integers and fractions: slow, obvious, and the last word.
 
 An exact value is a `Fraction`, or one of the floats +0.0, −0.0, ±inf, nan (which a Fraction cannot be).
-Everything fast, in golden and in RTL, is held to the four functions below.
+Everything fast, in golden and in RTL, is held to the functions below.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
-from math import copysign, inf, isinf, isnan, nan
+from math import copysign, inf, isinf, isnan, isqrt, nan
 
 from golden.formats import FloatFormat
 from golden.rounding import RANDOM_BITS, Rounding, round_magnitude
@@ -85,3 +85,31 @@ def add(x: Exact, y: Exact) -> Exact:
         finite, other = (x, y) if isinstance(x, Fraction) else (y, x)
         return finite if other == 0 else other
     return x + y
+
+
+def divide(x: Exact, y: Exact) -> Exact:
+    """The exact quotient; 0/0 and ∞/∞ are NaN, x/0 is infinite."""
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        return x / y
+    if y == 0 or (isinstance(y, float) and isinf(y)):
+        inverse: Exact = copysign(0.0 if y else inf, y)
+        return multiply(x, inverse)
+    return multiply(x, y)  # ±0, ±∞ or NaN over a finite number, or anything over NaN: the same with y as 1/y
+
+
+def square_root(x: Exact) -> Exact:
+    """√x; √−0 = −0, and NaN of what is negative.
+
+    An irrational root is cut 2**-200 below its first bit and ends in a 1 there: no rounding can tell it from
+    the root itself.
+    """
+    if not isinstance(x, Fraction):
+        return nan if x < 0 else x
+    if x < 0:
+        return nan
+    # x·4**shift is large enough that its root has 200 bits before the point.
+    shift = 200 + max(0, x.denominator.bit_length() - x.numerator.bit_length())
+    scaled = x * 4**shift
+    root = isqrt(scaled.numerator // scaled.denominator)
+    exactly = root * root == scaled
+    return (root + (0 if exactly else Fraction(1, 2))) / Fraction(2) ** shift

@@ -7,7 +7,7 @@ each in FP16 (1,6,9) with stochastic rounding; master weights and momenta live i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit
@@ -24,8 +24,46 @@ SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
 _BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
 
+class FloatRule:
+    """What update rules on codes of a `FloatFormat` share: their random sources, and the rounded AXPY."""
+
+    format: FloatFormat
+    rounding: Rounding
+    random_bits: int
+    masks: ClassVar[dict[str, int]]
+    """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
+    that is zero."""
+
+    def _check_scalars(self, **scalars: float) -> None:
+        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
+            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
+        for name, scalar in scalars.items():
+            if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
+                raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
+
+    def sources(self, seed: int | None) -> dict[str, LFSR]:
+        """The LFSRs of one call, by line; none where the rounding draws nothing."""
+        if self.rounding is not Rounding.STOCHASTIC:
+            if seed is not None:
+                raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
+            return {}
+        if seed is None or not 0 < seed < 1 << 32:
+            raise ValueError(f"seed is {seed}, but stochastic rounding needs one in 1 … 2**32 − 1")
+        return {name: LFSR(seed ^ mask or mask) for name, mask in self.masks.items()}
+
+    def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
+        """The codes of round(y + alpha·x), one draw an element."""
+        total = axpy_to_odd(alpha, x, y)
+        if source is None:
+            return self.format.encode(total, self.rounding)
+        random = source.draws(len(total), self.random_bits)
+        return self.format.encode(total, self.rounding, random=random, random_bits=self.random_bits)
+
+
 @dataclass(frozen=True)
-class Update:
+class Update(FloatRule):
     """One step of SGD with momentum on codes of `format`.
 
     For each element, in memory order, with every line exact inside and rounded once::
@@ -69,30 +107,16 @@ class Update:
     rounding: Rounding = Rounding.STOCHASTIC
     random_bits: int = RANDOM_BITS
 
+    masks: ClassVar = SEED_MASKS
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
-            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
-        for name, code in self.scalars.items():
-            if not (np.isfinite(getattr(self, name)) and np.isfinite(self.format.decode(code))):
-                raise ValueError(f"{name} is {getattr(self, name)}, but it must be finite in {self.format}")
-        if not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
+        self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
 
     @property
     def scalars(self) -> dict[str, int]:
         """The codes of decay, momentum and rate, what the hardware is given."""
         return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
-
-    def sources(self, seed: int | None) -> dict[str, LFSR]:
-        """The three LFSRs of one call; none where the rounding draws nothing."""
-        if self.rounding is not Rounding.STOCHASTIC:
-            if seed is not None:
-                raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
-            return {}
-        if seed is None or not 0 < seed < 1 << 32:
-            raise ValueError(f"seed is {seed}, but stochastic rounding needs one in 1 … 2**32 − 1")
-        return {name: LFSR(seed ^ mask or mask) for name, mask in SEED_MASKS.items()}
 
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
@@ -108,11 +132,11 @@ class Update:
         for start in range(0, w.size, _BLOCK):
             part = slice(start, start + _BLOCK)
             w_part, v_part, g_part = (self.format.decode(x.reshape(-1)[part]) for x in (w, v, g))
-            g_part = self.format.decode(self._axpy(decay, w_part, g_part, sources.get("decay")))
-            v_codes = self._axpy(momentum, v_part, g_part, sources.get("momentum"))
+            g_part = self.format.decode(self.axpy(decay, w_part, g_part, sources.get("decay")))
+            v_codes = self.axpy(momentum, v_part, g_part, sources.get("momentum"))
             v_part = self.format.decode(v_codes)
             new_v.reshape(-1)[part] = v_codes
-            new_w.reshape(-1)[part] = self._axpy(-rate, v_part, w_part, sources.get("rate"))
+            new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
         return new_w, new_v
 
     def definition(
@@ -148,17 +172,9 @@ class Update:
                 raise ValueError(f"{name} have shape {array.shape}, but weights have {arrays[0].shape}")
         return arrays
 
-    def _axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
-        """The codes of round(y + alpha·x)."""
-        total = _axpy_to_odd(alpha, x, y)
-        if source is None:
-            return self.format.encode(total, self.rounding)
-        random = source.draws(len(total), self.random_bits)
-        return self.format.encode(total, self.rounding, random=random, random_bits=self.random_bits)
-
 
 @njit(cache=True, nogil=True)
-def _axpy_to_odd(alpha, x, y):
+def axpy_to_odd(alpha, x, y):
     """y + alpha·x rounded to odd in float64: an inexact sum goes to the neighbour whose last bit is 1.
 
     The product is exact: its 2 · 14 significant bits at most fit in 53. The odd last bit stands for all

@@ -342,7 +342,7 @@ class BatchNorm2d(Layer):
     def _affine(self, values: Values, a: NDArray, b: NDArray, c: NDArray) -> NDArray[np.float64]:
         """a · values + b · the layer's input + c, with a, b, c of each channel."""
         out = np.empty(values.shape)
-        loops.affine(values, self._x, *(np.asarray(x, np.float64) for x in (a, b, c)), out)
+        loops.affine(values, self._x, np.stack([a, b, c]), out)
         return out
 
 

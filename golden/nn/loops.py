@@ -101,11 +101,12 @@ def moments(x, y, sums):
 
 
 @njit(cache=True, nogil=True)
-def affine(x, y, a, b, c, out):
-    """a·x + b·y + c with a, b, c of each channel, in float64."""
+def affine(x, y, factors, out):
+    """a·x + b·y + c in float64, with `factors` a, b, c (3, C) of each channel."""
     for n in range(x.shape[0]):
         for channel in range(x.shape[1]):
+            a, b, c = factors[0, channel], factors[1, channel], factors[2, channel]
             one, other = x[n, channel].reshape(-1), y[n, channel].reshape(-1)
             target = out[n, channel].reshape(-1)
             for i in range(len(one)):
-                target[i] = a[channel] * one[i] + b[channel] * other[i] + c[channel]
+                target[i] = a * one[i] + b * other[i] + c
