@@ -59,7 +59,7 @@ class BenchResult:
 
 
 def bench_names(units: Sequence[str] = ()) -> list[str]:
-    """The benches that some names mean, units' or single benches', or all: "float_adder", "float_adder stochastic", …"""
+    """The benches that names of units or of single benches mean; without names, all."""
     return [name for unit in units or UNITS for name in _expand(unit)]
 
 
