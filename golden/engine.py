@@ -48,7 +48,7 @@ class UpdateRule(Protocol):
     def update(
         self, weights: Codes, momenta: Codes, gradients: Codes, *, seed: int | None = None
     ) -> tuple[Codes, Codes]:
-        """The new weights and momenta, same shapes."""
+        """The new weights and momenta, same shapes; a rule with two momenta stacks them, (2, *shape)."""
 
 
 class Engine(Protocol):

@@ -23,8 +23,11 @@ from rich.progress import (
 from rich.table import Table
 
 from golden import data
+from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Engine, GoldenEngine
 from golden.nn import models, recipes
+from golden.nn.optimisers import OPTIMISERS
+from golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from golden.nn.run import Trace
 from golden.nn.train import Settings, Trainer
 
@@ -44,17 +47,31 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
         kind = type(default)
         group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text} ({default})".lstrip())
 
-    one_of("--recipe", recipes.RECIPES, "fp8")
+    known = ", ".join(recipes.RECIPES)
+    text = f"{known}, or a JSON file as --show-recipe json prints it (fp8)"
+    group.add_argument("--recipe", default="fp8", metavar="NAME", help=text)
+    group.add_argument(
+        "--chunk", type=int, metavar="N", help="chunk length of every GEMM, in place of the recipe's"
+    )
+    group.add_argument("--loss-scale", metavar="X", help="a number or dynamic, in place of the recipe's")
     one_of("--model", models.MODELS, "mlp")
     one_of("--data", data.NAMES, "digits")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
     number("--epochs", epochs)
     number("--batch", Settings.batch)
-    number("--learning-rate", Settings.learning_rate)
+    one_of("--optimiser", OPTIMISERS, Settings.optimiser)
+    rates = ", ".join(f"{rate} for {name}" for name, rate in OPTIMISERS.items())
+    group.add_argument("--learning-rate", type=float, metavar="N", help=f"({rates})")
     number("--momentum", Settings.momentum)
     number("--weight-decay", Settings.weight_decay)
     group.add_argument(
         "--decay-at", default="", metavar="E,E,…", help="learning rate ÷ 10 before these epochs"
+    )
+    group.add_argument(
+        "--later-at",
+        type=int,
+        metavar="E",
+        help="epochs after which the recipe's later one takes over",
     )
     number("--seed", Settings.seed, "every random bit follows from it")
 
@@ -68,7 +85,7 @@ def add_array_arguments(parser: argparse.ArgumentParser) -> None:
 
 def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
     """A function of an engine and a trace that makes the trainer of the options, at each call the same."""
-    recipe = recipes.recipe(args.recipe)
+    recipe = make_recipe(args)
     try:
         decay_at = tuple(int(e) for e in args.decay_at.split(",") if e)
     except ValueError:
@@ -78,10 +95,12 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
     settings = Settings(
         epochs=args.epochs,
         batch=args.batch,
+        optimiser=args.optimiser,
         learning_rate=args.learning_rate,
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         decay_at=decay_at,
+        later_at=args.later_at,
         seed=args.seed,
     )
     dataset = load_data(args.data, args.data_dir)
@@ -91,6 +110,35 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         return Trainer(network, dataset, recipe, settings, engine=engine, trace=trace)
 
     return make
+
+
+def make_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe of --recipe, by name or from a file, with what --chunk and --loss-scale change."""
+    if args.recipe in recipes.RECIPES or not Path(args.recipe).exists():
+        recipe = recipes.recipe(args.recipe)
+    else:
+        try:
+            recipe = Recipe.from_json(Path(args.recipe).read_text())
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"--recipe is {args.recipe}, but that file is {error}") from error
+    if args.chunk is not None:
+        if not isinstance(recipe.hidden.forward, ChunkedFloat):
+            raise ValueError(f"--chunk is {args.chunk}, but {recipe.name} does not sum in chunks; take fp8")
+        recipe = recipe.with_gemms(f"{recipe.name}-chunk-{args.chunk}", chunk=args.chunk)
+    if args.loss_scale is not None:
+        recipe = recipe.replace(
+            name=f"{recipe.name}-loss-scale-{args.loss_scale}", loss_scale=_loss_scale(args.loss_scale)
+        )
+    return recipe
+
+
+def _loss_scale(text: str) -> LossScale:
+    if text == "dynamic":
+        return DYNAMIC
+    try:
+        return LossScale(float(text))
+    except ValueError:
+        raise ValueError(f"--loss-scale is {text}, but it is a positive number or dynamic") from None
 
 
 def load_data(name: str, directory: Path | None) -> data.Dataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,13 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         (["train", "--resume"], "name the directory"),
         (["train", "--decay-at", "3;4"], "'3;4'"),
         (["train", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        (["train", "--recipe", "fp4"], "'fp4'"),
+        (["train", "--recipe", __file__], "not a recipe"),
+        (["train", "--recipe", "fp32", "--chunk", "8"], "fp32 does not sum in chunks"),
+        (["train", "--chunk", "0"], "chunk is 0"),
+        (["train", "--loss-scale", "-3"], "positive number or dynamic"),
+        (["train", "--recipe", "fixed16", "--optimiser", "adam"], "fixed point updates by sgd only"),
+        (["train", "--tensorboard"], "name the directory"),
         (["compare", "--steps", "1", "--epochs", "1"], "give one"),
         (["demo", "--picture", "demo.bmp"], ".png"),
         (["sim", "flux_capacitor"], "flux_capacitor"),
@@ -64,6 +73,75 @@ def test_bad_input_is_one_clear_line(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_recipe_is_shown_changed_and_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = ["train", "--chunk", "8", "--loss-scale", "dynamic", "--show-recipe"]
+    assert cli.main(changed) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("chunk 8,") == 4
+    assert "65536, doubled after 200 good steps" in shown
+    assert cli.main([*changed, "json"]) == 0
+    (tmp_path / "mine.json").write_text(capsys.readouterr().out)
+    assert cli.main(["train", "--recipe", str(tmp_path / "mine.json"), "--show-recipe"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_tensorboard_is_optional(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # import fails
+    assert cli.main(["train", "--tensorboard", "--out", str(tmp_path / "run")]) == 2
+    assert "pip install tensorboardX" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the optional package tensorboardX is not installed")
+    run = ["train", "--epochs", "1", "--batch", "512", "--tensorboard", "--out", str(tmp_path)]
+    assert cli.main(run) == 0
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert b"epoch/test_accuracy" in events.read_bytes()
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in a step it comes, metrics and checkpoint agree and the resumed run is the whole one."""
+    from golden.nn.train import Trainer
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    common = ["train", "--batch", "256", "--epochs", "2", "--out"]
+    assert cli.main([*common, str(whole)]) == 0
+    step = Trainer.train_step
+
+    def pressed(trainer: Trainer) -> object:
+        if trainer.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", pressed)
+        assert cli.main([*common, str(parts)]) == 130
+    assert len((parts / "metrics.jsonl").read_text().splitlines()) == 1 + 3
+    assert cli.main([*common, str(parts), "--resume"]) == 0
+    assert (parts / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_second_ctrl_c_is_raised_at_once() -> None:
+    from quaver.train import held_back_interrupt
+
+    def press_twice() -> None:
+        with held_back_interrupt() as interrupt:
+            interrupt()
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the first was held back")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the second was not")
+
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert reached == ["the first was held back"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_nothing_saved_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

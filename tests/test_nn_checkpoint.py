@@ -118,6 +118,22 @@ def test_another_runs_checkpoint_is_refused(tmp_path, other, message):
     assert all(np.array_equal(before[name], array) for name, array in mine.state().items())
 
 
+def test_adam_resumes(tmp_path):
+    settings = Settings(epochs=1, batch=128, optimiser="adam")
+    whole = trainer(settings=settings)
+    for event in whole.steps():
+        if event.step == 4:
+            checkpoint.save(whole, tmp_path / "c.npz")
+    resumed = trainer(settings=settings)
+    checkpoint.resume(resumed, tmp_path / "c.npz")
+    for _ in resumed.steps():
+        pass
+    assert same(whole, resumed)
+    assert resumed.updates == resumed.step > 5
+    with pytest.raises(ValueError, match="another settings"):
+        checkpoint.resume(trainer(settings=Settings(epochs=1, batch=128)), tmp_path / "c.npz")
+
+
 def test_more_epochs_are_the_same_run(tmp_path):
     short, long = (trainer(settings=Settings(epochs=epochs, batch=128)) for epochs in (1, 2))
     for _ in short.steps():

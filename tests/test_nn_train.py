@@ -12,7 +12,7 @@ from golden import data
 from golden.engine import GoldenEngine
 from golden.formats import FP16
 from golden.lfsr import derived_seed
-from golden.nn import models, recipes
+from golden.nn import models, optimisers, recipes
 from golden.nn.recipe import LossScale
 from golden.nn.train import Epoch, Settings, Step, Trainer
 
@@ -169,6 +169,35 @@ def test_the_loss_scale_does_not_change_what_is_learnt():
     plain.train_step()
     scaled.train_step()
     assert min(np.mean(plain.weights[name] == scaled.weights[name]) for name in plain.weights) > 0.99
+
+
+@pytest.mark.parametrize("recipe", [recipes.fp32, recipes.fp8], ids=lambda r: r.name)
+def test_adam_trains_the_digits(recipe):
+    run = trainer(recipe, Settings(epochs=3, optimiser="adam"))
+    assert run.settings.learning_rate == 0.001
+    assert epochs(run)[-1].test_accuracy > 0.93
+    weight = run.weights["linear1.weight"]
+    assert run.momenta["linear1.weight"].shape == (2, *weight.shape)
+    assert run.updates == run.step
+
+
+def test_adam_in_float32_is_its_formula():
+    settings = Settings(optimiser="adam", momentum=0.8, second_momentum=0.9)
+    w, m, v, g = (np.random.default_rng(1).random(50).astype(np.float32) for _ in range(4))
+    new_w, new_mv = optimisers.in_float32(settings, w, np.stack([m, v]), g, 0.01, 0.1, 3)
+    g = g + 0.1 * w
+    m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+    assert new_mv == pytest.approx(np.stack([m, v]), rel=1e-5)
+    root = np.sqrt(v / (1 - 0.9**3)) + 2.0**-20 / (1 - 0.9**3) ** 0.5
+    assert new_w == pytest.approx(w - 0.01 * m / (1 - 0.8**3) / root, rel=1e-5)
+
+
+def test_an_overflow_is_no_step_of_adams():
+    run = trainer(settings=Settings(epochs=1, optimiser="adam", batch=128))
+    run.train_step()
+    run.loss_scale = 1e12
+    assert run.train_step().overflows
+    assert (run.step, run.updates) == (2, 1)
 
 
 def test_learning_rate_decays():

@@ -16,7 +16,7 @@ import numpy as np
 from golden.nn.recipe import Recipe
 from golden.nn.train import Trainer
 
-_VERSION = 1
+_VERSION = 2
 
 
 def about(trainer: Trainer) -> dict[str, Any]:

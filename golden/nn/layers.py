@@ -82,7 +82,8 @@ class GemmLayer(Layer):
     def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
         """The bias's gradient: one wide sum, rounded once. It is N adders beside the array."""
         if self.bias:
-            self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
+            with np.errstate(invalid="ignore"):  # ∞ − ∞: the trainer counts it
+                self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
 
 
 def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:

@@ -103,6 +103,10 @@ class LossScale:
             )
 
 
+#: Begins far up, comes down by overflows, and looks every 200 good steps whether it may rise.
+DYNAMIC = LossScale(2.0**16, grow_every=200)
+
+
 @dataclass(frozen=True)
 class UpdatePrecision:
     """What the weight update rounds to and how; master weights and momenta live in `format`.

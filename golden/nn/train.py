@@ -1,4 +1,4 @@
-"""The training loop: SGD with momentum on a recipe and an engine, with all of its state in plain sight."""
+"""The training loop: a network, a recipe and an engine, with all of its state in plain sight."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from golden.data import Dataset
 from golden.engine import Engine, GoldenEngine
 from golden.formats import Format
+from golden.nn import optimisers
 from golden.nn.loss import softmax_cross_entropy
 from golden.nn.models import Network
 from golden.nn.recipe import Recipe
@@ -25,14 +26,17 @@ EVALUATION_BATCH = 256
 class Settings:
     """What is not numerical about a run.
 
-    `decay_at`: epochs after which the learning rate is a tenth of what it was. `later_at`: epochs after which
-    the recipe is `Recipe.later`.
+    `optimiser` is sgd or adam; `momentum` is Adam's β₁ too, `second_momentum` its β₂. The learning rate is
+    the optimiser's own (`golden.nn.optimisers`) when left out. `decay_at`: epochs after which it is a tenth
+    of what it was. `later_at`: epochs after which the recipe is `Recipe.later`.
     """
 
     epochs: int = 10
     batch: int = 32
-    learning_rate: float = 0.05
+    optimiser: str = "sgd"
+    learning_rate: float = None  # type: ignore[assignment]  # resolved below, so that equal settings are equal
     momentum: float = 0.9
+    second_momentum: float = 0.999
     weight_decay: float = 1e-4
     decay_at: tuple[int, ...] = ()
     later_at: int | None = None
@@ -42,10 +46,16 @@ class Settings:
         object.__setattr__(self, "decay_at", tuple(self.decay_at))
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"epochs is {self.epochs} and batch is {self.batch}, but both are at least 1")
+        if self.optimiser not in optimisers.OPTIMISERS:
+            known = ", ".join(optimisers.OPTIMISERS)
+            raise ValueError(f"the optimiser is {self.optimiser!r}, but there are {known}")
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", optimisers.OPTIMISERS[self.optimiser])
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"the learning rate is {self.learning_rate}, but it must be positive and finite")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, but it must be in 0 … 1, 1 excluded")
+        for name in ("momentum", "second_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … 1, 1 excluded")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"the weight decay is {self.weight_decay}, but it must be 0 or more")
         if self.later_at is not None and self.later_at < 1:
@@ -84,9 +94,9 @@ class Trainer:
     """One training run: a network, a data set, a recipe and an engine.
 
     Everything random follows from `settings.seed`: the order of the images from (seed, epoch), the seeds of
-    stochastic calls from (seed, number of the call). So the state is `step`, `weights`, `momenta`, the
-    layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a checkpoint
-    needs.
+    stochastic calls from (seed, number of the call). So the state is `step`, `updates`, `weights`, `momenta`,
+    the layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a
+    checkpoint needs.
 
     Weights and momenta are codes of the update's format (FP16 in the FP8 recipe), float32 where there is
     none.
@@ -110,13 +120,20 @@ class Trainer:
             raise ValueError(
                 f"later_at is {settings.later_at}, but the recipe {recipe.name} has no later one"
             )
+        for one in (recipe, recipe.later):
+            if one is not None and one.update is not None:
+                optimisers.rule(settings, one.update, settings.learning_rate, settings.weight_decay, 1)
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
         self.parameters = list(network.all_parameters())
         weights, momenta, _ = self._formats
         self.weights = {p.name: _encode(p.value, weights) for p in self.parameters}
-        self.momenta = {p.name: _encode(np.zeros_like(p.value), momenta) for p in self.parameters}
+        self.momenta = {
+            p.name: _encode(optimisers.momenta(settings, p.value), momenta) for p in self.parameters
+        }
         self.step = 0
+        self.updates = 0
+        """Steps without an overflow, whose update was applied."""
         self.loss_scale = recipe.loss_scale.initial
         self.good_steps = 0
         self.reported = 0
@@ -224,7 +241,7 @@ class Trainer:
         named |= {
             f"layer/{layer.name}.{k}": v for layer in self.network.walk() for k, v in layer.state().items()
         }
-        counters = (self.step, self.reported, self.good_steps, self.run.calls)
+        counters = (self.step, self.updates, self.reported, self.good_steps, self.run.calls)
         named |= {"counters": np.array(counters), "sums": self.sums, "loss_scale": np.array(self.loss_scale)}
         return {name: array.copy() for name, array in named.items()}
 
@@ -246,7 +263,8 @@ class Trainer:
         for layer in self.network.walk():
             for name, array in layer.state().items():
                 array[...] = state[f"layer/{layer.name}.{name}"]
-        self.step, self.reported, self.good_steps, self.run.calls = map(int, state["counters"])
+        counters = map(int, state["counters"])
+        self.step, self.updates, self.reported, self.good_steps, self.run.calls = counters
         self.sums = state["sums"].copy()
         self.loss_scale = float(state["loss_scale"])
         self._publish()
@@ -277,19 +295,19 @@ class Trainer:
         return self.settings.learning_rate * 0.1 ** sum(epoch >= e for e in self.settings.decay_at)
 
     def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
-        settings = self.settings
+        self.updates += 1
+        precision = self.run.recipe.update
         for p in self.parameters:
-            decay = settings.weight_decay if p.decay else 0.0
             weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
-            precision = self.run.recipe.update
+            scalars = learning_rate, self.settings.weight_decay if p.decay else 0.0, self.updates
             if precision is None:
-                momenta = np.float32(settings.momentum) * momenta + (gradient + np.float32(decay) * weights)
-                weights = weights - np.float32(learning_rate) * momenta
+                plain = optimisers.in_float32(self.settings, weights, momenta, gradient, *scalars)
+                self.weights[p.name], self.momenta[p.name] = plain
             else:
-                rule = precision.rule(learning_rate, settings.momentum, decay)
+                rule = optimisers.rule(self.settings, precision, *scalars)
                 gradient = precision.formats[2].encode(gradient)
-                weights, momenta = self.run.update(p.name, rule, weights, momenta, gradient)
-            self.weights[p.name], self.momenta[p.name] = weights, momenta
+                rounded = self.run.update(p.name, rule, weights, momenta, gradient)
+                self.weights[p.name], self.momenta[p.name] = rounded
         self._publish()
 
     def _adapt_loss_scale(self, overflows: int) -> None:
