@@ -13,6 +13,7 @@ from rtl.commands import MAX_LENGTH, Geometry, Identity, ResponseHeader, slots_p
 from rtl.operand_buffer import OperandBuffer
 from rtl.responder import Responder
 from rtl.result_buffer import ResultBuffer
+from rtl.result_random import ResultRandom
 from rtl.sequencer import Sequencer
 from rtl.systolic import ArrayControl, SystolicArray
 from rtl.update import Update
@@ -102,11 +103,12 @@ class Accelerator(wiring.Component):
         m.submodules.buffer_b = b = OperandBuffer(
             geometry.columns, geometry.depth * lanes, operand.width, bubble_b
         )
-        m.submodules.sequencer = sequencer = Sequencer(geometry, self.arithmetic.chunk, array.drain)
+        random = array.results_draw
+        m.submodules.sequencer = sequencer = Sequencer(geometry, self.arithmetic.chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
-            geometry, a.groups, b.groups, self.tile_words, len(identity), self.updater is not None
+            geometry, a.groups, b.groups, self.tile_words, len(identity), self.updater is not None, random
         )
         m.submodules.responder = responder = Responder(identity)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
@@ -158,6 +160,19 @@ class Accelerator(wiring.Component):
             results.reserve.eq(sequencer.reserve),
             sequencer.room.eq(results.room),
         ]
+
+        if random:
+            m.submodules.random = source = ResultRandom(
+                geometry.rows, geometry.columns, array.element.random_bits
+            )
+            m.d.comb += [
+                source.reserve.eq(sequencer.reserve),
+                source.sources.eq(sequencer.sources),
+                source.first.eq(sequencer.first_tile),
+                source.restart.eq(sequencer.first_column),
+                source.leaving.eq(array.leaving),
+                array.result_random.eq(source.random),
+            ]
 
         # A half is free when the last read address has walked past its last bank.
         walk = max(geometry.rows, geometry.columns) + 1

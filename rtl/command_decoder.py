@@ -20,6 +20,7 @@ from rtl.commands import (
     TileArguments,
     UpdateArguments,
 )
+from rtl.result_random import Sources
 from rtl.sequencer import job_layout
 from rtl.updater import UpdateWord
 
@@ -39,6 +40,8 @@ class CommandDecoder(wiring.Component):
         Words of the answer to IDENTIFY.
     updates
         Whether there is an update unit; otherwise UPDATE is unknown.
+    random
+        Whether results are rounded with random bits; then GEMM brings their sources.
 
     Ports
     -----
@@ -66,16 +69,18 @@ class CommandDecoder(wiring.Component):
         tile_words: int,
         identity_words: int,
         updates: bool,
+        random: bool = False,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
         self.tile_words, self.identity_words, self.updates = tile_words, identity_words, updates
+        self.random = random
         super().__init__(
             {
                 "commands": In(stream.Signature(32)),
                 "responses": Out(stream.Signature(ResponseHeader)),
-                "jobs": Out(stream.Signature(job_layout(geometry))),
+                "jobs": Out(stream.Signature(job_layout(geometry, random))),
                 "update_words": Out(stream.Signature(UpdateWord)),
                 "write_a": Out(1),
                 "write_b": Out(1),
@@ -96,7 +101,7 @@ class CommandDecoder(wiring.Component):
         load, place = LoadArguments(word), Signal(LoadArguments)
         group = Signal.like(self.group)
         gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
-        job = self.jobs.payload
+        job, sources = self.jobs.payload, Signal(Sources)
         update, settings_left = Signal(UpdateArguments), Signal(range(4))
         loaded = Signal(4)
         open_tile, open_run = Signal(), Signal()
@@ -117,6 +122,8 @@ class CommandDecoder(wiring.Component):
             job.first.eq(gemm.first),
             job.last.eq(gemm.last),
         ]
+        if self.random:
+            m.d.comb += job.sources.eq(sources)
         m.d.sync += [self.write_a.eq(0), self.write_b.eq(0)]
 
         def refuse(status: Status) -> None:
@@ -153,7 +160,7 @@ class CommandDecoder(wiring.Component):
                             refuse(Status.BAD_LENGTH)
                     with m.Case(Opcode.GEMM):
                         m.next = "GEMM ARGUMENTS"
-                        with m.If(header.length != 2):
+                        with m.If(header.length != (4 if self.random else 2)):
                             refuse(Status.BAD_LENGTH)
                     with m.Case(*[Opcode.UPDATE] * self.updates):
                         m.next = "UPDATE ARGUMENTS"
@@ -221,7 +228,13 @@ class CommandDecoder(wiring.Component):
                 m.d.comb += self.commands.ready.eq(1)
                 with m.If(come):
                     m.d.sync += [tiles.eq(word), left.eq(left - 1)]
-                    m.next = "CHECK"
+                    m.next = "GEMM row SOURCE" if self.random else "CHECK"
+            for name, following in (("row", "GEMM column SOURCE"), ("column", "CHECK")) * self.random:
+                with m.State(f"GEMM {name} SOURCE"):
+                    m.d.comb += self.commands.ready.eq(1)
+                    with m.If(come):
+                        m.d.sync += [sources[name].eq(word), left.eq(left - 1)]
+                        m.next = following
 
             with m.State("CHECK"):
                 m.d.sync += [

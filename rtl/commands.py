@@ -9,13 +9,15 @@ command    words after the header                      words of a response with 
 IDENTIFY   —                                           `Identity.to_words`
 COUNTERS   —                                           cycles since reset, cycles that issued a MAC; mod 2**32
 LOAD       `LoadArguments`, then operands              —
-GEMM       `GemmArguments`, then `TileArguments`       results, if `last`
+GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
+           then the row source and the column source
+           if results are rounded with random bits
 UPDATE     `UpdateArguments`, then the settings if     two for each pair of elements
            `first`, then pairs of elements
 ========== =========================================== ====================================================
 
-Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, else 16; the lowest slot first.
-What a slot holds above its code is ignored. With P slots a word:
+Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, 16 of up to 16, else 32; the
+lowest slot first. What a slot holds above its code is ignored. With P slots a word:
 
 * ``LOAD`` of A fills row banks. One group of ceil(rows / P) words holds one k of all rows of a tile, row 0 in
   the lowest slot of the first word. Groups follow each other by k, then by tile of rows.
@@ -24,6 +26,8 @@ What a slot holds above its code is ignored. With P slots a word:
   c is column l·columns + c of the tile.
 * ``GEMM`` results come tile by tile, column tiles fastest. One group of ceil(columns / P) words holds one
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
+
+A source is the state of an LFSR (`golden.lfsr`) before the draw of the first tile's first row or column.
 
 ``UPDATE`` has groups of three words, two codes of up to 16 bits in a word, the first in the lower half:
 
@@ -116,8 +120,8 @@ def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> lis
 
 
 def slots_per_word(width: int) -> int:
-    """How many codes of `width` bits share a word: 4 of up to 8 bits, 2 of up to 16."""
-    return 4 if width <= 8 else 2
+    """How many codes of `width` bits share a word: 4 of up to 8 bits, 2 of up to 16, else 1."""
+    return 4 if width <= 8 else 2 if width <= 16 else 1
 
 
 def pack(codes: NDArray[np.unsignedinteger], width: int) -> NDArray[np.uint32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ AHEAD = 8
 
 #: Pairs of elements in one UPDATE: what its length can say, the arguments and settings aside.
 _PAIRS = (MAX_LENGTH - 4) // 3
+
+#: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
+_Sources = Callable[[int, int], list[int]]
 
 #: Opcode, arguments, operand words, and what takes the words of the response.
 _Command = tuple[Opcode, list[int], Words, Callable[[Words], None]]
@@ -121,7 +124,7 @@ class Driver:
         Raises
         ------
         TypeError, ValueError
-            No codes of the operand format; shapes that do not fit; a seed, which nothing here draws from.
+            No codes of the operand format; shapes that do not fit; a seed where nothing draws, or none.
         DeviceError, TimeoutError
             The device did not do as told. It is reset, as it is when the call is interrupted.
         """
@@ -131,12 +134,11 @@ class Driver:
             raise ValueError(
                 f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
             )
-        if seed is not None:
-            raise ValueError(f"seed is {seed}, but {self.arithmetic!r} draws nothing; leave it out")
+        sources = self._sources(seed)
         c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
         if not c.size or not a.shape[1]:
             return c
-        self._run(self._commands(a, b, c))
+        self._run(self._commands(a, b, c, sources))
         return c
 
     def update(
@@ -179,7 +181,24 @@ class Driver:
             self.transport.reset()
             raise
 
-    def _commands(self, a: Codes, b: Codes, c: Codes) -> Iterator[_Command]:
+    def _sources(self, seed: int | None) -> _Sources:
+        """What a GEMM command brings whose results begin in row i, column j: the states of both sources."""
+        arithmetic: Any = self.arithmetic
+        if not getattr(arithmetic, "stochastic", False):
+            if seed is not None:
+                raise ValueError(f"seed is {seed}, but {arithmetic!r} draws nothing; leave it out")
+            return lambda i, j: []
+
+        def states(*skipped: int) -> list[int]:
+            sources = arithmetic.sources(seed)
+            for source, draws in zip(sources, skipped, strict=True):
+                source.draws(draws, arithmetic.random_bits)
+            return [source.state for source in sources]
+
+        states(0, 0)  # refuses a wrong seed
+        return states
+
+    def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
         g = self.geometry
         m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
@@ -191,11 +210,14 @@ class Driver:
             slots = slots_per_word(self.arithmetic.operand.width)
             n_block = min(n_tiles, room, results, 1 + g.rows // (slots * g.interleave))
             enough = 1 + _COMMAND_CYCLES // (n_block * k * g.interleave)
-            yield from self._blocks(a, b, c, min(m_tiles, room, results // n_block, enough), n_block)
+            m_block = min(m_tiles, room, results // n_block, enough)
+            yield from self._blocks(a, b, c, sources, m_block, n_block)
         else:
-            yield from self._slices(a, b, c)
+            yield from self._slices(a, b, c, sources)
 
-    def _blocks(self, a: Codes, b: Codes, c: Codes, m_block: int, n_block: int) -> Iterator[_Command]:
+    def _blocks(
+        self, a: Codes, b: Codes, c: Codes, sources: _Sources, m_block: int, n_block: int
+    ) -> Iterator[_Command]:
         """K fits. A block of B stays while all of A passes by; the next one comes in pieces meanwhile."""
         height, width = m_block * self.geometry.rows, n_block * self.geometry.tile_columns
         a_blocks = [self._a_words(a[i : i + height]) for i in range(0, len(a), height)]
@@ -212,7 +234,7 @@ class Driver:
             piece = -(-len(b_next) // len(a_blocks))
             for i in range(len(a_blocks)):
                 part = c[i * height : (i + 1) * height, column : column + width]
-                yield self._gemm(part, a.shape[1], a_half, b_half)
+                yield self._gemm(part, a.shape[1], a_half, b_half, sources(i * height, column))
                 a_half ^= 1
                 if i + 1 < len(a_blocks) or more:
                     yield from self._load(Operand.A, a_half, a_blocks[(i + 1) % len(a_blocks)])
@@ -221,7 +243,7 @@ class Driver:
                         Operand.B, b_half ^ 1, b_next[i * piece : (i + 1) * piece], i * piece
                     )
 
-    def _slices(self, a: Codes, b: Codes, c: Codes) -> Iterator[_Command]:
+    def _slices(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """K does not fit: a tile at a time, in slices of K; the sums stay in the array in between."""
         height, width = self.geometry.rows, self.geometry.tile_columns
         k = a.shape[1]
@@ -235,7 +257,9 @@ class Driver:
                     yield from self._load(Operand.A, half, self._a_words(a[i : i + height, start:end]))
                     yield from self._load(Operand.B, half, self._b_words(b[start:end, j : j + width]))
                     part = c[i : i + height, j : j + width]
-                    yield self._gemm(part, end - start, half, half, first=start == 0, last=end == k)
+                    yield self._gemm(
+                        part, end - start, half, half, sources(i, j), first=start == 0, last=end == k
+                    )
                     half ^= 1
 
     def _a_words(self, a: Codes) -> Words:
@@ -270,7 +294,15 @@ class Driver:
             yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), _nothing
 
     def _gemm(
-        self, part: Codes, k: int, a_half: int, b_half: int, *, first: bool = True, last: bool = True
+        self,
+        part: Codes,
+        k: int,
+        a_half: int,
+        b_half: int,
+        sources: list[int],
+        *,
+        first: bool = True,
+        last: bool = True,
     ) -> _Command:
         """One GEMM whose results go to `part`, a view of C that its tiles cover."""
         g = self.geometry
@@ -289,7 +321,7 @@ class Driver:
             whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)
             part[...] = whole[: part.shape[0], : part.shape[1]]
 
-        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value], _NO_WORDS, take
+        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], _NO_WORDS, take
 
     def _updates(
         self, rule: Update, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -55,3 +55,14 @@ class LFSR(wiring.Component):
         with m.Elif(self.enable):
             m.d.sync += state.eq(following)
         return m
+
+
+def leap(state: Value, steps: int, taps: tuple[int, ...] = TAPS) -> Value:
+    """The LFSR's 32 bits `steps` steps after `state`, before it where negative: exclusive-ors alone."""
+    bits = [1 << i for i in range(32)]  # which bits of `state` each bit is the exclusive-or of
+    for _ in range(steps):
+        bits = [reduce(xor, (bits[tap - 1] for tap in taps)), *bits[:-1]]
+    for _ in range(-steps):
+        oldest = reduce(xor, (bits[tap] for tap in taps if tap < 32), bits[0])
+        bits = [*bits[1:], oldest]
+    return Cat(reduce(xor, (state[i] for i in range(32) if mask >> i & 1)) for mask in bits)

@@ -7,14 +7,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.commands import Geometry
+from rtl.result_random import Sources
 from rtl.systolic import ArrayControl
 
 
-def job_layout(geometry: Geometry) -> data.StructLayout:
+def job_layout(geometry: Geometry, random: bool = False) -> data.StructLayout:
     """A checked GEMM command: sizes of at least 1 that the operand memory holds, flags as in the command."""
     size = range(geometry.depth + 1)
     return data.StructLayout(
         {"k": size, "m_tiles": size, "n_tiles": size, "a_half": 1, "b_half": 1, "first": 1, "last": 1}
+        | ({"sources": Sources} if random else {})
     )
 
 
@@ -34,6 +36,8 @@ class Sequencer(wiring.Component):
         Products in a chunk.
     drain
         Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
+    random
+        Whether results are rounded with random bits.
 
     Ports
     -----
@@ -49,14 +53,16 @@ class Sequencer(wiring.Component):
         The result buffer has room for a tile that has not been reserved yet.
     reserve : out
         Reserve that room: this tile's results are on their way.
+    sources, first_tile, first_column : out
+        With `reserve`, if `random`: the job's `Sources`; whether the tile is its first; the first of a row.
     """
 
-    def __init__(self, geometry: Geometry, chunk: int, drain: int):
-        self.geometry, self.chunk = geometry, chunk
+    def __init__(self, geometry: Geometry, chunk: int, drain: int, random: bool = False):
+        self.geometry, self.chunk, self.random = geometry, chunk, random
         self.drain_steps = -(-drain // geometry.interleave)
         super().__init__(
             {
-                "jobs": In(stream.Signature(job_layout(geometry))),
+                "jobs": In(stream.Signature(job_layout(geometry, random))),
                 "read": Out(1),
                 "a_half": Out(1),
                 "a_address": Out(range(geometry.depth)),
@@ -67,11 +73,12 @@ class Sequencer(wiring.Component):
                 "room": In(1),
                 "reserve": Out(1),
             }
+            | ({"sources": Out(Sources), "first_tile": Out(1), "first_column": Out(1)} if random else {})
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        job, new = Signal(job_layout(self.geometry)), self.jobs.payload
+        job, new = Signal(self.jobs.payload.shape()), self.jobs.payload
         busy = Signal()  # the job has steps to come
         lane = Signal(range(self.geometry.interleave))
         k_left, m_left, n_left = Signal.like(job.k), Signal.like(job.m_tiles), Signal.like(job.n_tiles)
@@ -96,6 +103,12 @@ class Sequencer(wiring.Component):
             self.b_half.eq(job.b_half),
             self.reading.eq(Cat(~job.a_half, job.a_half, ~job.b_half, job.b_half) & busy.replicate(4)),
         ]
+        if self.random:
+            m.d.comb += [
+                self.sources.eq(job.sources),
+                self.first_column.eq(n_left == job.n_tiles),
+                self.first_tile.eq(self.first_column & (m_left == job.m_tiles)),
+            ]
         m.d.sync += [lane.eq(lane + 1), self.b_address.eq(self.b_address + self.read)]
         with m.If(step_ends):
             m.d.sync += [

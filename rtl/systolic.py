@@ -51,6 +51,8 @@ class SystolicArray(wiring.Component):
     a                  in  `rows` operand codes; row r is skewed by r cycles
     b                  in  `columns` operand codes; column c is skewed by c cycles
     a_random, b_random in  random bits for each row and column, skewed likewise; only where stochastic
+    leaving            out column 0 has a total at its foot; column c has one c cycles later
+    result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
     results            out `columns` result codes, skewed likewise: `rows` · L of each tile in successive
                            cycles, from the last row up, lane 0 of each row first
@@ -72,11 +74,14 @@ class SystolicArray(wiring.Component):
         self.latency = complete + 1
         self.drain = complete + rows * self.interleave - 1
         self.stochastic = "a_random" in element.signature.members
+        self.foot = element.exit()  # of column 0
+        self.results_draw = "random" in self.foot.signature.members
         operand = arithmetic.operand.width
         ports = {
             "control": In(ArrayControl),
             "a": In(data.ArrayLayout(operand, rows)),
             "b": In(data.ArrayLayout(operand, columns)),
+            "leaving": Out(1),
             "valid": Out(1),
             "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
         }
@@ -86,13 +91,17 @@ class SystolicArray(wiring.Component):
                 "a_random": In(data.ArrayLayout(bits, rows)),
                 "b_random": In(data.ArrayLayout(bits, columns)),
             }
+        if self.results_draw:
+            ports["result_random"] = In(data.ArrayLayout(element.random_bits, columns))
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, columns = range(self.rows), range(self.columns)
-        elements = [[pe_for(self.arithmetic, stages=self.stages) for _ in columns] for _ in rows]
-        elements[0][0] = self.element
+        elements = [
+            [self.element if r == c == 0 else pe_for(self.arithmetic, stages=self.stages) for c in columns]
+            for r in rows
+        ]
         for r in rows:
             for c in columns:
                 m.submodules[f"element_{r}_{c}"] = elements[r][c]
@@ -117,9 +126,11 @@ class SystolicArray(wiring.Component):
         for c in columns:
             column = [elements[r][c] for r in rows]
             m.submodules[f"upper_{c}"] = entry = column[0].entry()
-            m.submodules[f"foot_{c}"] = foot = column[-1].exit()
+            m.submodules[f"foot_{c}"] = foot = column[-1].exit() if c else self.foot
             m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
             m.d.comb += foot.number.eq(column[-1].chain_out)
+            if self.results_draw:
+                m.d.comb += foot.random.eq(self.result_random[c])
             m.d.sync += self.results[c].eq(foot.code)
             for upper, lower in pairwise(column):
                 m.d.comb += [lower.b.eq(upper.b_out), lower.chain_in.eq(upper.chain_out)]
@@ -143,6 +154,7 @@ class SystolicArray(wiring.Component):
             left_to_shift.eq(left_to_shift - (left_to_shift != 0)),
             self.valid.eq(shift),
         ]
+        m.d.comb += self.leaving.eq(shift)
         with m.If(self.control.last & ~was_last):
             m.d.sync += until_shift.eq(self.latency - 2)
         with m.If(until_shift == 1):

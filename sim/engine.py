@@ -89,7 +89,10 @@ class SimulatedEngine:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
+        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses.
+
+        A rule that has no unit in hardware is the host's, which is to say the golden model's.
+        """
         if not isinstance(rule, golden.update.Update):
-            raise TypeError(f"rule is {rule!r}, but the hardware updates by golden.update.Update only")
+            return rule.update(weights, momenta, gradients, seed=seed)
         return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)

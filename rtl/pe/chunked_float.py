@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.arithmetic.chunked_float import ChunkedFloat
@@ -13,11 +13,8 @@ from golden.rounding import Rounding
 from rtl.float_adder import UnpackedAdder
 from rtl.float_multiplier import UnpackedMultiplier, product_of
 from rtl.once import once
+from rtl.pe.control import CONTROL
 from rtl.unpacked import Pack, Unpack, Unpacked
-
-#: What a cycle is. fold 0: partial[lane] += a·b. fold 1: total[lane] += partial[lane], then partial[lane] =
-#: +0; with first, an output's first fold, total[lane] starts from +0.
-CONTROL = data.StructLayout({"fold": 1, "first": 1})
 
 
 class ChunkedFloatPE(wiring.Component):
