@@ -1,14 +1,16 @@
 """Processing elements, one for each of `golden.arithmetic.ARITHMETICS` and under the same name."""
 
 from collections.abc import Callable
+from typing import Any
 
 from golden.arithmetic import ARITHMETICS
 from rtl.pe.chunked_float import ChunkedFloatPE
+from rtl.pe.fixed_point import FixedPointPE
 
-PES: dict[str, Callable[..., ChunkedFloatPE]] = {"chunked_float": ChunkedFloatPE}
+PES: dict[str, Callable[..., Any]] = {"chunked_float": ChunkedFloatPE, "fixed_point": FixedPointPE}
 
 
-def pe_for(arithmetic: object, *, stages: int = 4) -> ChunkedFloatPE:
+def pe_for(arithmetic: object, *, stages: int = 4) -> Any:
     """The processing element that computes `arithmetic`."""
     for name, kind in ARITHMETICS.items():
         if type(arithmetic) is kind and name in PES:

@@ -1,0 +1,141 @@
+"""The processing element of `golden.arithmetic.fixed_point`."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.arithmetic.fixed_point import FixedPoint
+from rtl.once import once
+from rtl.pe.control import CONTROL
+
+
+class Operand(wiring.Component):
+    """What stands at the array's left and upper edge: `code` → `number`, two's complement. Wires."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__({"code": In(width), "number": Out(signed(width))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.number.eq(self.code)
+        return m
+
+
+class RoundAndSaturate(wiring.Component):
+    """What stands at the foot of a column: a sum, rounded once, saturated. Combinational.
+
+    ====== === =================================================================
+    number in  the exact sum
+    random in  random bits of this rounding; where stochastic
+    code   out of the arithmetic's `result`
+    ====== === =================================================================
+    """
+
+    def __init__(self, arithmetic: FixedPoint) -> None:
+        self.arithmetic = arithmetic
+        ports = {"number": In(signed(arithmetic.accumulator_bits)), "code": Out(arithmetic.result.width)}
+        if arithmetic.stochastic:
+            ports["random"] = In(arithmetic.random_bits)
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        dropped, highest = self.arithmetic.dropped_bits, self.arithmetic.result.max_code
+        # What is added to the sum before its low bits are cut off.
+        up = Signal(max(dropped, 1))
+        if dropped and self.arithmetic.stochastic:
+            shift = dropped - self.arithmetic.random_bits
+            m.d.comb += up.eq(self.random << shift if shift >= 0 else self.random >> -shift)
+        elif dropped:
+            m.d.comb += up.eq((1 << (dropped - 1)) - 1 + self.number[dropped])
+        total = Signal(signed(len(self.number) + 1))
+        m.d.comb += total.eq(self.number + up)
+        rounded = total[dropped:].as_signed()
+        overflows = (rounded > highest) | (rounded < ~highest)
+        end = Mux(rounded < 0, ~highest, highest)
+        m.d.comb += self.code.eq(Mux(overflows, end, rounded))
+        return m
+
+
+class FixedPointPE(wiring.Component):
+    """One product a cycle on the FPGA's multiplier, summed up exactly in a wide accumulator.
+
+    Parameters
+    ----------
+    arithmetic
+        Formats and the accumulator's width.
+    stages
+        Cycles from an operand to the sum, 2 … 7: one register before the multiplier, the sum, and the other
+        registers behind the multiplier.
+
+    Attributes
+    ----------
+    interleave
+        1: it works on one output.
+    latency
+        Cycles from an operand at `a` to its sum in the total register: `stages`.
+
+    ==================== === ============================================================================
+    control              in  `CONTROL`: what this cycle is; there is one fold an output, `first` says nothing
+    a, b                 in  operands, signed; not looked at in a fold
+    control_out, a_out,  out the same, a cycle later
+    b_out
+    shift                in  the total moves on
+    chain_in             in  total of the PE above (the uppermost: any constant)
+    chain_out            out total; at the column's foot `exit()` rounds it
+    ==================== === ============================================================================
+
+    Timing. All inputs of a cycle belong together; initiation interval 1. A bubble is a product of 0. After a
+    fold in cycle t the total stands at chain_out from cycle t + `stages` on; `shift` may be 1 from then on,
+    up to the cycle of the next fold, and each moves chain_in to chain_out.
+
+    Reset: partial sum and total are 0.
+    """
+
+    def __init__(self, arithmetic: FixedPoint, *, stages: int = 4) -> None:
+        if not 2 <= stages <= 7:
+            raise ValueError(f"stages is {stages}, but a fixed-point processing element has 2 to 7")
+        self.arithmetic, self.stages = arithmetic, stages
+        self.random_bits = arithmetic.random_bits
+        self.interleave, self.latency = 1, stages
+        operand, total = signed(arithmetic.a.width), signed(arithmetic.accumulator_bits)
+        super().__init__(
+            {
+                "control": In(CONTROL),
+                "control_out": Out(CONTROL),
+                "a": In(operand),
+                "a_out": Out(operand),
+                "b": In(operand),
+                "b_out": Out(operand),
+                "shift": In(1),
+                "chain_in": In(total),
+                "chain_out": Out(total),
+            }
+        )
+
+    def entry(self) -> Operand:
+        """What stands at the array's left and upper edge: `code` → `number` for a or b. Combinational."""
+        return Operand(self.arithmetic.a.width)
+
+    def exit(self) -> RoundAndSaturate:
+        """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
+        return RoundAndSaturate(self.arithmetic)
+
+    @once("arithmetic", "stages")
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.sync += [self.control_out.eq(self.control), self.a_out.eq(self.a), self.b_out.eq(self.b)]
+        product, fold = self.a_out * self.b_out, self.control_out.fold
+        for i in range(self.stages - 2):
+            behind, folds = Signal(product.shape(), name=f"product_{i}"), Signal(name=f"fold_{i}")
+            m.d.sync += [behind.eq(product), folds.eq(fold)]
+            product, fold = behind, folds
+        partial = Signal.like(self.chain_out)
+        m.d.sync += partial.eq(partial + product)
+        with m.If(fold):
+            m.d.sync += [partial.eq(0), self.chain_out.eq(partial)]
+        with m.Elif(self.shift):
+            m.d.sync += self.chain_out.eq(self.chain_in)
+        return m
