@@ -1,12 +1,13 @@
-"""The recipes that have names: plain float32, the paper's FP8, and FP8 without each of its ingredients."""
+"""The recipes that have names: float32, FP8, FP8 without each of its ingredients, hybrids, fixed point."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import E4M3, FP8, FP16, FloatFormat, hfp8
-from golden.nn.recipe import LossScale, Precision, Recipe, UpdatePrecision
+from golden.arithmetic.fixed_point import FixedPoint
+from golden.formats import E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
+from golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from golden.rounding import Rounding
 
 #: A chunk longer than any dot product: plain accumulation.
@@ -54,9 +55,57 @@ hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
 #: The same with the OCP formats E4M3 and E5M2.
 ocp_fp8 = _hybrid("ocp-fp8", E4M3)
 
+
+def fixed(
+    name: str,
+    width: int = 16,
+    fraction_bits: int = 12,
+    *,
+    activation_bits: int = 10,
+    rounding: Rounding = Rounding.STOCHASTIC,
+    later: Recipe | None = None,
+) -> Recipe:
+    """Fixed point of `width` bits after Gupta et al. 2015 (arXiv 1502.02551, §4).
+
+    Weights, weight updates and errors have `fraction_bits`, activations `activation_bits` (they reach further
+    than weights); gradients, sums over the batch, have 8 integer bits before they are divided by the loss
+    scale. Every GEMM and both lines of the update round by `rounding`; between GEMMs all is float32, and is
+    rounded to nearest where it enters the next.
+    """
+    activations = FixedFormat(width - activation_bits, activation_bits)
+    weights = errors = updates = FixedFormat(width - fraction_bits, fraction_bits)
+    gradients = FixedFormat(8, width - 8)
+
+    def gemm(a: FixedFormat, b: FixedFormat, result: FixedFormat) -> FixedPoint:
+        # Sums of up to 2**17 products.
+        return FixedPoint(a, b, result, rounding, accumulator_bits=2 * width + 16)
+
+    scale = 6  # a power of two: the loss scale moves the binary point and no bit
+    return Recipe(
+        name,
+        hidden=Precision(
+            gemm(activations, weights, activations),
+            gemm(errors, weights, errors),
+            gemm(activations, errors, gradients),
+            *(activations, weights, errors),
+        ),
+        update=FixedUpdatePrecision(
+            weights, updates, FixedFormat(8 - scale, width - 8 + scale), Rounding(rounding)
+        ),
+        loss_scale=LossScale(2.0**scale),
+        later=later,
+    )
+
+
+#: 20 bits: what 16-bit training may end with.
+fixed20 = fixed("fixed20", 20, 16, activation_bits=14)
+#: 16-bit fixed point with stochastic rounding, 20 bits in the last epochs if so wanted; and to nearest.
+fixed16 = fixed("fixed16", later=fixed20)
+fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
+
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images),
-    *(hybrid_fp8, ocp_fp8),
+    *(hybrid_fp8, ocp_fp8, fixed16, fixed16_nearest, fixed20),
 )
 RECIPES = {r.name: r for r in _ALL}
 

@@ -1,0 +1,113 @@
+"""Nearest against stochastic rounding in 16-bit fixed point, after Gupta et al. 2015, figures 1 to 3.
+
+Trains the paper's 784-1000-1000-10 network (or our CNN) with every number of fraction bits in both roundings,
+and in float32: plain SGD, batch 100. With --later-at, all but float32 end in 20 bits.
+
+    python bench/fixed_point.py --data mnist --data-dir DIR --epochs 3
+    python bench/fixed_point.py --data mnist --data-dir DIR --model cnn --images 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from golden import data
+from golden.nn import models
+from golden.nn.recipe import Recipe
+from golden.nn.recipes import fixed, fixed20, fp32
+from golden.nn.train import Epoch, Settings, Trainer
+from golden.rounding import Rounding
+
+
+def recipes(fraction_bits: list[int]) -> list[Recipe]:
+    """float32, then each number of fraction bits in both roundings."""
+    return [fp32] + [
+        fixed(f"FL {bits}, {rounding}", 16, bits, rounding=rounding, later=fixed20)
+        for bits in fraction_bits
+        for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC)
+    ]
+
+
+def network(model: str, dataset: data.Dataset, seed: int) -> models.Network:
+    """The paper's fully connected network for "mlp", else a model by name."""
+    if model == "mlp":
+        rng = np.random.default_rng([seed, 0])
+        return models.mlp(dataset.shape, dataset.classes, rng, widths=(1000, 1000))
+    return models.build(model, dataset.shape, dataset.classes, seed=seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits", choices=data.NAMES)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--model", default="mlp", choices=models.MODELS)
+    parser.add_argument("--images", type=int, help="train on the first N images only")
+    parser.add_argument("--fraction-bits", type=int, nargs="+", default=[8, 10, 14])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--later-at", type=int, help="20 bits from this epoch on")
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+
+    dataset = data.load(args.data, args.data_dir)
+    if args.images:
+        images, labels = dataset.train_images[: args.images], dataset.train_labels[: args.images]
+        dataset = replace(dataset, train_images=images, train_labels=labels)
+    console = Console(stderr=True)
+    results = []
+    for recipe in recipes(args.fraction_bits):
+        settings = Settings(
+            epochs=args.epochs,
+            batch=100,
+            learning_rate=args.learning_rate,
+            momentum=args.momentum,
+            weight_decay=0.0,
+            later_at=args.later_at if recipe.later else None,
+            seed=args.seed,
+        )
+        trainer = Trainer(network(args.model, dataset, args.seed), dataset, recipe, settings)
+        started = time.monotonic()
+        epochs = []
+        for event in trainer.steps():
+            if isinstance(event, Epoch):
+                epochs.append({"loss": event.loss, "test_error": 1 - event.test_accuracy})
+                console.print(
+                    f"{recipe.name:18} epoch {event.epoch + 1}  test error {epochs[-1]['test_error']:.2%}"
+                )
+        seconds = (time.monotonic() - started) / args.epochs
+        results.append({"recipe": recipe.name, "epochs": epochs, "seconds": seconds})
+    if args.json:
+        print(json.dumps(results, indent=1))
+        return
+    table = Table(
+        title=f"{args.model} on {args.data}, {len(dataset.train_labels)} images, test error by epoch"
+    )
+    for column in (
+        "",
+        *(f"epoch {e + 1}" for e in range(args.epochs)),
+        "last loss",
+        "beside float32",
+        "s/epoch",
+    ):
+        table.add_column(column, justify="right")
+    reference = results[0]["epochs"][-1]["test_error"]
+    for r in results:
+        errors = [e["test_error"] for e in r["epochs"]]
+        ratio = f"{errors[-1] / reference:.2f}" if reference else "–"
+        last = f"{r['epochs'][-1]['loss']:.4f}"
+        table.add_row(r["recipe"], *(f"{e:.2%}" for e in errors), last, ratio, f"{r['seconds']:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
