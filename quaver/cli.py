@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "run the same training on two engines and compare every code",
     "verilog": "generate the Verilog of a unit",
     "sim": "run the cocotb benches on the generated Verilog",
+    "report": "one HTML page with the figures of stored runs",
     "plan": "how wide each layer's accumulators must be",
 }
 
@@ -25,6 +26,7 @@ examples:
   quaver compare --engine sim --steps 4         golden model against simulated accelerator
   quaver verilog float_adder --stages 3 -o float_adder.v
   quaver sim float_adder pe --waves             benches, with waves for any viewer
+  quaver report runs/* -o report.html           curves, histograms and the reason for chunks in one page
   quaver plan resnet18-imagenet                 accumulator widths, layer by layer
 
 `quaver COMMAND --help` says more. Exit status: 0 done and equal, 1 a mismatch or a failed check,

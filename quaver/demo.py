@@ -14,35 +14,25 @@ examples:
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
-from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.data import load
 from golden.engine import Engine, GoldenEngine
-from golden.formats import FP16
 from golden.nn import recipes
 from golden.nn.compare import Comparison, compare
 from golden.nn.models import build
 from golden.nn.recipe import Recipe
 from golden.nn.run import Trace
 from golden.nn.train import Epoch, Settings, Trainer
+from golden.summing import STALL_LENGTHS, STALL_WAYS, Measured, stall
+from quaver import figures
 from quaver.compare import as_data, comparison_table
 from quaver.options import add_array_arguments, console, make_engine, print_results, progress_bar
 
 RECIPES = (recipes.fp32, recipes.fp8, recipes.fp8_no_chunks)
-LENGTHS = tuple(1 << i for i in range(6, 17))
-SUMS = {
-    "nearest, no chunks": ChunkedFloat(operand=FP16, chunk=recipes.NO_CHUNKS),
-    "stochastic, no chunks": ChunkedFloat(operand=FP16, chunk=recipes.NO_CHUNKS, rounding="stochastic"),
-    "nearest, chunks of 64": ChunkedFloat(operand=FP16, chunk=64),
-}
-Ratios = dict[str, NDArray[np.float64]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     simulated = make_engine("sim", args)
     curves, trained = _train_all(args)
     result = _compare_trained(trained, simulated, args)
-    with progress_bar("summing", len(SUMS), "ways") as advance:
+    with progress_bar("summing", len(STALL_WAYS), "ways") as advance:
         sums = stall(args.seed, advance)
     _draw(curves, sums, args.picture)
     console.print(f"picture: {args.picture}")
@@ -74,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     data = {
         "epochs": {name: [asdict(e) for e in epochs] for name, epochs in curves.items()},
         "comparison": as_data(result),
-        "sums": {"lengths": LENGTHS, **{name: list(ratios) for name, ratios in sums.items()}},
+        "sums": {"lengths": STALL_LENGTHS, **{name: list(ratios) for name, ratios in sums.items()}},
         "picture": str(args.picture),
     }
     print_results(table, data, as_json=args.json)
@@ -126,26 +116,6 @@ def _compare_trained(trained: Trainer, simulated: Engine, args: argparse.Namespa
         )
 
 
-def stall(seed: int, advance: object = None, trials: int = 8) -> Ratios:
-    """The sum of n values of mean 1 and deviation 1 in FP16, over the exact sum, for each way and length.
-
-    After Wang et al. 2018 (arXiv 1812.08011): means over `trials` trials, shape (lengths,).
-    """
-    rng = np.random.default_rng(seed)
-    codes = FP16.encode(1 + np.sqrt(3) * rng.uniform(-1, 1, (trials, LENGTHS[-1])))
-    values = FP16.decode(codes).astype(np.float64)
-    one = FP16.encode(np.ones((LENGTHS[-1], 1)))
-    ratios: Ratios = {}
-    for name, arithmetic in SUMS.items():
-        source = {"seed": seed} if arithmetic.rounding == "stochastic" else {}
-        sums = [arithmetic.gemm(codes[:, :n], one[:n], **source)[:, 0] for n in LENGTHS]
-        exact = [values[:, :n].sum(axis=1) for n in LENGTHS]
-        ratios[name] = np.array([np.mean(FP16.decode(s) / e) for s, e in zip(sums, exact, strict=True)])
-        if callable(advance):
-            advance()
-    return ratios
-
-
 def _accuracies(curves: dict[str, list[Epoch]]) -> Table:
     table = Table(title="digits, two hidden layers: accuracy on the 360 test images")
     table.add_column("recipe")
@@ -156,13 +126,8 @@ def _accuracies(curves: dict[str, list[Epoch]]) -> Table:
     return table
 
 
-def _draw(curves: dict[str, list[Epoch]], sums: Ratios, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+def _draw(curves: dict[str, list[Epoch]], sums: Measured, path: Path) -> None:
+    figure, (left, right) = figures.panels(1, 2, (11, 4.2))
     for (name, epochs), style in zip(curves.items(), ("-", "-", "--"), strict=True):
         left.plot(
             [e.epoch + 1 for e in epochs],
@@ -173,27 +138,5 @@ def _draw(curves: dict[str, list[Epoch]], sums: Ratios, path: Path) -> None:
         )
     left.set(xlabel="epoch", ylabel="test accuracy, %", title="Digits, 64–128–64–10")
     left.legend(loc="lower right")
-    for (name, ratios), style in zip(sums.items(), ("-", "--", "-"), strict=True):
-        right.plot(LENGTHS, ratios, style, marker="o", label=name)
-    right.axvline(4096, color="grey", linewidth=0.8, linestyle=":")
-    right.annotate(
-        "half an ulp exceeds\nevery addend", (4096, 0.45), (90, 0.3), arrowprops={"arrowstyle": "->"}
-    )
-    right.set_xscale("log", base=2)
-    right.set(
-        xlabel="terms",
-        ylabel="sum ÷ exact sum",
-        title="Why chunks: a sum of n terms in FP16 (1,6,9)",
-        ylim=(0, 1.1),
-    )
-    right.legend(loc="lower left")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        plt.close(figure)
+    figures.stalls(right, sums)
+    figures.save(figure, path)
