@@ -293,7 +293,8 @@ class CommandDecoder(wiring.Component):
                     response.length.eq(update.pairs << 1),
                 ]
                 m.next = "UPDATE RESPOND"
-                with m.If(left != 3 * (update.pairs + update.first)):
+                groups = update.pairs + update.first
+                with m.If(left != (groups << 1) + groups):  # 3 · groups would be a multiplier of the FPGA's
                     refuse(Status.BAD_LENGTH)
                 with m.If(update.zero != 0):
                     refuse(Status.BAD_ARGUMENT)
