@@ -1,4 +1,4 @@
-"""The accelerator: GEMMs through its own driver, both streams stalling at random, against the golden GEMM."""
+"""The accelerator: GEMMs and updates through its driver, both streams stalling at random, against golden."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from cocotb.task import bridge, resume
 from cocotb.triggers import RisingEdge
 
 from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.fixed_point import FixedPoint
+from golden.update import Update as GoldenUpdate
 from rtl.accelerator import Accelerator
 from rtl.driver import Driver
+from rtl.update import Update
 from sim.benches.bench import Bench, start
 from sim.coverage import Coverage
 
 VARIANTS = {
-    "accelerator": lambda: Accelerator(ChunkedFloat(chunk=8), rows=2, columns=3, stages=4, depth=48),
+    "accelerator": lambda: Accelerator(
+        ChunkedFloat(chunk=8), rows=2, columns=3, stages=4, depth=48, update=Update(stages=2)
+    ),
     "accelerator 3 x 1, 2 stages": lambda: Accelerator(
         ChunkedFloat(chunk=16), rows=3, columns=1, stages=2, depth=20
+    ),
+    "accelerator 3 x 2, fixed_point": lambda: Accelerator(
+        FixedPoint(), rows=3, columns=2, stages=3, depth=20
     ),
 }
 #: Larger than a bench needs: for timing cocotb beside the simulation in process (bench/simulation.py).
@@ -30,6 +38,9 @@ LARGE = {"accelerator 8 x 8": lambda: Accelerator(ChunkedFloat(), rows=8, column
 SHAPES = ((1, 1, 1), (2, 8, 12), (5, 9, 13), (3, 64, 5), (4, 60, 7), (7, 20, 25))
 #: How often the sender offers a word and the receiver takes one.
 RATES = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.3), (0.2, 0.2), (1.0, 0.1), (0.6, 0.6))
+#: Elements of an update: an odd number leaves half a pair empty.
+UPDATES = (1, 70, 33)
+RULE = GoldenUpdate(rate=0.125, momentum=0.875, decay=0.0625)
 PATIENCE = 20_000
 
 
@@ -109,7 +120,7 @@ class Streams:
 
 
 @cocotb.test()
-async def gemms(dut: Any) -> None:
+async def gemms_and_updates(dut: Any) -> None:
     with Bench(VARIANTS | LARGE) as bench:
         unit, rng, arithmetic = bench.unit, bench.rng, bench.unit.arithmetic
         large = unit.geometry.rows >= 8
@@ -124,7 +135,9 @@ async def gemms(dut: Any) -> None:
             for m, k, n in ((64, 256, 64),) if large else SHAPES:
                 a = arithmetic.operand.encode(rng.normal(0, 1, (m, k)))
                 b = arithmetic.operand.encode(rng.normal(0, 1, (k, n)))
-                expected, got = arithmetic.gemm(a, b), await bridge(driver.gemm)(a, b)
+                seed = int(rng.integers(1, 1 << 32)) if arithmetic.stochastic else None
+                expected = arithmetic.gemm(a, b, seed=seed)
+                got = await bridge(driver.gemm)(a, b, seed=seed)
                 for i, j in np.ndindex(m, n):
                     bench.equal(
                         int(expected[i, j]),
@@ -135,6 +148,14 @@ async def gemms(dut: Any) -> None:
                         i=i,
                         j=j,
                     )
+            for count in UPDATES if unit.updater else ():
+                codes = [RULE.format.encode(rng.normal(0, scale, count)) for scale in (1, 0.1, 0.1)]
+                seed = int(rng.integers(1, 1 << 32))
+                wanted = RULE.update(*codes, seed=seed)
+                updated = await bridge(driver.update)(RULE, *codes, seed=seed)
+                for what, new, old in zip(("weight", "momentum"), wanted, updated, strict=True):
+                    for i, (x, y) in enumerate(zip(new.tolist(), old.tolist(), strict=True)):
+                        bench.equal(x, y, RULE.format, output=what, element=i, of=count, rates=str(rates))
         pump.cancel()
         bench.figures = {
             "cycles": streams.cycles,
