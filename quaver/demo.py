@@ -128,15 +128,10 @@ def _accuracies(curves: dict[str, list[Epoch]]) -> Table:
 
 def _draw(curves: dict[str, list[Epoch]], sums: Measured, path: Path) -> None:
     figure, (left, right) = figures.panels(1, 2, (11, 4.2))
-    for (name, epochs), style in zip(curves.items(), ("-", "-", "--"), strict=True):
-        left.plot(
-            [e.epoch + 1 for e in epochs],
-            [100 * e.test_accuracy for e in epochs],
-            style,
-            marker="o",
-            label=name,
-        )
+    for (name, epochs), colour in zip(curves.items(), ("#222222", *figures.COLOURS), strict=False):
+        accuracies = [100 * e.test_accuracy for e in epochs]
+        left.plot([e.epoch + 1 for e in epochs], accuracies, marker="o", color=colour, label=name)
     left.set(xlabel="epoch", ylabel="test accuracy, %", title="Digits, 64–128–64–10")
-    left.legend(loc="lower right")
+    left.legend(loc="lower right", frameon=False)
     figures.stalls(right, sums)
     figures.save(figure, path)

@@ -160,6 +160,8 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
     if name == "golden":
         return GoldenEngine()
     if name == "sim":
+        if getattr(args, "optimiser", "sgd") != "sgd":
+            raise ValueError(f"--optimiser is {args.optimiser}, but the hardware's update is sgd")
         from sim.engine import SimulatedEngine
 
         return SimulatedEngine(

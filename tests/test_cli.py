@@ -58,6 +58,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         (["train", "--loss-scale", "-3"], "positive number or dynamic"),
         (["train", "--recipe", "fixed16", "--optimiser", "adam"], "fixed point updates by sgd only"),
         (["train", "--tensorboard"], "name the directory"),
+        (["train", "--engine", "sim", "--optimiser", "adam"], "update is sgd"),
+        (["compare", "--optimiser", "adam"], "update is sgd"),
         (["compare", "--steps", "1", "--epochs", "1"], "give one"),
         (["demo", "--picture", "demo.bmp"], ".png"),
         (["sim", "flux_capacitor"], "flux_capacitor"),
