@@ -7,6 +7,7 @@ from collections.abc import Callable
 import golden.update
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Arithmetic, Codes, UpdateRule
+from golden.fixed_update import FixedUpdate
 from rtl.accelerator import Accelerator
 from rtl.commands import update_name
 from rtl.driver import Driver
@@ -91,8 +92,10 @@ class SimulatedEngine:
     ) -> tuple[Codes, Codes]:
         """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses.
 
-        A rule that has no unit in hardware is the host's, which is to say the golden model's.
+        The fixed-point update has no unit in hardware: it is the host's, which is to say the golden model's.
         """
-        if not isinstance(rule, golden.update.Update):
+        if isinstance(rule, FixedUpdate):
             return rule.update(weights, momenta, gradients, seed=seed)
+        if not isinstance(rule, golden.update.Update):
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by golden.update.Update only")
         return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)
