@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -34,7 +34,7 @@ class Emission:
         self.top: wiring.Component | None = None
         self.units: dict[tuple[Any, ...], tuple[str, wiring.Component]] = {}
 
-    def instance(self, component: wiring.Component, key: tuple[Any, ...]) -> Instance:
+    def instance(self, component: wiring.Component, key: tuple[Any, ...]) -> Instance | Module:
         """An instance, on the component's own ports, of the module that is emitted for `key`."""
         name = type(component).__name__ + (f"_{len(self.units)}" if self.units else "")
         name, _ = self.units.setdefault(key, (name, component))
@@ -43,6 +43,25 @@ class Emission:
             for port, (value, flow) in ports_of(component).items()
         }
         return Instance(name, **ports, i_clk=ClockSignal(), i_rst=ResetSignal())
+
+
+class HollowEmission(Emission):
+    """Leaves such units out; where they were, their ports stay.
+
+    Attributes
+    ----------
+    left_out
+        Key → the components left out, in their order.
+    """
+
+    def __init__(self, top: wiring.Component) -> None:
+        super().__init__()
+        self.top = top
+        self.left_out: dict[tuple[Any, ...], list[wiring.Component]] = {}
+
+    def instance(self, component: wiring.Component, key: tuple[Any, ...]) -> Module:
+        self.left_out.setdefault(key, []).append(component)
+        return Module()
 
 
 def once(*parameters: str) -> Callable[..., Any]:

@@ -15,7 +15,9 @@ from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil
+from amaranth.hdl import Fragment
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from golden import formats
 from golden.arithmetic.chunked_float import ChunkedFloat
@@ -24,7 +26,7 @@ from golden.rounding import RANDOM_BITS
 from rtl.float_adder import FloatAdder
 from rtl.float_multiplier import FloatMultiplier
 from rtl.lfsr import LFSR
-from rtl.once import Emission, ports_of
+from rtl.once import Emission, HollowEmission, ports_of
 from rtl.pe import pe_for
 from rtl.rounding import Rounding
 from rtl.update import MAX_STAGES, Update
@@ -56,6 +58,57 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         ports = {port: (value, None) for port, (value, _) in ports_of(emission.top).items()}
         modules.append(rtlil.convert(emission.top, module, emission, ports=ports, emit_src=False))
         pending += [unit for key, unit in emission.units.items() if key not in known]
+    return _write(modules)
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What `to_verilog_around` leaves out: `count` instances of one module.
+
+    Port P of instance i is port element_{i}_P of what they were left out of, where an output of the element
+    is an input and the other way round; clock and reset are the whole's.
+
+    Attributes
+    ----------
+    verilog
+        The Verilog of module `element`.
+    count
+        Instances.
+    inputs, outputs
+        The element's ports without clk and rst.
+    """
+
+    verilog: str
+    count: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def to_verilog_around(component: wiring.Component, name: str) -> tuple[str, Elements]:
+    """Verilog of `component` as module `name` without the units marked `once`, and these.
+
+    Raises
+    ------
+    ValueError
+        The component has none of them, or units that differ.
+    """
+    emission = HollowEmission(component)
+    around = Fragment.get(component, emission)
+    if len(emission.left_out) != 1:
+        raise ValueError(f"{len(emission.left_out)} kinds of elements in {name}, but there must be one")
+    (elements,) = emission.left_out.values()
+    ports = {port: (value, None) for port, (value, _) in ports_of(component).items()}
+    for i, element in enumerate(elements):
+        ports |= {f"element_{i}_{port}": (value, None) for port, (value, _) in ports_of(element).items()}
+    verilog = _write([rtlil.convert(around, name, emission, ports=ports, emit_src=False)])
+    inputs, outputs = (
+        tuple(port for port, (_, flow) in ports_of(elements[0]).items() if flow is of) for of in (In, Out)
+    )
+    return verilog, Elements(to_verilog(elements[0], "element"), len(elements), inputs, outputs)
+
+
+def _write(modules: list[str]) -> str:
+    """The Verilog of modules in RTLIL."""
     # As amaranth.back.verilog does, and without the copies of every structure's fields that it leaves.
     script = "".join(f"read_rtlil <<rtlil\n{text}\nrtlil\n" for text in modules)
     script += "proc -norom\nmemory_collect\nopt_clean -purge\n"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtl.accelerator import Accelerator
-from rtl.verilog import to_verilog
+from rtl.verilog import to_verilog_around
 from sim.verilated import compile_library
 
 Words = NDArray[np.uint32]
@@ -39,14 +39,8 @@ class SimulatedDevice:
 
     def __init__(self, accelerator: Accelerator, *, progress: Callable[[str], None] | None = None):
         harness = Path(__file__).with_name("harness.cpp")
-        element = type(accelerator.array.element).__name__
-        library = compile_library(
-            to_verilog(accelerator, "accelerator"),
-            "accelerator",
-            harness,
-            repeated=[element],
-            progress=progress,
-        )
+        verilog, elements = to_verilog_around(accelerator, "accelerator")
+        library = compile_library(verilog, "accelerator", harness, elements=elements, progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p
         library.device_new.restype = pointer

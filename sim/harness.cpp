@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "Vmodel.h"
+#include "elements.h"
 
 namespace {
 
@@ -22,13 +23,18 @@ public:
 struct Device {
     VerilatedContext context;
     Vmodel model{&context};
+    Elements elements;
     Stalls command_stalls{1, 0}, response_stalls{2, 0};
     uint64_t cycles = 0;
 
+    // Everything samples what was there before the edge; the next eval() passes the elements' outputs on.
     void tick() {
+        elements.sample(*model.rootp);
         model.clk = 1;
         model.eval();
         model.clk = 0;
+        elements.clock();
+        elements.drive(*model.rootp);
         ++cycles;
     }
 };
@@ -51,9 +57,11 @@ void device_reset(Device* device) {
     Vmodel& model = device->model;
     model.commands_valid = model.responses_ready = 0;
     model.rst = 1;
+    device->elements.reset(true);
     model.eval();
     device->tick();
     model.rst = 0;
+    device->elements.reset(false);
     model.eval();
 }
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
@@ -21,6 +21,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from rtl.verilog import Elements
+from sim.elements import ELEMENT, ELEMENT_FLAGS, write_parts
+
+ELEMENTS_H = Path(__file__).with_name("elements.h")
 #: Every library has this class; a harness includes "Vmodel.h" whatever its top module is called.
 MODEL = "Vmodel"
 # Two states only, no delays. Lint is the business of whoever emits the Verilog, not of the simulation.
@@ -29,6 +33,8 @@ VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "
 COMPILER_FLAGS = (
     "-std=c++20",
     "-O3",
+    "-march=native",
+    "-fopenmp-simd",
     "-fPIC",
     "-fno-semantic-interposition",
     "-fno-gnu-unique",
@@ -41,8 +47,7 @@ def compile_library(
     top: str,
     harness: Path,
     *,
-    verilator_flags: Sequence[str] = (),
-    repeated: Sequence[str] = (),
+    elements: Elements | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ctypes.CDLL:
     """The library made of module `top` of the text `verilog` and the C++ file `harness`.
@@ -54,10 +59,8 @@ def compile_library(
     harness
         C++20 source whose ``extern "C"`` functions the library offers. It includes ``"Vmodel.h"``, and must
         hand narrow ports values within their width: Verilator does not mask them.
-    verilator_flags
-        Further options, e.g. ``("-GWIDTH=8",)``.
-    repeated
-        Modules with many instances. Left out of the inlining, they compile faster and miss the cache less.
+    elements
+        What was left out of `verilog`. The harness includes ``"elements.h"`` and clocks them.
     progress
         Called with one line before each step that takes seconds; not at all when the cache has the library.
 
@@ -68,24 +71,27 @@ def compile_library(
         (the message ends with what it said).
     """
     compiler, verilator = _compiler(), _verilator()
-    source = harness.read_text()
-    flags = (*VERILATOR_FLAGS, *verilator_flags)
-    name = _digest(_tools(compiler), *flags, *COMPILER_FLAGS, *repeated, top, source, verilog)
+    sources = {"design.v": verilog, "harness.cpp": harness.read_text()}
+    if elements:
+        sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text()}
+    flags = (*VERILATOR_FLAGS, *ELEMENT_FLAGS, *COMPILER_FLAGS)
+    name = _digest(_tools(compiler), *flags, top, repr(elements), *sources.values())
     library = cache_folder() / f"{name}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
             work = Path(folder)
-            (work / "design.v").write_text(verilog)
-            (work / "harness.cpp").write_text(source)
-            rules = "".join(f'no_inline -module "{module}"\n' for module in repeated)
-            (work / "rules.vlt").write_text(f"`verilator_config\n{rules}")
+            for file, text in sources.items():
+                (work / file).write_text(text)
             if progress:
                 progress(f"Verilator reads {top}")
-            command = [str(verilator / "bin" / "verilator_bin"), *flags, "--prefix", MODEL, "--Mdir", folder]
-            _run([*command, "--top-module", top, "rules.vlt", "design.v"], work)
+            verilate = [str(verilator / "bin" / "verilator_bin"), *VERILATOR_FLAGS, "--Mdir", folder]
+            _run([*verilate, "--prefix", MODEL, "--top-module", top, "design.v"], work)
             # One translation unit: the compiler inlines across the files that Verilator splits a model into.
             model = sorted(p.name for p in work.glob(f"{MODEL}*.cpp"))
+            if elements:
+                _run([*verilate, *ELEMENT_FLAGS, "--prefix", ELEMENT, "element.v"], work)
+                write_parts(elements, work)
             (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")))
             if progress:
                 progress(f"{compiler} compiles {top}")
@@ -139,8 +145,10 @@ def _verilator() -> Path:
 
 @lru_cache
 def _tools(compiler: str) -> str:
-    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    return f"verilator {version('verilator')}; {said.splitlines()[0]}"
+    # The macros tell the compiler's version and, by -march=native, the processor's instructions.
+    command = [compiler, *COMPILER_FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
+    macros = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"verilator {version('verilator')}; {compiler}; {macros}"
 
 
 def _digest(*parts: str) -> str:

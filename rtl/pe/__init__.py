@@ -1,4 +1,7 @@
-"""Processing elements, one for each of `golden.arithmetic.ARITHMETICS` and under the same name."""
+"""Processing elements, one for each of `golden.arithmetic.ARITHMETICS` and under the same name.
+
+Every output of an element is a register: the simulation clocks all elements together, in vector instructions.
+"""
 
 from collections.abc import Callable
 from typing import Any
