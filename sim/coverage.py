@@ -92,6 +92,16 @@ def _nearest_cases(precision: int, operation: str, distance: int) -> list[str]:
     return ["above half"]
 
 
+def _stochastic_cases(precision: int, random_bits: int, operation: str, distance: int) -> list[str]:
+    """The same where rounding is stochastic."""
+    exact = ["exact"] if "exact" in _nearest_cases(precision, operation, distance) else []
+    if operation == "subtract" and distance == 0:
+        return exact
+    if operation == "add" and distance > precision + random_bits - 1:  # below all random bits
+        return [*exact, "down"]
+    return [*exact, "down", "up"]
+
+
 class AdderCoverage(Coverage):
     """Coverage of a float adder whose operands and sum have one format.
 
@@ -107,7 +117,8 @@ class AdderCoverage(Coverage):
         self, fmt: FloatFormat, rounding: Rounding | str = Rounding.NEAREST_EVEN, random_bits: int = 16
     ) -> None:
         self.format, self.rounding, self.random_bits = fmt, Rounding(rounding), random_bits
-        self.far = fmt.precision + 2  # from here on the smaller operand is only a sticky bit
+        # From here on the smaller operand is only a sticky bit.
+        self.far = fmt.precision + 2 + (random_bits if self.rounding is Rounding.STOCHASTIC else 0)
         distances = [*range(self.far + 1), "beyond"]
         classes = operand_classes(fmt)
         points: dict[str, Iterable[str]] = {
@@ -141,9 +152,17 @@ class AdderCoverage(Coverage):
             ]
         else:
             points["rounding"] = [
+                f"{op} {d}: {case}"
+                for op in ("add", "subtract")
+                for d in distances
+                for case in _stochastic_cases(
+                    fmt.precision, random_bits, op, self.far if d == "beyond" else int(d)
+                )
+            ]
+            points["random bits"] = [
                 f"{op}: {case}"
                 for op in ("add", "subtract")
-                for case in ("exact", "down", "up", "up by one", "down by one", "bits below the random ones")
+                for case in ("up by one", "down by one", "bits below the random ones")
             ]
             points["random"] = ["zero", "all ones", "other"]
         super().__init__(points)
@@ -248,16 +267,16 @@ class AdderCoverage(Coverage):
             self.hit("rounding", f"{operation} {self._distance(distance)}: {case}")
             return
         if rest == 0:
-            self.hit("rounding", f"{operation}: exact")
+            self.hit("rounding", f"{operation} {self._distance(distance)}: exact")
             return
         aligned = rest << self.random_bits
         fraction, below = aligned >> dropped, aligned & ((1 << dropped) - 1)
         short = (1 << self.random_bits) - fraction - random  # what is missing to round up
-        self.hit("rounding", f"{operation}: " + ("up" if short <= 0 else "down"))
+        self.hit("rounding", f"{operation} {self._distance(distance)}: " + ("up" if short <= 0 else "down"))
         if short in (0, 1):
-            self.hit("rounding", f"{operation}: " + ("down by one" if short else "up by one"))
+            self.hit("random bits", f"{operation}: " + ("down by one" if short else "up by one"))
         if below:
-            self.hit("rounding", f"{operation}: bits below the random ones")
+            self.hit("random bits", f"{operation}: bits below the random ones")
 
 
 class PECoverage(Coverage):
@@ -304,7 +323,13 @@ class PECoverage(Coverage):
                 "bubble": ["before a chunk", "within a chunk", "before a fold", "a whole step"],
                 "bubble on": ["+0", "finite", "infinity", "NaN"],
                 "lane": [str(lane) for lane in range(lanes)],
-                "shift": ["at once", "later", "interrupted", "passes on what comes from above"],
+                "shift": [
+                    "at once",
+                    "later",
+                    "interrupted",
+                    "no two totals alike",
+                    "passes on what comes from above",
+                ],
             }
         )
 

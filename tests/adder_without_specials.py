@@ -6,8 +6,8 @@ from sim.benches.float_adder import VARIANTS, every_case
 _pairs = float_adder.pairs
 
 
-def _finite_pairs(fmt, rng):  # type: ignore[no-untyped-def]
-    a, b = _pairs(fmt, rng)
+def _finite_pairs(fmt, rng, **options):  # type: ignore[no-untyped-def]
+    a, b = _pairs(fmt, rng, **options)
     finite = ((a | b) & fmt.infinity_code != fmt.infinity_code).nonzero()
     return a[finite], b[finite]
 

@@ -32,13 +32,17 @@ def mantissas(fmt: FloatFormat, rng: np.random.Generator, count: int) -> Codes:
     return np.choose(rng.integers(0, len(kinds), count), kinds)
 
 
-def pairs(fmt: FloatFormat, rng: np.random.Generator, each: int = 80) -> tuple[Codes, Codes]:
+def pairs(
+    fmt: FloatFormat, rng: np.random.Generator, each: int = 80, random_bits: int = 0
+) -> tuple[Codes, Codes]:
     """Operands a and b of additions: `each` for every distance of the exponents, in each of the four signs.
 
-    Besides those: every special with every special, neighbours that cancel, subnormals, and any codes at all.
+    Distances are those at which the smaller operand is more than a sticky bit, beside `random_bits` that are
+    added to it. Besides those: every special with every special, neighbours that cancel, subnormals, and
+    any codes at all.
     """
     m, exponents = fmt.mantissa_bits, fmt.max_code >> fmt.mantissa_bits
-    near = np.repeat(np.arange(fmt.precision + 4), 4 * each)
+    near = np.repeat(np.arange(min(fmt.precision + 4 + random_bits, exponents)), 4 * each)
     far = rng.integers(0, exponents, 8 * each)
     distance = np.concatenate([near, far])
     larger = rng.integers(distance + 1, exponents + 1)
@@ -92,10 +96,11 @@ def randoms(bits: int, rng: np.random.Generator, count: int) -> Codes:
 async def every_case(dut: Any) -> None:
     with Bench(VARIANTS) as bench:
         unit, fmt = bench.unit, bench.unit.format
-        a, b = pairs(fmt, bench.rng)
+        stochastic = unit.rounding is Rounding.STOCHASTIC
+        a, b = pairs(fmt, bench.rng, random_bits=unit.random_bits * stochastic)
         inputs = {"a": a.tolist(), "b": b.tolist()}
         random = np.zeros(len(a), np.int64)
-        if unit.rounding is Rounding.STOCHASTIC:
+        if stochastic:
             random = randoms(unit.random_bits, bench.rng, len(a))
             inputs["random"] = random.tolist()
         sums = await outputs(dut, "sum", unit.stages, **inputs)

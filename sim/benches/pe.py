@@ -175,6 +175,8 @@ class Schedule:
         else:
             cycles = sorted((earliest + self.rng.permutation(window)[:count]).tolist())
         self.coverage.hit("shift", "at once" if cycles[0] == earliest else "later")
+        if len(set(totals)) == lanes:
+            self.coverage.hit("shift", "no two totals alike")
         if cycles[-1] - cycles[0] >= count:
             self.coverage.hit("shift", "interrupted")
         if count > lanes:

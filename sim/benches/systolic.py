@@ -16,13 +16,18 @@ from sim.benches.bench import Bench, start, trace
 VARIANTS = {
     "systolic": lambda: SystolicArray(ChunkedFloat(chunk=8), 3, 2, 4),
     "systolic 1 x 1, 1 stage": lambda: SystolicArray(ChunkedFloat(), 1, 1, 1),
-    "systolic 1 x 5, stochastic": lambda: SystolicArray(
-        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC), 1, 5, 2
+    "systolic 2 x 3, stochastic": lambda: SystolicArray(
+        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC), 2, 3, 2
+    ),
+    "systolic 1 x 1, stochastic": lambda: SystolicArray(
+        ChunkedFloat(rounding=Rounding.STOCHASTIC, random_bits=9), 1, 1, 4
     ),
     "systolic 5 x 2, 3 stages": lambda: SystolicArray(ChunkedFloat(chunk=16), 5, 2, 3),
 }
 #: Lengths of K: single products, whole and broken chunks of every variant.
 LENGTHS = (1, 2, 8, 9, 63, 64, 65, 3, 130)
+#: Results at least; the lengths are gone through as often as that takes.
+RESULTS = 150
 FOLD, FIRST, LAST = 1, 2, 4
 
 
@@ -43,18 +48,21 @@ class Schedule:
     def bubble(self) -> None:
         self._step(0, [self.idle] * self.array.interleave)
 
-    def tile(self, a: np.ndarray, b: np.ndarray, seed: int, bubbles: float) -> None:
-        """One tile: `a` (rows, K) and `b` (K, columns · L) codes."""
+    def tile(self, a: np.ndarray, b: np.ndarray, place: tuple[int, int], seed: int, bubbles: float) -> None:
+        """One tile: `a` (rows, K) and `b` (K, columns · L) codes, whose first result is C[place]."""
         array, lanes, chunk = self.array, self.array.interleave, self.array.arithmetic.chunk
         k_total, roundings = a.shape[1], self.arithmetic.roundings(a.shape[1])
         x = np.zeros((len(a), roundings), int)
         y = np.zeros((b.shape[1], roundings), int)
         if array.stochastic:
             bits = self.arithmetic.random_bits
-            x = np.array([LFSR(numbered_seed(seed, i), TAPS).draws(roundings, bits) for i in range(len(x))])
+            i0, j0 = place
+            x = np.array(
+                [LFSR(numbered_seed(seed, i0 + i), TAPS).draws(roundings, bits) for i in range(len(x))]
+            )
             y = np.array(
                 [
-                    LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS).draws(roundings, bits)
+                    LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j0 + j), COLUMN_TAPS).draws(roundings, bits)
                     for j in range(len(y))
                 ]
             )
@@ -130,20 +138,23 @@ async def tiles(dut: Any) -> None:
         array, rng = bench.unit, bench.rng
         arithmetic, lanes = array.arithmetic, array.interleave
         schedule, expected = Schedule(array, rng), []
-        for index, k in enumerate(LENGTHS):
+        rounds = -(-RESULTS // (len(LENGTHS) * array.rows * array.columns * lanes))
+        for index, k in enumerate(LENGTHS * rounds):
+            # The tile is the lower right corner of a GEMM: random bits go by an output's place in that.
+            i0, j0 = rng.integers(0, 7, 2).tolist()
+            shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
             if index % 3 == 2:  # codes of every kind, infinities and NaN among them
                 a, b = (
                     rng.integers(0, 1 << arithmetic.operand.width, shape).astype(
                         arithmetic.operand.code_dtype
                     )
-                    for shape in ((array.rows, k), (k, array.columns * lanes))
+                    for shape in shapes
                 )
             else:
-                a = arithmetic.operand.encode(rng.normal(0, 1, (array.rows, k)))
-                b = arithmetic.operand.encode(rng.normal(0, 1, (k, array.columns * lanes)))
+                a, b = (arithmetic.operand.encode(rng.normal(0, 1, shape)) for shape in shapes)
             seed = int(rng.integers(1, 1 << 32))
-            schedule.tile(a, b, seed, bubbles=0.2 * (index % 2))
-            expected.append((k, arithmetic.gemm(a, b, seed=seed if array.stochastic else None)))
+            schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
+            expected.append((k, arithmetic.gemm(a, b, seed=seed if array.stochastic else None)[i0:, j0:]))
         for _ in range(2 * array.drain // lanes + array.columns + 2):
             schedule.bubble()
         inputs = schedule.inputs()
