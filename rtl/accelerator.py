@@ -79,7 +79,10 @@ class Accelerator(wiring.Component):
         self.arithmetic = arithmetic
         self.array = SystolicArray(arithmetic, rows, columns, stages)
         if self.array.stochastic:
-            raise ValueError(f"{arithmetic} draws random bits, but the accelerator has no source of them yet")
+            raise ValueError(
+                f"{type(arithmetic).__name__} with stochastic rounding draws random bits for every sum, but "
+                f"the accelerator has no source of them yet; take rounding nearest"
+            )
         self.geometry = Geometry(rows, columns, self.array.interleave, depth)
         self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
         self.updater = Updater(update) if update else None

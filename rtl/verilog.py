@@ -180,8 +180,22 @@ def _accelerator(rows: int, columns: int, stages: int, depth: int, **arithmetic:
     return Accelerator(_chunked_float(**arithmetic), rows=rows, columns=columns, stages=stages, depth=depth)
 
 
+def _parse_format(text: str) -> Any:
+    try:
+        return formats.parse(text)
+    except ValueError as error:  # whose reason argparse would not tell
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parse_seed(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer; take one such as 1 or 0xBEEF") from None
+
+
 def _format(name: str, default: str, help_: str) -> Option:
-    return Option(name, formats.parse, default, help_)
+    return Option(name, _parse_format, default, help_)
 
 
 _A = _format("a", "fp8", "format of a")
@@ -225,7 +239,7 @@ UNITS: dict[str, Unit] = {
         (
             Option("bits", int, RANDOM_BITS, "bits of a draw"),
             Option("taps", str, "row", "polynomial", ("row", "column")),
-            Option("seed", lambda text: int(text, 0), 1, "state after reset"),
+            Option("seed", _parse_seed, 1, "state after reset"),
         ),
         lambda bits, taps, seed: LFSR(bits, {"row": TAPS, "column": COLUMN_TAPS}[taps], seed),
     ),

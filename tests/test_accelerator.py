@@ -261,5 +261,8 @@ def test_refuses_sizes(changes: dict[str, int], message: str) -> None:
 
 
 def test_refuses_an_arithmetic_that_draws() -> None:
-    with pytest.raises(ValueError, match="draws random bits, but the accelerator has no source of them"):
+    with pytest.raises(
+        ValueError,
+        match=r"ChunkedFloat with stoch.*draws random bits for every sum, but .*; take rounding nearest",
+    ):
         Accelerator(ChunkedFloat(rounding="stochastic"), rows=1, columns=1)

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,6 +118,21 @@ def test_ports():
             "rst",
         )
     }
+
+
+def test_python_warns_of_nothing():
+    """With every warning an error: import, elaborate, emit; an element made in vain would be one, too."""
+    program = """
+import argparse
+from rtl.verilog import UNITS, to_verilog
+for name, unit in UNITS.items():
+    parser = argparse.ArgumentParser()
+    unit.add_arguments(parser)
+    size = ["--rows", "2", "--columns", "2"] if "rows" in {option.name for option in unit.options} else []
+    to_verilog(unit.from_arguments(parser.parse_args(size)), name)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_same_text_every_time():
