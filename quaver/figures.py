@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from golden.formats import E4M3, FP8, FP16, FloatFormat, hfp8
 from golden.nn.histogram import HIGHEST, KINDS, LOWEST, Histogram
@@ -68,6 +68,8 @@ def sweep(axes: Any, errors: dict[int, Any], title: str) -> None:
     axes.axvline(64, color="0.35", linewidth=0.9, linestyle="--")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="chunk length", ylabel="RMS error ÷ RMS of the exact sum", title=title)
     axes.legend(frameon=False)
@@ -91,6 +93,9 @@ def curves(axes: Any, runs: dict[str, list[Any]]) -> None:
         if len(seeds) > 1:
             right.fill_between(x, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.15, linewidth=0)
     left.set(xlabel="epoch", ylabel="training loss", yscale="log", title="Training loss")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
     right.set(xlabel="epoch", ylabel="%", title="Test accuracy, mean and range of the seeds")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)

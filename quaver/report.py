@@ -6,8 +6,8 @@ examples:
   quaver report runs/fashion --data-dir data          where the run's data set lies, for the histograms
 
 A run is a directory that `quaver train --out` wrote. Runs of one network and data set share a figure, runs of
-one recipe with several seeds a curve. The histograms replay one step of the first run that kept its weights
-in FP16. The page needs no network and no other file.
+one recipe with several seeds a curve. The histograms replay one step of the first run that keeps its weights
+in FP16, fp8 before its ablations. The page needs no network and no other file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from golden.nn import metrics, models
+from golden.nn import metrics, models, recipes
 from golden.nn.histogram import Histogram, histograms, replayed
 from golden.nn.recipe import Recipe
 from golden.nn.train import Settings, Trainer
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--output is {output}, but there is no directory {output.parent}")
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
+    known = list(recipes.RECIPES)
     runs = [StoredRun.read(path) for path in args.runs]
+    runs.sort(key=lambda one: known.index(one.recipe) if one.recipe in known else len(known))
     sections = [_accumulation(args.seed)]
     groups: defaultdict[tuple[str, str], list[StoredRun]] = defaultdict(list)
     for one in runs:
@@ -123,8 +125,9 @@ def _accumulation(seed: int) -> str:
         "Accumulation",
         "A sum in FP16 (1,6,9) stops growing where half an ulp of the total exceeds every addend. Stochastic "
         "rounding keeps the sum right on average; chunks keep partial sums small enough to be right each "
-        "time. Chunks of 1 are a plain sum of products, and so is a single chunk; the optimum between them "
-        "is flat (shaded: 32 to 256). Measured by the golden kernel for this page.",
+        "time. Chunks of 1 are a plain sum of products, and so is a single chunk; between them lies a flat "
+        "valley (shaded: 32 to 256). For products of mean 0 the best chunk grows about as the root of the "
+        "length. Measured by the golden kernel for this page.",
         _svg(figure, "accumulation"),
     )
 
