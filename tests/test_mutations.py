@@ -129,6 +129,34 @@ def test_cocotb_catches_an_lfsr_with_another_tap() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ("lower.b_random.eq(upper.b_random_out)", "lower.b_random.eq(upper.b_random)"),
+        ("right.a_random.eq(left.a_random_out)", "right.a_random.eq(self.a_random[0])"),
+    ],
+    ids=["draws of a column not delayed", "one row's draws for all"],
+)
+def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new: str) -> None:
+    from sim.benches import systolic
+
+    name = "systolic 2 x 3, stochastic"
+    unit = systolic.VARIANTS[name]()
+    with mutated("systolic", old, new):
+        mutant = sys.modules["rtl.systolic"].SystolicArray(
+            unit.arithmetic, unit.rows, unit.columns, unit.stages
+        )
+        verilog = to_verilog(mutant, "systolic")
+    assert any("expected" in line for line in run_bench(name, verilog=verilog).failures)
+
+
+def test_cocotb_catches_an_update_that_forgets_its_decay() -> None:
+    with mutated("update", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"):
+        mutant = sys.modules["rtl.update"].Update(FP16)
+        verilog = to_verilog(mutant, "update")
+    assert any("expected" in line for line in run_bench("update", verilog=verilog).failures)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
         (
             "m.If(Mux(control.fold, control.first, ",
             "m.If(Mux(control.fold, 0, ",
