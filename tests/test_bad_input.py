@@ -49,7 +49,7 @@ def test_an_option_that_cannot_be_read(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare", "--rows", "1", "--columns", "1"], ["demo"]])
+@pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare", "--rows", "1", "--columns", "1"]])
 @pytest.mark.parametrize("missing", ["compiler", "Verilator"])
 def test_a_missing_tool(
     command: list[str],
