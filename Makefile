@@ -24,10 +24,10 @@ demo: $(READY)  ## train on digits in FP32 and FP8, run it on the simulated acce
 	$(BIN)/quaver demo
 
 test: $(READY) lint  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-fpga: $(READY)  ## the tests that run synthesis and place and route
 	$(BIN)/python -m pytest -m fpga
