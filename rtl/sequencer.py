@@ -85,7 +85,7 @@ class Sequencer(wiring.Component):
         a_tile, a_next = Signal.like(self.a_address), Signal.like(self.a_address)
         in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
         first = Signal(init=1)  # the next fold is the tile's first
-        dirty = Signal()  # a job has left its tile open
+        dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
         flush = Signal()  # the fold that waits only clears such a tile
         overdue = Signal()  # a fold waits
         draining = Signal(range(self.drain_steps + 1))  # steps until the array can take a fold

@@ -19,6 +19,7 @@ from rtl.commands import (
     TileArguments,
     command,
 )
+from rtl.driver import Driver
 from sim.device import SimulatedDevice
 
 ROWS, COLUMNS, LANES = 2, 3, 2
@@ -266,3 +267,19 @@ def test_refuses_an_arithmetic_that_draws() -> None:
         match=r"ChunkedFloat with stoch.*draws random bits for every sum, but .*; take rounding nearest",
     ):
         Accelerator(ChunkedFloat(rounding="stochastic"), rows=1, columns=1)
+
+
+def test_a_reset_amid_a_gemm_leaves_nothing_behind() -> None:
+    """The adder's pipeline registers have no reset: one cycle of it must do all the same."""
+    transport = device()
+    driver = Driver(transport, ARITHMETIC)
+    rng = np.random.default_rng(5)
+    a, b = (rng.integers(0x20, 0x3D, shape).astype(np.uint8) for shape in ((7, 50), (50, 13)))
+    expected = ARITHMETIC.gemm(a, b)
+    tiles = DEPTH // 8
+    for words in range(1, 40):
+        load_ones(transport)
+        transport.send(np.array(gemm(8, m_tiles=tiles, n_tiles=tiles), np.uint32))
+        transport.receive(words)
+        transport.reset()
+        np.testing.assert_array_equal(driver.gemm(a, b), expected)

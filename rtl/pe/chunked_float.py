@@ -57,7 +57,8 @@ class ChunkedFloatPE(wiring.Component):
     what entered at chain_in. All PEs of a column get `shift` in the same cycle. Between a group's first cycle
     and t+2L+1 `shift` is 0.
 
-    Reset: all sums are +0.
+    Reset: all sums are +0 once it has lasted `interleave` cycles. After a shorter one, begin with a group of
+    folds: the adder's pipeline has no reset.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
