@@ -4,7 +4,7 @@ Trains the paper's 784-1000-1000-10 network (or our CNN) with every number of fr
 and in float32: plain SGD, batch 100. With --later-at, all but float32 end in 20 bits.
 
     python bench/fixed_point.py --data mnist --data-dir DIR --epochs 3
-    python bench/fixed_point.py --data mnist --data-dir DIR --model cnn --images 10000
+    python bench/fixed_point.py --data mnist --data-dir DIR --model cnn --images 5000 --test-images 2000
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--model", default="mlp", choices=models.MODELS)
     parser.add_argument("--images", type=int, help="train on the first N images only")
+    parser.add_argument("--test-images", type=int, help="test on the first N images only")
     parser.add_argument("--fraction-bits", type=int, nargs="+", default=[8, 10, 14])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--later-at", type=int, help="20 bits from this epoch on")
@@ -60,9 +61,13 @@ def main() -> None:
     args = parser.parse_args()
 
     dataset = data.load(args.data, args.data_dir)
-    if args.images:
-        images, labels = dataset.train_images[: args.images], dataset.train_labels[: args.images]
-        dataset = replace(dataset, train_images=images, train_labels=labels)
+    dataset = replace(
+        dataset,
+        train_images=dataset.train_images[: args.images],
+        train_labels=dataset.train_labels[: args.images],
+        test_images=dataset.test_images[: args.test_images],
+        test_labels=dataset.test_labels[: args.test_images],
+    )
     console = Console(stderr=True)
     results = []
     for recipe in recipes(args.fraction_bits):
