@@ -13,6 +13,7 @@ An encoding loop takes its input as `bits`, unsigned words of the float's width,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,7 +26,8 @@ _BLOCK = 1 << 18  # elements: below it a second thread costs more than it brings
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
+def _threads(count: int, process: int) -> ThreadPoolExecutor:
+    """Kept for a process, because a forked one has none of its parent's threads."""
     return ThreadPoolExecutor(count)
 
 
@@ -36,7 +38,7 @@ def in_blocks(kernel: Callable[..., None], arrays: tuple[Any, ...], *scalars: An
         kernel(*arrays, *scalars)
         return
     blocks = [tuple(a[i : i + _BLOCK] for a in arrays) for i in range(0, size, _BLOCK)]
-    for _ in _threads(count).map(lambda block: kernel(*block, *scalars), blocks):
+    for _ in _threads(count, os.getpid()).map(lambda block: kernel(*block, *scalars), blocks):
         pass
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golden import encoding
+from golden.integers import as_integer
 from golden.rounding import RANDOM_BITS, Rounding
 
 
@@ -71,6 +72,9 @@ class FloatFormat:
     saturate: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("exponent_bits", "mantissa_bits", "bias"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_integer(value, name))
         e, m = self.exponent_bits, self.mantissa_bits
         if not 2 <= e <= 10:
             raise ValueError(f"exponent_bits is {e}, but a format has 2 to 10 of them")
@@ -307,6 +311,8 @@ class FixedFormat:
     fraction_bits: int
 
     def __post_init__(self) -> None:
+        for name in ("integer_bits", "fraction_bits"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name))
         if not 2 <= self.width <= 24:
             raise ValueError(
                 f"{self.integer_bits} + {self.fraction_bits} = {self.width} bits, but fixed point has 2 to 24"
@@ -405,10 +411,10 @@ Format = FloatFormat | FixedFormat
 
 _NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16}
 _PATTERN = re.compile(
-    r"(?:e(?P<e>\d+)m(?P<m>\d+)|1-(?P<e2>\d+)-(?P<m2>\d+))"
-    r"(?:b(?P<bias>-?\d+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
+    r"(?:e(?P<e>[0-9]+)m(?P<m>[0-9]+)|1-(?P<e2>[0-9]+)-(?P<m2>[0-9]+))"
+    r"(?:b(?P<bias>-?[0-9]+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
 )
-_FIXED_PATTERN = re.compile(r"q(-?\d+)\.(-?\d+)")
+_FIXED_PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 
 
 def parse(name: str) -> Format:

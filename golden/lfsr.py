@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
+from golden.integers import as_integer
+
 #: Primitive, and no tap is below 25: any draw of up to 25 bits is one 4-input exclusive-or a bit (one LUT4).
 TAPS = (32, 30, 26, 25)
 #: A second primitive polynomial, for the source that is combined with one on TAPS.
@@ -25,7 +27,7 @@ def _check_taps(taps: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_bits(bits: int) -> None:
-    if not 1 <= bits <= 32:
+    if not 1 <= as_integer(bits, "bits of a draw") <= 32:
         raise ValueError(f"a draw of {bits} bits, but a draw takes 1 … 32")
 
 
@@ -46,11 +48,11 @@ class LFSR:
     """
 
     def __init__(self, seed: int, taps: tuple[int, ...] = TAPS) -> None:
-        if not 0 < seed < 1 << 32:
+        self.state = as_integer(seed, "LFSR seed")
+        if not 0 < self.state < 1 << 32:
             raise ValueError(
                 f"LFSR seed is {seed}, but it must be 1 … 2**32 − 1 (zero never leaves zero); choose another"
             )
-        self.state = int(seed)
         self.taps = _check_taps(taps)
 
     def step(self) -> int:
@@ -92,7 +94,7 @@ def derived_seed(seed: int, index: int) -> int:
 
 def numbered_seed(seed: int, index: int) -> int:
     """Seed of source `index` of a family: (seed + index · SEED_STEP) mod 2**32, and SEED_STEP for 0."""
-    return (seed + index * SEED_STEP) % (1 << 32) or SEED_STEP
+    return (int(seed) + int(index) * SEED_STEP) % (1 << 32) or SEED_STEP
 
 
 def numbered_draws(

@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--steps {args.steps} and --epochs {args.epochs} both say how long; give one")
     if args.images < 0 or (args.steps is not None and args.steps < 0):
         raise ValueError(f"--steps is {args.steps} and --images is {args.images}, but both are 0 or more")
+    if args.steps == 0 and not args.images:
+        raise ValueError(
+            "--steps is 0 and --images is 0, so that nothing would be compared; give more of either"
+        )
     whole_epochs, args.epochs = args.epochs, args.epochs or 1
     make = make_trainers(args)
     golden = GoldenEngine()

@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--picture is {args.picture}, but it must end in .png, .svg or .pdf")
     if not args.picture.absolute().parent.is_dir():
         raise ValueError(f"--picture is {args.picture}, but there is no directory {args.picture.parent}")
+    if args.steps < 1 or args.images < 0:
+        raise ValueError(
+            f"--steps is {args.steps} and --images is {args.images}; take 1 step or more, 0 images or more"
+        )
     simulated = make_engine("sim", args)
     curves, trained = _train_all(args)
     result = _compare_trained(trained, simulated, args)

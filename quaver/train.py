@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
             stored.parent.mkdir(parents=True, exist_ok=True)
             if stored.exists():
                 checkpoint.resume(trainer, stored)
+            elif args.resume:
+                console.print(f"no checkpoint in {stored.parent} yet; training from the start")
             sinks.append(stack.enter_context(MetricsFile(stored.parent / "metrics.jsonl", trainer)))
             if args.tensorboard:
                 sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))

@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     output: Path | None = args.output
     if output is not None and not output.absolute().parent.is_dir():
         raise ValueError(f"--output is {output}, but there is no directory {output.parent}")
+    if output is not None and output.is_dir():
+        raise ValueError(f"--output is {output}, a directory; name a file in it")
     text = to_verilog(UNITS[args.unit].from_arguments(args), args.name)
     if output is None:
         sys.stdout.write(text)

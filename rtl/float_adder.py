@@ -68,6 +68,8 @@ class UnpackedAdder(wiring.Component):
         registers: int = 0,
     ) -> None:
         self.rounding = RoundingMode(rounding)
+        if not 1 <= random_bits <= 32:
+            raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
         if self.rounding is RoundingMode.TOWARD_ZERO:
             raise ValueError("rounding is truncate, but an adder rounds to nearest or stochastically")
         if augend.precision != fmt.precision:

@@ -37,10 +37,12 @@ class Rounding(wiring.Component):
         rounding: RoundingMode | str = RoundingMode.NEAREST_EVEN,
         random_bits: int = RANDOM_BITS,
     ) -> None:
+        if width < 1:
+            raise ValueError(f"width is {width}, but a magnitude has at least 1 bit")
         if not 0 <= dropped_bits < width:
             raise ValueError(f"dropped_bits is {dropped_bits}, but of {width} bits 0 to {width - 1} can go")
-        if random_bits < 1:
-            raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes at least 1")
+        if not 1 <= random_bits <= 32:
+            raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
         self.width, self.dropped_bits, self.random_bits = width, dropped_bits, random_bits
         self.rounding = RoundingMode(rounding)
         ports = {"magnitude": In(width), "up": Out(1), "rounded": Out(width - dropped_bits + 1)}

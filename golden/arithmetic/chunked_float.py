@@ -24,6 +24,7 @@ from golden import exact
 from golden.arithmetic._scalar_gemm import scalar_gemm
 from golden.arithmetic._vector_gemm import largest_sum, plan, vector_gemm
 from golden.formats import FP8, FP16, FloatFormat
+from golden.integers import as_integer
 from golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from golden.rounding import Rounding
 
@@ -75,14 +76,16 @@ class ChunkedFloat:
             value = getattr(self, name)
             if not isinstance(value, FloatFormat):
                 raise TypeError(f"{name} is {value!r}, but it must be a FloatFormat, e.g. golden.formats.FP8")
-        if not isinstance(self.chunk, int) or self.chunk < 1:
+        for name in ("chunk", "random_bits"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
             )
         if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
             raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        if not isinstance(self.random_bits, int) or not 1 <= self.random_bits <= MAX_RANDOM_BITS:
+        if not 1 <= self.random_bits <= MAX_RANDOM_BITS:
             raise ValueError(
                 f"random_bits is {self.random_bits!r}, but a draw takes 1 … {MAX_RANDOM_BITS} bits"
             )
@@ -171,7 +174,9 @@ class ChunkedFloat:
                 f"a_codes {a.shape} and b_codes {b.shape} disagree on K: {a.shape[1]} columns against"
                 f" {b.shape[0]} rows; transpose one of them?"
             )
-        if self.stochastic and (seed is None or not 0 < seed < 1 << 32):
+        if not self.stochastic and seed is not None:
+            raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
+        if self.stochastic and (seed is None or not 0 < as_integer(seed, "seed") < 1 << 32):
             raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
         return a, b
 
@@ -181,6 +186,7 @@ class ChunkedFloat:
         if not self.stochastic or seed is None:
             return np.zeros((M, 0), np.uint16), np.zeros((N, 0), np.uint16)
         n, bits = self.roundings(K), self.random_bits
+        seed = int(seed)
         x = numbered_draws(seed, np.arange(M), n, bits, TAPS)
         y = numbered_draws(seed ^ 0xFFFFFFFF, np.arange(N), n, bits, COLUMN_TAPS)
         return x, y

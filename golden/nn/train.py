@@ -44,6 +44,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        if any(epoch < 1 for epoch in self.decay_at):
+            raise ValueError(
+                f"decay_at is {self.decay_at}, but the learning rate decays after 1 or more epochs"
+            )
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"epochs is {self.epochs} and batch is {self.batch}, but both are at least 1")
         if self.optimiser not in optimisers.OPTIMISERS:

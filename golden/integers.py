@@ -1,0 +1,15 @@
+"""What counts as an integer parameter: anything that indexes, but no bool and no float."""
+
+from __future__ import annotations
+
+from operator import index
+
+
+def as_integer(value: object, name: str) -> int:
+    """`value`, of Python or NumPy, as an int. TypeError: it is something else; the message names `name`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, but it must be an integer") from None
