@@ -95,13 +95,13 @@ def main() -> None:
         print(json.dumps(results, indent=1))
         return
     table = Table(
-        title=f"{args.model} on {args.data}, {len(dataset.train_labels)} images, test error by epoch"
+        title=f"{args.model} on {args.data}, {len(dataset.train_labels)} images, test error in % by epoch"
     )
     for column in (
         "",
-        *(f"epoch {e + 1}" for e in range(args.epochs)),
-        "last loss",
-        "beside float32",
+        *(str(e + 1) for e in range(args.epochs)),
+        "loss",
+        "÷ fp32",
         "s/epoch",
     ):
         table.add_column(column, justify="right")
@@ -110,7 +110,7 @@ def main() -> None:
         errors = [e["test_error"] for e in r["epochs"]]
         ratio = f"{errors[-1] / reference:.2f}" if reference else "–"
         last = f"{r['epochs'][-1]['loss']:.4f}"
-        table.add_row(r["recipe"], *(f"{e:.2%}" for e in errors), last, ratio, f"{r['seconds']:.0f}")
+        table.add_row(r["recipe"], *(f"{100 * e:.1f}" for e in errors), last, ratio, f"{r['seconds']:.0f}")
     Console().print(table)
 
 
