@@ -16,8 +16,10 @@ from golden.integers import as_integer
 TAPS = (32, 30, 26, 25)
 #: A second primitive polynomial, for the source that is combined with one on TAPS.
 COLUMN_TAPS = (32, 30, 27, 24)
-#: Odd constant (the golden ratio in 32 bits) that sets the seeds of numbered sources apart.
+#: Odd constant (the golden ratio in 32 bits): numbered seeds lie so far apart before they are stirred.
 SEED_STEP = 0x9E3779B9
+
+_MASK = np.uint64(0xFFFFFFFF)
 
 
 def _check_taps(taps: tuple[int, ...]) -> tuple[int, ...]:
@@ -80,21 +82,23 @@ class LFSR:
         return drawn
 
 
-def derived_seed(seed: int, index: int) -> int:
-    """The seed of call number `index` of a run: seed and index, well stirred on the host; never zero.
-
-    `numbered_seed` would not do: its sources lie SEED_STEP apart, and so would calls, so that source i + 1 of
-    one call would be source i of the next. Stirred by the finaliser of MurmurHash3, a bijection of 32 bits.
-    """
-    x = numbered_seed(seed, index)
-    x = (x ^ x >> 16) * 0x85EBCA6B % (1 << 32)
-    x = (x ^ x >> 13) * 0xC2B2AE35 % (1 << 32)
-    return x ^ x >> 16
-
-
 def numbered_seed(seed: int, index: int) -> int:
-    """Seed of source `index` of a family: (seed + index · SEED_STEP) mod 2**32, and SEED_STEP for 0."""
-    return (int(seed) + int(index) * SEED_STEP) % (1 << 32) or SEED_STEP
+    """The seed of source number `index` of a family, or of call number `index` of a run; never zero.
+
+    (seed + index · SEED_STEP) mod 2**32, or SEED_STEP where that is 0, stirred by the finaliser of
+    MurmurHash3, a bijection of 32 bits: x ^= x >> 16, x *= 0x85EBCA6B, x ^= x >> 13, x *= 0xC2B2AE35,
+    x ^= x >> 16. Unstirred, source i + 1 of one call would be source i of the next, and the first draws of
+    neighbours would go together.
+    """
+    return int(_numbered_seeds(seed, index))
+
+
+def _numbered_seeds(seed: int, indices: ArrayLike) -> NDArray[np.uint64]:
+    x = (np.asarray(indices, np.uint64) * np.uint64(SEED_STEP) + np.uint64(int(seed) % (1 << 32))) & _MASK
+    x = np.where(x == 0, np.uint64(SEED_STEP), x)
+    x = (x ^ x >> np.uint64(16)) * np.uint64(0x85EBCA6B) & _MASK
+    x = (x ^ x >> np.uint64(13)) * np.uint64(0xC2B2AE35) & _MASK
+    return x ^ x >> np.uint64(16)
 
 
 def numbered_draws(
@@ -117,8 +121,7 @@ def numbered_draws(
     _check_bits(bits)
     if count < 0:
         raise ValueError(f"{count} draws asked for, but there is no drawing back; ask for 0 or more")
-    seeds = (seed % (1 << 32) + np.asarray(indices, dtype=np.int64) * SEED_STEP) % (1 << 32)
-    seeds[seeds == 0] = SEED_STEP
+    seeds = _numbered_seeds(seed, indices)
     drawn = np.empty((len(seeds), count), dtype=_draw_dtype(bits))
     (_fill_rows if drawn.size >= 1 << 16 else _fill_rows_serial)(seeds, _check_taps(taps), bits, drawn)
     return drawn

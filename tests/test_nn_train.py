@@ -11,7 +11,7 @@ import pytest
 from golden import data
 from golden.engine import GoldenEngine
 from golden.formats import FP16
-from golden.lfsr import derived_seed
+from golden.lfsr import numbered_seed
 from golden.nn import models, optimisers, recipes
 from golden.nn.recipe import LossScale
 from golden.nn.train import Epoch, Settings, Step, Trainer
@@ -86,7 +86,7 @@ def test_each_stochastic_call_has_its_own_seed():
         run.train_step()
         run.train_step()
         seeds = [seed for seed in engine.seeds if seed is not None]
-        assert seeds == [derived_seed(run.settings.seed, call) for call in range(1, 2 * per_step + 1)]
+        assert seeds == [numbered_seed(run.settings.seed, call) for call in range(1, 2 * per_step + 1)]
         assert len(set(seeds)) == len(seeds)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.engine import Arithmetic, Engine, UpdateRule
-from golden.lfsr import derived_seed
+from golden.lfsr import numbered_seed
 from golden.nn.recipe import Precision, Recipe, Role
 from golden.rounding import Rounding
 
@@ -41,7 +41,7 @@ Trace = Callable[[Call], None]
 class Run:
     """A recipe on an engine: casts, GEMMs, roundings and updates of one training run.
 
-    Stochastic GEMMs and updates take the seeds `derived_seed(seed, calls)`, one a call in program order, so
+    Stochastic GEMMs and updates take the seeds `numbered_seed(seed, calls)`, one a call in program order, so
     a run draws the same bits on any engine and any thread count.
     """
 
@@ -105,4 +105,4 @@ class Run:
         if getattr(rule, "rounding", None) is not Rounding.STOCHASTIC:
             return None
         self.calls += 1
-        return derived_seed(self.seed, self.calls)
+        return numbered_seed(self.seed, self.calls)
