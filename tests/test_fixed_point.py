@@ -6,7 +6,7 @@ import pytest
 from golden.arithmetic import ARITHMETICS
 from golden.arithmetic.fixed_point import FixedPoint
 from golden.formats import FixedFormat
-from golden.lfsr import COLUMN_TAPS, LFSR, TAPS
+from golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 
 SHAPES = [(5, 7, 9), (1, 1, 1), (3, 200, 2), (0, 4, 2), (2, 0, 3), (4, 3, 0)]
 ARITHMETIC = [
@@ -76,7 +76,7 @@ def test_random_bits_are_those_of_row_and_column():
     a = fmt.codes(np.full((40, 1), 8))
     b = fmt.codes(np.full((1, 30), 16))  # 8·16 = 128 of 256: a half
     got = arithmetic.gemm(a, b, seed=99)
-    rows, columns = LFSR(99, TAPS), LFSR(99 ^ 0xFFFFFFFF, COLUMN_TAPS)
+    rows, columns = LFSR(99, TAPS), LFSR(numbered_seed(99 ^ 0xFFFFFFFF, 0), COLUMN_TAPS)
     x, y = [rows.draw(16) for _ in range(40)], [columns.draw(16) for _ in range(30)]
     assert np.array_equal(got, [[(p ^ q) >> 15 for q in y] for p in x])
     assert arithmetic.gemm(a, b, seed=0xFFFFFFFF).any()  # whose column source must not be 0
