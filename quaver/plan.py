@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from difflib import get_close_matches
@@ -196,7 +197,9 @@ def _ratios(text: str) -> tuple[float, float, float]:
 def _print(planned: Plan) -> None:
     from rich.console import Console
 
-    console, areas = Console(), read_areas()
+    # Into a pipe or a file there is no width to keep to.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    areas = read_areas()
     console.print(_layer_table(planned, areas))
     console.print(_whole_table(planned, areas))
     console.print(f"v(n) < 50, i.e. ln v < {LARGEST_LOSS:.2f}, suffices; ln v here is the worst GEMM's.")
