@@ -75,7 +75,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         if args.traceback:
             raise
-        print(f"quaver {args.command}: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}"
+        print(f"quaver {args.command}: {said}", file=sys.stderr)
         return 2
 
 
