@@ -181,7 +181,7 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
         (["resnet-imagenet"], "the network 'resnet-imagenet' is not known; did you mean resnet18-imagenet?"),
         (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, alexnet-imagenet"),
         (["mlp-letters"], "'mlp-letters' is not known"),
-        (["none.csv"], "No such file or directory: 'none.csv'"),
+        (["none.csv"], "none.csv: No such file or directory"),
         (["mlp-digits", "--batch", "0"], "--batch is 0, but a training step takes at least 1 image"),
         (["mlp-digits", "--chunk", "0"], "chunk is 0, but it must be a whole number, at least 1"),
         (["mlp-digits", "--nonzero-ratio", "0"], "nonzero_ratio is 0.0, but it is a share of products"),
