@@ -1,9 +1,10 @@
 """Nearest against stochastic rounding in 16-bit fixed point, after Gupta et al. 2015, figures 1 to 3.
 
 Trains the paper's 784-1000-1000-10 network (or our CNN) with every number of fraction bits in both roundings,
-and in float32: plain SGD, batch 100. With --later-at, all but float32 end in 20 bits.
+and in float32: plain SGD, batch 100. With --later-at, all but float32 end in 20 bits. With --out, every epoch
+is kept as it ends: the same command after a kill goes on from there, and with more epochs from the last one.
 
-    python bench/fixed_point.py --data mnist --data-dir DIR --epochs 3
+    python bench/fixed_point.py --data mnist --data-dir DIR --epochs 3 --out runs/fixed-point
     python bench/fixed_point.py --data mnist --data-dir DIR --model cnn --images 5000 --test-images 2000
 """
 
@@ -11,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from golden import data
-from golden.nn import models
+from golden.nn import checkpoint, models
 from golden.nn.recipe import Recipe
 from golden.nn.recipes import fixed, fixed20, fp32
 from golden.nn.train import Epoch, Settings, Trainer
@@ -44,6 +47,32 @@ def network(model: str, dataset: data.Dataset, seed: int) -> models.Network:
     return models.build(model, dataset.shape, dataset.classes, seed=seed)
 
 
+def train(trainer: Trainer, folder: Path | None, console: Console) -> dict[str, Any]:
+    """One row: loss, test error and seconds of every epoch, stored in `folder` as each ends and gone on with
+    from there."""
+    name = trainer.recipe.name
+    row: dict[str, Any] = {"recipe": name, "epochs": []}
+    stem = name.replace(",", "").replace(" ", "-")
+    if folder and (folder / f"{stem}.npz").exists():
+        checkpoint.resume(trainer, folder / f"{stem}.npz")
+        # The row is written before the checkpoint, so it may be an epoch ahead.
+        row["epochs"] = json.loads((folder / f"{stem}.json").read_text())["epochs"][: trainer.reported]
+    started = time.monotonic()
+    for event in trainer.steps():
+        if not isinstance(event, Epoch):
+            continue
+        seconds, started = time.monotonic() - started, time.monotonic()
+        error = 1 - event.test_accuracy
+        row["epochs"].append({"loss": event.loss, "test_error": error, "seconds": round(seconds, 1)})
+        console.print(f"{name:18} epoch {event.epoch + 1}  test error {error:.2%}  {seconds:.0f} s")
+        if folder:
+            temporary = folder / f".{stem}.json.{os.getpid()}"
+            temporary.write_text(json.dumps(row, indent=1) + "\n")
+            os.replace(temporary, folder / f"{stem}.json")
+            checkpoint.save(trainer, folder / f"{stem}.npz")
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", choices=data.NAMES)
@@ -57,9 +86,12 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--momentum", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="folder that keeps each row's epochs, to go on from")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     dataset = data.load(args.data, args.data_dir)
     dataset = replace(
         dataset,
@@ -81,16 +113,7 @@ def main() -> None:
             seed=args.seed,
         )
         trainer = Trainer(network(args.model, dataset, args.seed), dataset, recipe, settings)
-        started = time.monotonic()
-        epochs = []
-        for event in trainer.steps():
-            if isinstance(event, Epoch):
-                epochs.append({"loss": event.loss, "test_error": 1 - event.test_accuracy})
-                console.print(
-                    f"{recipe.name:18} epoch {event.epoch + 1}  test error {epochs[-1]['test_error']:.2%}"
-                )
-        seconds = (time.monotonic() - started) / args.epochs
-        results.append({"recipe": recipe.name, "epochs": epochs, "seconds": seconds})
+        results.append(train(trainer, args.out, console))
     if args.json:
         print(json.dumps(results, indent=1))
         return
@@ -105,12 +128,14 @@ def main() -> None:
         "s/epoch",
     ):
         table.add_column(column, justify="right")
-    reference = results[0]["epochs"][-1]["test_error"]
+    reference = results[0]["epochs"][args.epochs - 1]["test_error"]
     for r in results:
-        errors = [e["test_error"] for e in r["epochs"]]
+        epochs = r["epochs"][: args.epochs]
+        errors = [e["test_error"] for e in epochs]
+        seconds = sum(e["seconds"] for e in epochs) / args.epochs
         ratio = f"{errors[-1] / reference:.2f}" if reference else "–"
-        last = f"{r['epochs'][-1]['loss']:.4f}"
-        table.add_row(r["recipe"], *(f"{100 * e:.1f}" for e in errors), last, ratio, f"{r['seconds']:.0f}")
+        last = f"{epochs[-1]['loss']:.4f}"
+        table.add_row(r["recipe"], *(f"{100 * e:.2f}" for e in errors), last, ratio, f"{seconds:.0f}")
     Console().print(table)
 
 
