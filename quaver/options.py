@@ -161,7 +161,9 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
         return GoldenEngine()
     if name == "sim":
         if getattr(args, "optimiser", "sgd") != "sgd":
-            raise ValueError(f"--optimiser is {args.optimiser}, but the hardware's update is sgd")
+            raise ValueError(
+                f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or --engine golden"
+            )
         from sim.engine import SimulatedEngine
 
         return SimulatedEngine(

@@ -45,7 +45,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     Raises
     ------
     ValueError
-        `name` is not a Verilog identifier.
+        `name` is not a Verilog identifier, or one of the words that the language keeps to itself.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is no module name; take letters, digits and _, a letter first")
@@ -58,7 +58,10 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         ports = {port: (value, None) for port, (value, _) in ports_of(emission.top).items()}
         modules.append(rtlil.convert(emission.top, module, emission, ports=ports, emit_src=False))
         pending += [unit for key, unit in emission.units.items() if key not in known]
-    return _write(modules)
+    text = _write(modules)
+    if f"module \\{name} " in text:  # Yosys escapes what Verilog or SystemVerilog reserves
+        raise ValueError(f"{name!r} is a keyword of Verilog and no module name; take another")
+    return text
 
 
 @dataclass(frozen=True)

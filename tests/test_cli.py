@@ -20,6 +20,13 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
     assert f"quaver {command}" in capsys.readouterr().out.split("examples:")[1]
 
 
+def test_no_command_at_all_is_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    out = capsys.readouterr()
+    assert "commands:" in out.out
+    assert out.err == ""
+
+
 def test_an_unknown_command_is_named_with_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["bake"])
@@ -58,7 +65,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         (["train", "--loss-scale", "-3"], "positive number or dynamic"),
         (["train", "--recipe", "fixed16", "--optimiser", "adam"], "fixed point updates by sgd only"),
         (["train", "--tensorboard"], "name the directory"),
-        (["train", "--engine", "sim", "--optimiser", "adam"], "update is sgd"),
+        (["train", "--engine", "sim", "--optimiser", "adam"], "update is sgd; take it, or --engine golden"),
         (["compare", "--optimiser", "adam"], "update is sgd"),
         (["train", "--decay-at", "-1"], "decay_at is (-1,)"),
         (["compare", "--steps", "1", "--epochs", "1"], "give one"),
@@ -69,6 +76,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         (["verilog", "float_adder", "-o", "/nowhere/a.v"], "/nowhere"),
         (["verilog", "pe", "--chunk", "0"], "chunk is 0"),
         (["verilog", "pe", "--name", "2fast"], "2fast"),
+        (["verilog", "lfsr", "--name", "logic"], "'logic' is a keyword"),
     ],
 )
 def test_bad_input_is_one_clear_line(
