@@ -1,4 +1,4 @@
-"""The loops of `FloatFormat`: floats to codes in the three roundings, and codes to values by table.
+"""The loops of `FloatFormat`: floats to codes in the three roundings, and codes to values.
 
 An encoding loop takes its input as `bits`, unsigned words of the float's width, so that it vectorises;
 `codes` is as long. The format comes in plain numbers:
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numba import get_num_threads, njit
 from numba.extending import intrinsic
 
@@ -69,6 +70,20 @@ _bits_as: Any = intrinsic(_bitcast)
 def look_up(codes, values, table):
     for i in range(len(codes)):
         values[i] = table[codes[i]]
+
+
+@njit(cache=True, nogil=True)
+def decode(codes, values, sign, kept, quantum, largest, infinity):
+    """The values of codes: `sign`, `largest` and `infinity` are codes, the smallest subnormal 2**quantum."""
+    for i in range(len(codes)):
+        magnitude = codes[i] & (sign - 1)
+        exponent = magnitude >> kept
+        steps = exponent - min(exponent, 1)  # taken from the exponent's field, they leave the hidden bit
+        power = _bits_as(np.int64((steps + quantum + 1023) << 52), 1.0)
+        value = np.int32(magnitude - (steps << kept)) * power
+        if magnitude > largest:
+            value = np.inf if magnitude == infinity else np.nan
+        values[i] = -value if codes[i] & sign else value
 
 
 @njit(nogil=True)

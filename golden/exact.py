@@ -54,7 +54,8 @@ def encode(
         if isinf(x):
             return sign | fmt.max_code if saturate else infinity
         return sign
-    power = fmt.quantum_exponent
+    length = x.numerator.bit_length() - x.denominator.bit_length()
+    power = max(fmt.quantum_exponent, length - fmt.precision)  # this or one more
     while abs(x) >= Fraction(2) ** (power + fmt.precision):
         power += 1
     scaled = abs(x) / Fraction(2) ** power  # < 2**precision: units of the last kept bit

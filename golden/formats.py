@@ -30,7 +30,7 @@ class Specials(StrEnum):
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """A binary floating-point format of at most 16 bits, by IEEE 754's rules at other widths.
+    """A binary floating-point format of at most 32 bits, by IEEE 754's rules at other widths.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class FloatFormat:
     Raises
     ------
     ValueError
-        The fields do not fit: exponent_bits in 2 … 10, mantissa_bits ≥ 1, at most 16 bits with the sign, and
+        The fields do not fit: exponent_bits in 2 … 10, mantissa_bits ≥ 1, at most 32 bits with the sign, and
         a bias that puts every exponent in −960 … 960.
 
     Notes
@@ -80,9 +80,9 @@ class FloatFormat:
             raise ValueError(f"exponent_bits is {e}, but a format has 2 to 10 of them")
         if m < 1:
             raise ValueError(f"mantissa_bits is {m}, but a format has at least 1, or NaN would have no code")
-        if 1 + e + m > 16:
+        if 1 + e + m > 32:
             raise ValueError(
-                f"1 + {e} + {m} = {1 + e + m} bits, but a format fits 16; take fewer mantissa bits"
+                f"1 + {e} + {m} = {1 + e + m} bits, but a format fits 32; take fewer mantissa bits"
             )
         if self.bias is None:
             object.__setattr__(self, "bias", (1 << (e - 1)) - 1)
@@ -148,13 +148,14 @@ class FloatFormat:
 
     @property
     def code_dtype(self) -> type[np.unsignedinteger]:
-        """uint8 or uint16."""
-        return np.uint8 if self.width <= 8 else np.uint16
+        """uint8, uint16 or uint32."""
+        return _code_dtype(self.width)
 
     @cached_property
     def value_dtype(self) -> type[np.floating]:
         """float32 where it holds every value exactly, else float64."""
-        return np.float32 if self.quantum_exponent >= -149 and self.max_exponent <= 127 else np.float64
+        fits = self.precision <= 24 and self.quantum_exponent >= -149 and self.max_exponent <= 127
+        return np.float32 if fits else np.float64
 
     def replace(self, **changes: object) -> FloatFormat:
         """The same format with some fields changed, e.g. ``FP16.replace(saturate=True)``."""
@@ -166,20 +167,22 @@ class FloatFormat:
 
     @cached_property
     def _table(self) -> NDArray[np.floating]:
-        codes = np.arange(1 << self.width)
-        exponent = (codes >> self.mantissa_bits) & ((1 << self.exponent_bits) - 1)
-        mantissa = codes & ((1 << self.mantissa_bits) - 1)
-        significand = mantissa + (np.minimum(exponent, 1) << self.mantissa_bits)
-        values = np.ldexp(significand.astype(np.float64), np.maximum(exponent, 1) - 1 + self.quantum_exponent)
-        magnitude = codes & (self.sign_code - 1)
-        values[magnitude > self.max_code] = np.nan
-        if self.infinity_code is not None:
-            values[magnitude == self.infinity_code] = np.inf
-        return np.where(codes & self.sign_code, -values, values).astype(self.value_dtype)
+        """The value of every code."""
+        return self._values(np.arange(1 << self.width, dtype=np.uint32))
+
+    def _values(self, codes: NDArray[np.uint32]) -> NDArray[np.floating]:
+        """The values of contiguous codes, computed."""
+        values = np.empty(codes.shape, self.value_dtype)
+        fields = self.sign_code, self.mantissa_bits, self.quantum_exponent
+        arrays = codes.reshape(-1), values.reshape(-1)
+        encoding.in_blocks(encoding.decode, arrays, *fields, self.max_code, self.infinity_code or 0)
+        return values
 
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: an array of `value_dtype` and the same shape."""
         codes = np.ascontiguousarray(self.check_codes(codes)).reshape(np.shape(codes))
+        if self.width > 16:
+            return self._values(codes)
         values = np.empty(codes.shape, self.value_dtype)
         encoding.in_blocks(encoding.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
         return values
@@ -248,7 +251,9 @@ class FloatFormat:
     def _float32_suffices(self, rounding: Rounding, random_bits: int) -> bool:
         """Whether float32's words hold all that rounding a float32 makes: else it goes by way of float64."""
         in_range = self.min_exponent >= -126 and self.max_exponent <= 127 and self.quantum_exponent <= 104
-        return in_range and (rounding is not Rounding.STOCHASTIC or self.precision + random_bits <= 31)
+        narrower = self.precision < 24
+        drawn = random_bits if rounding is Rounding.STOCHASTIC else 0
+        return in_range and narrower and self.precision + drawn <= 31
 
     def round(
         self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, **options: object
@@ -276,6 +281,8 @@ E4M3 = FloatFormat(4, 3, specials=Specials.OCP_FN, saturate=True)
 HALF = FloatFormat(5, 10)
 #: bfloat16.
 BFLOAT16 = FloatFormat(8, 7)
+#: IEEE 754 binary32.
+FP32 = FloatFormat(8, 23)
 
 
 def hfp8(bias: int = 7) -> FloatFormat:
@@ -343,7 +350,7 @@ class FixedFormat:
     @property
     def code_dtype(self) -> type[np.unsignedinteger]:
         """uint8, uint16 or uint32."""
-        return np.uint8 if self.width <= 8 else np.uint16 if self.width <= 16 else np.uint32
+        return _code_dtype(self.width)
 
     @property
     def value_dtype(self) -> type[np.floating]:
@@ -409,7 +416,7 @@ class FixedFormat:
 #: Any number format.
 Format = FloatFormat | FixedFormat
 
-_NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16}
+_NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16, "fp32": FP32}
 _PATTERN = re.compile(
     r"(?:e(?P<e>[0-9]+)m(?P<m>[0-9]+)|1-(?P<e2>[0-9]+)-(?P<m2>[0-9]+))"
     r"(?:b(?P<bias>-?[0-9]+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
@@ -420,10 +427,10 @@ _FIXED_PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 def parse(name: str) -> Format:
     """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
 
-    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16`` are the constants of this
-    module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias (``e4m3b11``), by ``fn``
-    (OCP's specials; ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is
-    infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction bits.
+    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32`` are the
+    constants of this module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias
+    (``e4m3b11``), by ``fn`` (OCP's specials; ``ieee`` is what is meant without), and by ``sat`` (saturating;
+    without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction bits.
 
     Raises
     ------
@@ -451,13 +458,17 @@ def parse(name: str) -> Format:
     )
 
 
+def _code_dtype(width: int) -> type[np.unsignedinteger]:
+    return np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32
+
+
 def _check_codes(fmt: Format, codes: ArrayLike, name: str) -> NDArray[np.unsignedinteger]:
     array = np.asarray(codes)
     if array.dtype.kind not in "ui":
         raise TypeError(
             f"{name} has dtype {array.dtype}, but codes are unsigned integers; {fmt}.encode makes them"
         )
-    if array.dtype != fmt.code_dtype or fmt.width not in (8, 16):
+    if array.dtype != fmt.code_dtype or fmt.width not in (8, 16, 32):
         low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
         if low < 0 or high >= 1 << fmt.width:
             worst, limit = low if low < 0 else high, (1 << fmt.width) - 1

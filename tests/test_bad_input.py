@@ -24,6 +24,7 @@ from quaver import cli
         (["accelerator", "--rows", "200", "--columns", "200"], "take fewer rows or columns"),
         (["systolic_array", "--rows", "0"], "an array of 0 × 8, but it has at least one row"),
         (["pe", "--chunk", "0"], "chunk is 0"),
+        (["pe", "--operand", "e9m9"], "operand is e9m9, 19 bits, but operands have at most 16; take fewer"),
         (["pe", "--stages", "9"], "stages is 9, but the adder of a processing element has 1 to 7"),
         (["lfsr", "--seed", "0"], "LFSR seed is 0, but it must be 1 …"),
         (["rounding", "--dropped-bits", "16"], "dropped_bits is 16, but of 16 bits 0 to 15 can go"),
@@ -48,7 +49,10 @@ def test_hardware_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pe", "--operand", "e9m9"], "1 + 9 + 9 = 19 bits, but a format fits 16; take fewer mantissa bits"),
+        (
+            ["pe", "--operand", "e9m23"],
+            "1 + 9 + 23 = 33 bits, but a format fits 32; take fewer mantissa bits",
+        ),
         (["pe", "--accumulator", "fp17"], "format is 'fp17', but it must be one of"),
         (["lfsr", "--seed", "pi"], "'pi' is no integer"),
         (

@@ -444,6 +444,11 @@ def test_a_wrong_kernel_is_caught(mutation, monkeypatch, tmp_path):
         ({"chunk": 0}, ValueError, "chunk is 0, but it must be an integer ≥ 1"),
         ({"chunk": 2.5}, TypeError, "chunk is 2.5, but"),
         ({"operand": "FP8"}, TypeError, "operand is 'FP8', but it must be a FloatFormat"),
+        (
+            {"operand": FloatFormat(6, 12)},
+            ValueError,
+            "operand is e6m12, 19 bits, but operands have at most 16",
+        ),
         ({"accumulator": None}, TypeError, "accumulator is None, but"),
         ({"rounding": "truncate"}, ValueError, "rounding is 'truncate', but it must be 'nearest' or 'stoch"),
         ({"random_bits": 25}, ValueError, "random_bits is 25, but a draw takes 1 … 24 bits"),

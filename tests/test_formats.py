@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from golden import exact
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, FloatFormat, Specials, hfp8, parse
+from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, Specials, hfp8, parse
 from golden.lfsr import LFSR
 from golden.rounding import Rounding
 
@@ -21,6 +21,7 @@ ELSEWHERE = {  # the same formats in ml_dtypes and NumPy, which overflow to infi
     "e3m4": (FloatFormat(3, 4), ml_dtypes.float8_e3m4),
     "half": (HALF, np.float16),
     "bfloat16": (BFLOAT16, ml_dtypes.bfloat16),
+    "fp32": (FP32, np.float32),
 }
 ODD = [  # what they do not have
     FP16,
@@ -36,29 +37,45 @@ ODD = [  # what they do not have
     FloatFormat(8, 2, bias=60),  # it reaches beyond float32
     FloatFormat(9, 6),
     FloatFormat(2, 5, bias=-125),
+    FloatFormat(6, 12),  # from here on more than 16 bits
+    FloatFormat(6, 12, specials=FN),
+    FloatFormat(8, 22),  # the most mantissa bits that are rounded in float32
+    FloatFormat(2, 29),
+    FloatFormat(10, 21),
+    FloatFormat(5, 19, bias=40),
 ]
 
 
 def all_codes(fmt):
-    return np.arange(1 << fmt.width, dtype=fmt.code_dtype)
+    """Every code; of more than 16 bits those around every power of two, some between, and all their signs."""
+    if fmt.width <= 16:
+        return np.arange(1 << fmt.width, dtype=fmt.code_dtype)
+    around = np.arange(0, fmt.sign_code, 1 << fmt.mantissa_bits)[:, None] + np.arange(-3, 4)
+    between = np.random.default_rng(0).integers(0, fmt.sign_code, 3000)
+    codes = np.union1d(around[(around >= 0) & (around < fmt.sign_code)], between)
+    return np.append(codes, codes | fmt.sign_code).astype(fmt.code_dtype)
 
 
 def grid(fmt):
-    """Every finite value from 0 up, and where one more would be."""
-    values = fmt.decode(np.arange(fmt.max_code + 1, dtype=fmt.code_dtype)).astype(np.float64)
-    return np.append(values, 2 * values[-1] - values[-2])
+    """The finite values of `all_codes` from 0 up, and beside each the one above, or where it would be."""
+    codes = all_codes(fmt)
+    codes = codes[codes <= fmt.max_code]
+    values = fmt.decode(codes).astype(np.float64)
+    above = fmt.decode(np.minimum(codes, fmt.max_code - 1) + codes.dtype.type(1)).astype(np.float64)
+    above[-1] += above[-1] - float(fmt.decode(fmt.max_code - 1))
+    return values, above
 
 
 def midpoints(fmt):
-    values = grid(fmt)
-    return (values[1:] + values[:-1]) / 2  # exact in float64; in float32 too, where that holds the format
+    values, above = grid(fmt)
+    return (values + above) / 2  # exact in float64; in float32 too, where that has more bits than the format
 
 
 def dense(fmt, dtype, ulps=4):
     """Every value and tie of the format, their neighbours in `dtype`, and the specials, of both signs."""
     specials = [np.inf, np.nan, np.finfo(dtype).max, np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal]
     with np.errstate(over="ignore", under="ignore"):
-        x = np.concatenate([grid(fmt), midpoints(fmt), specials]).astype(dtype)
+        x = np.concatenate([*grid(fmt), midpoints(fmt), specials]).astype(dtype)
         around, up, down = [x], x, x
         for _ in range(ulps):
             up, down = np.nextafter(up, dtype(np.inf)), np.nextafter(down, dtype(-np.inf))
@@ -93,7 +110,8 @@ def test_every_code_both_ways(name):
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in cast")
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, np.float32) for name in ELSEWHERE), ("half", np.float64)]
+    ("name", "dtype"),
+    [*((name, np.float32) for name in ELSEWHERE), ("half", np.float64), ("fp32", np.float64)],
 )
 def test_codes_are_those_of_other_libraries(name, dtype):
     fmt, other = ELSEWHERE[name]  # from float64, ml_dtypes rounds twice, by way of float32; NumPy once
@@ -110,13 +128,13 @@ def test_codes_are_those_of_other_libraries(name, dtype):
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_the_comparison_meets_every_tie(name):
     fmt, _ = ELSEWHERE[name]
-    x = dense(fmt, np.float32)
+    x = dense(fmt, np.float64 if fmt is FP32 else np.float32)
     ties = midpoints(fmt)
     assert np.isin(ties[ties < 2.0**128], x).all()
     # … and would notice one rounding instead of the other, or a tie that goes the wrong way
     toward_zero, nearest = fmt.encode(x, "truncate"), fmt.encode(x)
     with np.errstate(over="ignore"):
-        away = fmt.encode(np.nextafter(x, np.copysign(np.float32(np.inf), x)))
+        away = fmt.encode(np.nextafter(x, np.copysign(x.dtype.type(np.inf), x)))
     assert np.count_nonzero(nearest != toward_zero) > len(ties)
     assert np.count_nonzero(nearest != away) >= len(ties) // 2
 
@@ -178,7 +196,9 @@ def as_exact(x):
     return Fraction(x) if np.isfinite(x) and x else x
 
 
-@pytest.mark.parametrize("fmt", [FP8, E4M3, E4M3.replace(saturate=False), HALF, BFLOAT16, *ODD], ids=str)
+@pytest.mark.parametrize(
+    "fmt", [FP8, E4M3, E4M3.replace(saturate=False), HALF, BFLOAT16, FP32, *ODD], ids=str
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_codes_are_those_of_the_definition(fmt, dtype):
     rng = np.random.default_rng(3)
@@ -198,9 +218,9 @@ def test_codes_are_those_of_the_definition(fmt, dtype):
             assert code == wanted, (value, rounding, bits, random_bits)
 
 
-@pytest.mark.parametrize("fmt", [FP8, FP16, E4M3, FloatFormat(9, 6)], ids=str)
+@pytest.mark.parametrize("fmt", [FP8, FP16, FP32, E4M3, *ODD], ids=str)
 def test_values_are_those_of_the_definition(fmt):
-    for code in range(0, 1 << fmt.width, 1 if fmt.width == 8 else 37):
+    for code in all_codes(fmt)[:: 1 if fmt.width == 8 else 37].tolist():
         value = float(exact.decode(fmt, code))
         assert same_values(np.array(value), fmt.decode(np.array(code)))
 
@@ -235,6 +255,12 @@ def test_properties():
     ]
     assert FP8.code_dtype is np.uint8
     assert FloatFormat(5, 3).code_dtype is np.uint16
+    assert [f.code_dtype for f in (FP16, FloatFormat(6, 10), FP32)] == [np.uint16, np.uint32, np.uint32]
+    assert [f.value_dtype for f in (FP32, FloatFormat(7, 24), FloatFormat(8, 22, 129))] == [
+        np.float32,
+        np.float64,
+        np.float64,
+    ]
 
 
 # --- shapes, types, threads ---
@@ -320,7 +346,7 @@ def test_bad_formats():
         (1, 3, "exponent_bits is 1, but a format has 2 to 10 of them"),
         (11, 3, "exponent_bits is 11, but"),
         (4, 0, "mantissa_bits is 0, but a format has at least 1"),
-        (8, 8, r"1 \+ 8 \+ 8 = 17 bits, but a format fits 16"),
+        (8, 24, r"1 \+ 8 \+ 24 = 33 bits, but a format fits 32"),
     ):
         with pytest.raises(ValueError, match=message):
             FloatFormat(e, m)
@@ -338,6 +364,9 @@ def test_names():
         ("e4m3", E4M3),
         ("half", HALF),
         (" bfloat16 ", BFLOAT16),
+        ("fp32", FP32),
+        ("1-8-23", FP32),
+        ("1-6-12", FloatFormat(6, 12)),
         ("e6m9", FP16),
         ("1-6-9", FP16),
         ("e5m2", FP8.replace(saturate=False)),
@@ -353,7 +382,7 @@ def test_names():
 
 
 def test_names_round_trip():
-    widths = [(e, m) for e in range(2, 11) for m in range(1, 14) if e + m <= 15]
+    widths = [(e, m) for e in range(2, 11) for m in range(1, 30) if e + m <= 31]
     for (e, m), bias, specials, saturate in itertools.product(
         widths, (None, 99, 77), Specials, (False, True)
     ):
@@ -366,11 +395,11 @@ def test_names_round_trip():
 def test_an_unknown_name_is_told_what_there_is():
     for name in ("fp9", "e6", "2-6-9", "e4m3satfn", "", "e6m9 e"):
         with pytest.raises(
-            ValueError, match=r"must be one of fp8, fp16, e4m3, half, bfloat16, or widths as in e6m9"
+            ValueError, match=r"must be one of fp8, fp16, e4m3, half, bfloat16, fp32, or widths as in e6m9"
         ):
             parse(name)
-    with pytest.raises(ValueError, match=r"1 \+ 8 \+ 9 = 18 bits, but a format fits 16"):
-        parse("e8m9")
+    with pytest.raises(ValueError, match=r"1 \+ 9 \+ 23 = 33 bits, but a format fits 32"):
+        parse("e9m23")
 
 
 def test_roundings_are_named():

@@ -41,7 +41,7 @@ class ChunkedFloat:
     Parameters
     ----------
     operand
-        Format of the codes of A and B.
+        Format of the codes of A and B, of at most 16 bits.
     accumulator
         Format of the partial sums, the totals and C. Overflow goes where the format says: to infinity,
         or at every addition to the largest finite value if it saturates.
@@ -76,6 +76,11 @@ class ChunkedFloat:
             value = getattr(self, name)
             if not isinstance(value, FloatFormat):
                 raise TypeError(f"{name} is {value!r}, but it must be a FloatFormat, e.g. golden.formats.FP8")
+        if self.operand.width > 16:
+            raise ValueError(
+                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
+                f"take fewer mantissa bits"
+            )
         for name in ("chunk", "random_bits"):
             object.__setattr__(self, name, as_integer(getattr(self, name), name))
         if self.chunk < 1:
