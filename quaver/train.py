@@ -29,7 +29,7 @@ from typing import Protocol
 
 from rich.table import Table
 
-from golden.nn import checkpoint
+from golden.nn import checkpoint, metrics
 from golden.nn.metrics import MetricsFile
 from golden.nn.train import Epoch, Step, Trainer
 from quaver.options import (
@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
                 sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))
         try:
             epochs = _train(trainer, sinks, stored)
+            if stored is not None:
+                epochs = metrics.epochs(stored.parent / "metrics.jsonl")
         except KeyboardInterrupt:
             if stored is not None:
                 console.print(

@@ -51,6 +51,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
+def test_a_resumed_run_tells_its_whole_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["train", "--batch", "512", "--json", "--out", str(tmp_path)]
+    told = []
+    for more in (["--epochs", "1"], ["--epochs", "2", "--resume"], ["--epochs", "2", "--resume"]):
+        assert cli.main([*common, *more]) == 0
+        told.append(json.loads(capsys.readouterr().out)["epochs"])
+    assert [len(epochs) for epochs in told] == [1, 2, 2]
+    assert told[1][:1] == told[0]
+    assert told[2] == told[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -37,7 +37,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
     """Write the trainer's state to `path` (.npz). A kill at any moment leaves the old file or the new one,
     whole."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")  # what a kill leaves, the next save takes
     header = np.frombuffer(json.dumps(about(trainer)).encode(), np.uint8)
     try:
         with temporary.open("wb") as file:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict
+from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,7 @@ class MetricsFile:
         lines = [{"kind": "run", **about(trainer), "epochs": trainer.settings.epochs}]
         if trainer.step and path.exists():
             lines += [line for line in read(path) if _before(line, trainer)]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.part")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)
@@ -35,7 +35,7 @@ class MetricsFile:
     def write(self, event: Step | Epoch) -> None:
         """Append one event."""
         fields = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            name: None if isinstance(value, float) and not isfinite(value) else value
             for name, value in asdict(event).items()
         }
         self._file.write(json.dumps({"kind": type(event).__name__.lower(), **fields}) + "\n")
@@ -57,6 +57,15 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, without a torn last one."""
     *whole, _torn = Path(path).read_text().split("\n")
     return [json.loads(line) for line in whole]
+
+
+def epochs(path: str | Path) -> list[Epoch]:
+    """The epochs of a metrics file: of a resumed run, those before it too."""
+    return [
+        Epoch(**{name: nan if value is None else value for name, value in line.items() if name != "kind"})
+        for line in read(path)
+        if line["kind"] == "epoch"
+    ]
 
 
 def _before(line: dict[str, Any], trainer: Trainer) -> bool:
