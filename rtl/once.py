@@ -6,16 +6,18 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
+from amaranth.hdl import ClockSignal, Const, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 
 def ports_of(component: wiring.Component) -> dict[str, tuple[Value, Any]]:
-    """Name → (value, direction) of all ports. A member of an interface is INTERFACE_MEMBER."""
+    """Name → (value, direction) of all ports. A member of an interface is INTERFACE_MEMBER; those that are
+    constant, such as the ready of a stream that is always ready, are none."""
     return {
         "_".join(map(str, path)): (Value.cast(value), member.flow)
         for path, member, value in component.signature.flatten(component)
+        if not isinstance(value, Const)
     }
 
 
