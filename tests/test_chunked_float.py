@@ -21,11 +21,12 @@ from golden import exact
 from golden.arithmetic import ARITHMETICS, ChunkedFloat, _scalar_gemm, _vector_gemm, _vector_kernel
 from golden.arithmetic._scalar_gemm import scalar_gemm
 from golden.arithmetic._vector_gemm import Plan, largest_sum, plan, vector_gemm
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, FloatFormat, hfp8
+from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 
 SATURATING = FP16.replace(saturate=True)
 OPEN_E4M3 = E4M3.replace(saturate=False)
+WIDEST = FloatFormat(6, 12)
 PAIRS = [
     (FP8, FP16),
     (FP16, FP16),
@@ -45,6 +46,13 @@ PAIRS = [
     (FP16, FloatFormat(2, 13)),
     (FloatFormat(9, 4), FP16),
     (FloatFormat(2, 1), FloatFormat(9, 6)),
+    (FP8, FloatFormat(6, 10)),
+    (FP8, WIDEST),
+    (FP16, WIDEST),
+    (FP8, WIDEST.replace(specials="fn", saturate=True)),
+    (FP8, FP32),
+    (FP16, FP32),
+    (BFLOAT16, FP32),
 ]
 ROUNDINGS = [("nearest", 14), ("stochastic", 14), ("stochastic", 1), ("stochastic", 24)]
 KINDS = ("any", "near", "small", "large", "ties")
@@ -246,6 +254,9 @@ def test_the_plans():
     assert chosen(BFLOAT16, BFLOAT16) == (64, {"corrected", "subnormal", "directed"})
     assert chosen(FloatFormat(9, 4)) == (64, {"subnormal"})
     assert chosen(FloatFormat(9, 4, bias=500)) is None
+    assert [chosen(FP8, FloatFormat(6, m))[0] for m in range(4, 13)] == 7 * [32] + 2 * [64]
+    assert chosen(FP16, WIDEST) == (64, {"corrected", "subnormal", "directed"})
+    assert chosen(FP8, WIDEST, rounding="stochastic") == (64, {"directed"})
 
 
 def test_overflow_is_looked_for_exactly_when_it_can_happen():
@@ -341,7 +352,27 @@ def test_the_identity_changes_no_sum(fmt):
 # Witnesses from outside
 
 
-@pytest.mark.parametrize("pair", [(FP8, FP16), (FP16, FP16), (E4M3, HALF), (hfp8(), FP16)], ids=name)
+@pytest.mark.parametrize("chunk", [64, 150])
+@pytest.mark.parametrize("operand", [FP8, FP16, E4M3], ids=str)
+def test_fp32_accumulation_is_a_loop_of_float32_additions(operand, chunk):
+    for kind in KINDS:
+        a, b = operands(kind, operand, FP32, 12, 150, 50)
+        left, right = operand.decode(a), operand.decode(b)
+        total = np.zeros((12, 50), np.float32)
+        with np.errstate(invalid="ignore"):
+            for start in range(0, 150, chunk):
+                partial = np.zeros((12, 50), np.float32)
+                for k in range(start, min(start + chunk, 150)):
+                    partial += left[:, k, None] * right[k]
+                total += partial
+        assert total.dtype == np.float32
+        c = ChunkedFloat(operand, FP32, chunk).gemm(a, b)
+        assert_same(np.where(np.isnan(total), FP32.nan_code, total.view(np.uint32)).astype(np.uint32), c)
+
+
+@pytest.mark.parametrize(
+    "pair", [(FP8, FP16), (FP16, FP16), (E4M3, HALF), (hfp8(), FP16), (FP8, WIDEST), (FP16, WIDEST)], ids=name
+)
 def test_gfloat_agrees(pair):
     operand, acc = pair
     fmt = gfloat.FormatInfo(

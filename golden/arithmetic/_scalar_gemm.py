@@ -22,34 +22,19 @@ Array = NDArray[Any]
 
 def scalar_gemm(arithmetic: ChunkedFloat, a: Array, b: Array, x: Array, y: Array) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
-    acc = arithmetic.accumulator
-    infinity = (
-        acc.max_code if acc.saturate else acc.nan_code if acc.infinity_code is None else acc.infinity_code
-    )
-    fmt = (acc.mantissa_bits, acc.quantum_exponent, acc.max_code, infinity, acc.nan_code, acc.sign_code)
+    operand, acc = arithmetic.operand, arithmetic.accumulator
     random_bits = arithmetic.random_bits if arithmetic.stochastic else 0
     c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
-    table = parts(arithmetic.operand)
-    _gemm(a, np.ascontiguousarray(b.T), table, table, parts(acc), fmt, arithmetic.chunk, random_bits, x, y, c)
+    columns = np.ascontiguousarray(b.T)
+    formats = _fields(operand, False), _fields(acc, acc.saturate)
+    _gemm(a, columns, *formats, arithmetic.chunk, random_bits, x, y, c)
     return c
 
 
-def parts(fmt: FloatFormat) -> tuple[Array, Array, Array]:
-    """Significand, exponent and special value of every code of `fmt`."""
-    codes = np.arange(1 << fmt.width)
-    magnitude = codes & (fmt.sign_code - 1)
-    exponent = magnitude >> fmt.mantissa_bits
-    mantissa = magnitude & ((1 << fmt.mantissa_bits) - 1)
-    significand = mantissa + (np.minimum(exponent, 1) << fmt.mantissa_bits)
-    special = np.where(magnitude <= fmt.max_code, 0.0, np.nan)
-    if fmt.infinity_code is not None:
-        special[magnitude == fmt.infinity_code] = np.inf
-    negative = codes >= fmt.sign_code
-    return (
-        np.where(negative, -significand, significand),
-        np.maximum(exponent, 1) - 1 + fmt.quantum_exponent,
-        np.where(negative, -special, special),
-    )
+def _fields(fmt: FloatFormat, saturate: bool) -> tuple[int, ...]:
+    """The format as the functions below take it; `infinity` is the code that overflow becomes."""
+    infinity = fmt.max_code if saturate else fmt.infinity_code or fmt.nan_code
+    return fmt.mantissa_bits, fmt.quantum_exponent, fmt.max_code, infinity, fmt.nan_code, fmt.sign_code
 
 
 @numba.njit(cache=True, nogil=True)
@@ -63,8 +48,24 @@ def _bit_length(n):
 
 
 @numba.njit(cache=True, nogil=True)
+def _parts(code, fmt):
+    """Significand, exponent and special value of a code."""
+    mantissa_bits, quantum, max_code, infinity, nan, sign = fmt
+    magnitude = np.int64(code) & (sign - 1)
+    exponent = magnitude >> mantissa_bits
+    steps = exponent - min(exponent, 1)  # taken from the exponent's field, they leave the hidden bit
+    significand = magnitude - (steps << mantissa_bits)
+    special = 0.0
+    if magnitude > max_code:
+        special = np.inf if magnitude == infinity and infinity != nan else np.nan
+    if code & sign:
+        return -significand, steps + quantum, -special
+    return significand, steps + quantum, special
+
+
+@numba.njit(cache=True, nogil=True)
 def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits, random):
-    """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**29."""
+    """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**58."""
     mantissa_bits, quantum, max_code, infinity, nan, sign = fmt
     top = _bit_length(abs(significand)) + exponent
     other_top = _bit_length(abs(other)) + other_exponent
@@ -79,7 +80,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
     if significand == 0:
         return np.int64(0)  # the sign of a zero sum is never seen: the next term or the +0 total hides it
     # The larger one's highest bit goes to bit 60. What the smaller one loses below bit 0 sticks in bit 0,
-    # which neither rounding looks at otherwise: at most 14 + 24 bits from the top are kept or drawn against.
+    # which neither rounding looks at otherwise: at most 30 + 24 bits from the top are kept or drawn against.
     unit = top - 61
     total = significand << (exponent - unit)
     if other != 0:
@@ -120,19 +121,32 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(code, significand, exponent, special, acc, fmt, random_bits, random):
-    """The accumulator code after adding a number, or a special value where that is not 0.0."""
-    special = special + acc[2][code]
+def _product(left, right):
+    """The parts of the exact product of two numbers."""
+    special = 0.0
+    if left[2] != 0.0 or right[2] != 0.0:  # ∞·0 is NaN here too
+        unit_left = left[2] if left[2] != 0.0 else np.sign(left[0])
+        unit_right = right[2] if right[2] != 0.0 else np.sign(right[0])
+        special = unit_left * unit_right
+    return left[0] * right[0], left[1] + right[1], special
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(code, number, fmt, random_bits, random):
+    """The accumulator code after adding a number."""
+    sum_significand, sum_exponent, sum_special = _parts(code, fmt)
+    significand, exponent, special = number
+    special += sum_special
     if special != 0.0:
         _, _, _, infinity, nan, sign = fmt
         if np.isnan(special) or infinity == nan:
             return nan
         return infinity | sign if special < 0 else infinity
-    return _rounded_sum(acc[0][code], acc[1][code], significand, exponent, fmt, random_bits, random)
+    return _rounded_sum(sum_significand, sum_exponent, significand, exponent, fmt, random_bits, random)
 
 
 @numba.njit(cache=True, nogil=True)
-def _gemm(a, b_columns, a_parts, b_parts, acc, fmt, chunk, random_bits, x, y, c):
+def _gemm(a, b_columns, operand, accumulator, chunk, random_bits, x, y, c):
     rows, columns = c.shape
     depth = a.shape[1]
     for i in range(rows):
@@ -141,22 +155,11 @@ def _gemm(a, b_columns, a_parts, b_parts, acc, fmt, chunk, random_bits, x, y, c)
             for start in range(0, depth, chunk):
                 partial = np.int64(0)
                 for k in range(start, min(start + chunk, depth)):
-                    left, right = a[i, k], b_columns[j, k]
-                    significand = a_parts[0][left] * b_parts[0][right]
-                    exponent = a_parts[1][left] + b_parts[1][right]
-                    special = 0.0
-                    if a_parts[2][left] != 0.0 or b_parts[2][right] != 0.0:
-                        unit_left = a_parts[2][left] if a_parts[2][left] != 0.0 else np.sign(a_parts[0][left])
-                        unit_right = (
-                            b_parts[2][right] if b_parts[2][right] != 0.0 else np.sign(b_parts[0][right])
-                        )
-                        special = unit_left * unit_right  # ∞·0 is NaN here too
+                    number = _product(_parts(a[i, k], operand), _parts(b_columns[j, k], operand))
                     random = np.int64(x[i, n] ^ y[j, n]) if random_bits else np.int64(0)
-                    partial = _add(partial, significand, exponent, special, acc, fmt, random_bits, random)
+                    partial = _add(partial, number, accumulator, random_bits, random)
                     n += 1
                 random = np.int64(x[i, n] ^ y[j, n]) if random_bits else np.int64(0)
-                total = _add(
-                    total, acc[0][partial], acc[1][partial], acc[2][partial], acc, fmt, random_bits, random
-                )
+                total = _add(total, _parts(partial, accumulator), accumulator, random_bits, random)
                 n += 1
             c[i, j] = total
