@@ -86,8 +86,8 @@ def curves(axes: Any, runs: dict[str, list[Any]]) -> None:
         loss = np.nanmean([run.losses[: count * window].reshape(count, -1) for run in seeds], axis=(0, 2))
         per_epoch = seeds[0].steps_per_epoch
         left.plot((np.arange(count) + 0.5) * window / per_epoch, loss, label=recipe, **style)
-        epochs = min(len(run.accuracies) for run in seeds)
-        accuracy = 100 * np.array([run.accuracies[:epochs] for run in seeds])
+        epochs = min(len(run.epochs) for run in seeds)
+        accuracy = 100 * np.array([[e.test_accuracy for e in run.epochs[:epochs]] for run in seeds])
         x = np.arange(1, epochs + 1)
         right.plot(x, accuracy.mean(0), marker="o", markersize=4, label=recipe, **style)
         if len(seeds) > 1:

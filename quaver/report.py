@@ -1,13 +1,16 @@
-"""One HTML page from stored runs: why chunks, what the chunk length does, training curves, where values lie.
+"""One HTML page from stored runs: tables and curves of recipes over seeds, where values lie, why chunks.
 
 examples:
   quaver report runs/* -o report.html                 all runs under runs/
+  quaver report runs/* --json                         the tables alone, for a script
   quaver report -o report.html                        the two accumulation figures alone
   quaver report runs/fashion --data-dir data          where the run's data set lies, for the histograms
 
-A run is a directory that `quaver train --out` wrote. Runs of one network and data set share a figure, runs of
-one recipe with several seeds a curve. The histograms replay one step of the first run that keeps its weights
-in FP16, fp8 before its ablations. The page needs no network and no other file.
+A run is a directory that `quaver train --out` wrote. Runs of one network, data set and settings are an
+experiment: its table, also on standard output, has a row for each recipe with the mean and the standard
+deviation over the seeds and the difference to fp32, and its figure a curve. The histograms replay one step of
+the first run that keeps its weights in FP16, fp8 before its ablations. The page needs no network and no other
+file.
 """
 
 from __future__ import annotations
@@ -17,99 +20,74 @@ import html
 import io
 import json
 import os
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from golden.nn import metrics, models, recipes
+from golden.nn import models
 from golden.nn.histogram import Histogram, histograms, replayed
 from golden.nn.recipe import Recipe
 from golden.nn.train import Settings, Trainer
 from golden.summing import STALL_WAYS, SWEEP_LENGTHS, chunk_sweep, stall
 from quaver import figures
 from quaver.options import console, load_data, print_results, progress_bar
+from quaver.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="directories of quaver train --out")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="(report.html)"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(report.html)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the sums that are measured (1)")
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as its metrics tell it."""
-
-    path: Path
-    about: dict[str, Any]
-    losses: np.ndarray
-    accuracies: list[float]
-    overflows: int
-    steps_per_epoch: int
-    """The steps so far, where there is no whole epoch yet."""
-
-    @property
-    def recipe(self) -> str:
-        """The recipe's name."""
-        return str(self.about["recipe"]["name"])
-
-    @staticmethod
-    def read(path: Path) -> StoredRun:
-        """The run in the directory `path`. ValueError: there is none."""
-        file = path / "metrics.jsonl"
-        if not file.is_file():
-            raise ValueError(f"{path} holds no metrics.jsonl; a run is a directory of quaver train --out")
-        try:
-            about, *events = metrics.read(file)
-            steps = [line for line in events if line["kind"] == "step"]
-            epochs = [line for line in events if line["kind"] == "epoch"]
-            losses = np.array([np.nan if s["loss"] is None else s["loss"] for s in steps])
-            overflows = sum(s["overflows"] > 0 for s in steps)
-            first = sum(s["epoch"] == 0 for s in steps)
-            run = StoredRun(path, about, losses, [e["test_accuracy"] for e in epochs], overflows, first)
-            _ = run.recipe, about["network"], about["data"]["name"], about["settings"]["seed"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is not a whole metrics file ({error})") from error
-        if not steps:
-            raise ValueError(f"{file} holds no step yet; train on, or leave it out")
-        return run
+    parser.add_argument(
+        "--json", action="store_true", help="the tables as JSON on standard output; a page only with -o"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    output: Path = args.output
+    output: Path = args.output or Path("report.html")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"--output is {output}, but there is no directory {output.parent}")
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
-    known = list(recipes.RECIPES)
-    runs = [StoredRun.read(path) for path in args.runs]
-    runs.sort(key=lambda one: known.index(one.recipe) if one.recipe in known else len(known))
-    sections = [_accumulation(args.seed)]
-    groups: defaultdict[tuple[str, str], list[StoredRun]] = defaultdict(list)
-    for one in runs:
-        groups[one.about["network"], one.about["data"]["name"]].append(one)
-    sections += [_training(network, data, group) for (network, data), group in groups.items()]
-    if runs:
-        sections.append(_values(runs, args.data_dir))
+    found = experiments(_read(args.runs))
+    if args.json:
+        print_results(Table(), [as_data(one) for one in found], as_json=True)
+    else:
+        for one in found:
+            print_results(terminal_table(one), None, as_json=False)
+    if not args.json or args.output is not None:
+        _write(output, found, args.seed, args.data_dir)
+        console.print(f"report: {output}, {output.stat().st_size / 1e3:,.0f} kB")
+    return 0
+
+
+def _read(paths: list[Path]) -> list[StoredRun]:
+    runs = {path: StoredRun.read(path) for path in paths}
+    if none := [str(path) for path, one in runs.items() if one is None]:
+        console.print(f"left out, without a step yet or no run: {', '.join(none)}")
+    return [one for one in runs.values() if one is not None]
+
+
+def _write(output: Path, found: list[Experiment], seed: int, data_dir: Path | None) -> None:
+    """The page, under a temporary name and renamed."""
+    sections = [_training(one) for one in found]
+    if found:
+        sections.append(_values([run for one in found for run in _shown(one)], data_dir))
+    sections.append(_accumulation(seed))
     temporary = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         temporary.write_text(_PAGE.format(style=_STYLE, body="\n".join(sections)), encoding="utf-8")
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
-    for (network, data), group in groups.items():
-        print_results(_terminal_table(network, data, group), None, as_json=False)
-    console.print(f"report: {output}, {output.stat().st_size / 1e3:,.0f} kB")
-    return 0
+
+
+def _shown(experiment: Experiment) -> list[StoredRun]:
+    return [run for runs in experiment.recipes.values() for run in runs]
 
 
 def _accumulation(seed: int) -> str:
@@ -132,67 +110,21 @@ def _accumulation(seed: int) -> str:
     )
 
 
-def _training(network: str, data: str, group: list[StoredRun]) -> str:
-    by_recipe = _by_recipe(group)
+def _training(experiment: Experiment) -> str:
     with rc_context(_LOOK):
         figure, axes = figures.panels(1, 2, (13, 4.6))
-        figures.curves(axes, by_recipe)
-    header, *rows = _rows(by_recipe)
+        figures.curves(axes, experiment.recipes)
+    rows = [("th", HEADER), *(("td", row.cells()) for row in experiment.rows())]
     table = "".join(
-        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-        for tag, row in (("th", header), *(("td", row) for row in rows))
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>" for tag, row in rows
     )
-    hidden = {"seed"} if group[0].about["settings"]["optimiser"] == "adam" else {"seed", "second_momentum"}
-    settings = {
-        k: v for k, v in group[0].about["settings"].items() if k not in hidden and v not in (None, [])
-    }
-    same = all({**r.about["settings"], "seed": 0} == {**group[0].about["settings"], "seed": 0} for r in group)
-    listed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+    listed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in experiment.settings.items())
     return _section(
-        f"{network} on {data}",
-        f"Settings: {listed}." if same else "The runs differ in more than recipe and seed.",
-        _svg(figure, f"curves of {network} on {data}") + f"<table>{table}</table>",
+        experiment.name,
+        f"Settings: {listed}. A row is a recipe over its seeds after the epochs that all of them have; ± is "
+        "the standard deviation of one seed's value. Differences to fp32 are taken seed by seed.",
+        _svg(figure, f"curves of {experiment.name}") + f"<table>{table}</table>",
     )
-
-
-def _by_recipe(group: list[StoredRun]) -> dict[str, list[StoredRun]]:
-    by_recipe: dict[str, list[StoredRun]] = {}
-    for one in group:
-        by_recipe.setdefault(one.recipe, []).append(one)
-    return by_recipe
-
-
-def _rows(by_recipe: dict[str, list[StoredRun]]) -> list[list[str]]:
-    """The header and a row for each recipe; differences are of runs with the same seed."""
-    rows = [["recipe", "seeds", "epochs", "test accuracy", "from … to", "against fp32", "steps skipped"]]
-    plain = {one.about["settings"]["seed"]: one for one in by_recipe.get("fp32", [])}
-    for recipe, runs in by_recipe.items():
-        epochs = min(len(one.accuracies) for one in runs)
-        if epochs == 0:
-            rows.append([recipe, str(len(runs)), "0", "", "", "", str(sum(r.overflows for r in runs))])
-            continue
-        last = 100 * np.array([one.accuracies[epochs - 1] for one in runs])
-        pairs = [(one, plain.get(one.about["settings"]["seed"])) for one in runs]
-        differences = [
-            100 * (one.accuracies[epochs - 1] - other.accuracies[epochs - 1])
-            for one, other in pairs
-            if other is not None and recipe != "fp32" and len(other.accuracies) >= epochs
-        ]
-        against = f"{np.mean(differences):+.2f} points".replace("-", "−") if differences else ""
-        overflows = str(sum(one.overflows for one in runs))
-        span = f"{last.min():.2f} … {last.max():.2f} %" if len(runs) > 1 else ""
-        rows.append([recipe, str(len(runs)), str(epochs), f"{last.mean():.2f} %", span, against, overflows])
-    return rows
-
-
-def _terminal_table(network: str, data: str, group: list[StoredRun]) -> Table:
-    header, *rows = _rows(_by_recipe(group))
-    table = Table(title=f"{network} on {data}")
-    for column in header:
-        table.add_column(column, justify="left" if column == "recipe" else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _values(runs: list[StoredRun], directory: Path | None) -> str:
@@ -202,7 +134,7 @@ def _values(runs: list[StoredRun], directory: Path | None) -> str:
         return _section(title, "No run here keeps its weights in FP16 and has a checkpoint.", "")
     try:
         found = _histograms(chosen, directory)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         return _section(title, f"{chosen.path} cannot be replayed: {error}", "")
     with rc_context(_LOOK):
         figure = figures.values(found)

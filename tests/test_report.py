@@ -11,12 +11,12 @@ import pytest
 
 from golden import data, summing
 from golden.formats import FP16
-from golden.nn import checkpoint, histogram, models, recipes
+from golden.nn import checkpoint, histogram, metrics, models, recipes
 from golden.nn.histogram import HIGHEST, LOWEST
 from golden.nn.recipe import LossScale
 from golden.nn.train import Settings, Trainer
 from quaver import cli
-from quaver.report import StoredRun
+from quaver.runs import StoredRun, experiments
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def test_the_page_is_self_contained(page: Page) -> None:
 
 
 def test_the_table_holds_what_the_runs_measured(page: Page, runs: list[Path]) -> None:
-    first = {path.name: StoredRun.read(path).accuracies[0] for path in runs}
-    mean = 50 * (first["fp8-1"] + first["fp8-2"])
-    against = mean - 50 * (first["fp32-1"] + first["fp32-2"])
-    assert f"{mean:.2f} %" in page.words
-    assert f"{against:+.2f} points".replace("-", "−") in page.words
+    first = {path.name: 100 * metrics.epochs(path / "metrics.jsonl")[0].test_accuracy for path in runs}
+    fp8 = np.array([first["fp8-1"], first["fp8-2"]])
+    against = fp8 - [first["fp32-1"], first["fp32-2"]]
+    assert f"{fp8.mean():.2f} ± {fp8.std(ddof=1):.2f} %" in page.words
+    assert f"{against.mean():+.2f} ± {against.std(ddof=1):.2f} points".replace("-", "−") in page.words
     assert "loss scale, 1000, gradients are not" in page.words
     assert "learning rate 0.05" in page.words
     assert "second momentum" not in page.words  # Adam's
@@ -89,7 +89,7 @@ def test_a_run_without_fp16_weights_has_no_histogram(runs: list[Path], tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["/nowhere"], "/nowhere holds no metrics.jsonl"),
+        (["/nowhere"], "/nowhere does not exist; a run is a directory"),
         (["-o", "/nowhere/r.html"], "there is no directory /nowhere"),
         (["--seed", "0"], "--seed is 0"),
     ],
@@ -104,15 +104,69 @@ def test_a_damaged_or_empty_metrics_file(runs: list[Path], tmp_path: Path) -> No
     for text, message in (
         ("{}\n", "is not a whole metrics file"),
         ("half a line\n", "is not a whole metrics file"),
-        (whole.splitlines(keepends=True)[0], "holds no step yet"),
     ):
         (tmp_path / "metrics.jsonl").write_text(text)
         with pytest.raises(ValueError, match=message):
             StoredRun.read(tmp_path)
     (tmp_path / "metrics.jsonl").write_text(whole + '{"kind": "st')
     torn = StoredRun.read(tmp_path)
+    assert torn is not None
     assert torn.steps_per_epoch == len(torn.losses) == 1437 // 128
-    assert json.loads(whole.splitlines()[-1])["test_accuracy"] == torn.accuracies[-1]
+    assert json.loads(whole.splitlines()[-1])["test_accuracy"] == torn.epochs[-1].test_accuracy
+    (tmp_path / "metrics.jsonl").write_text(whole.splitlines(keepends=True)[0])
+    assert StoredRun.read(tmp_path) is None
+
+
+def copied(run: Path, to: Path, *, epochs: int = 1, **settings: object) -> Path:
+    """A run's metrics with other settings, cut before an epoch's end."""
+    to.mkdir(exist_ok=True)
+    about, *events = metrics.read(run / "metrics.jsonl")
+    about["settings"] |= settings
+    kept = [e for e in events if e["epoch"] < epochs or (e["epoch"] == epochs and e["kind"] == "step")]
+    (to / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [about, *kept]))
+    return to
+
+
+def test_the_table_of_an_experiment(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other settings are another experiment; of two equal runs the longer one counts; one without an epoch
+    does not pull down the others; what is no run is left out."""
+    (tmp_path / "a.log").touch()
+    others = [
+        tmp_path / "a.log",
+        copied(runs[2], tmp_path / "other", batch=64),
+        copied(runs[2], tmp_path / "shorter", epochs=0),
+        copied(runs[2], tmp_path / "begun", epochs=0, seed=3),
+    ]
+    assert cli.main(["report", "--json", *map(str, [*others, *runs])]) == 0
+    out = capsys.readouterr()
+    assert "a.log" in out.err
+    assert not (Path.cwd() / "report.html").exists()
+    small, main = json.loads(out.out)
+    assert [small["experiment"], main["experiment"]] == [
+        "mlp on digits, batch 64",
+        "mlp on digits, batch 128",
+    ]
+    assert [(row["recipe"], row["seeds"], row["epochs"]) for row in main["recipes"]] == [
+        ("fp32", [1, 2], 1),
+        ("fp8", [1, 2], 1),
+    ]
+    assert small["recipes"][0]["against_fp32"] == []
+    fp32, fp8 = main["recipes"]
+    assert fp32["against_fp32"] == []
+    assert fp8["against_fp32"] == pytest.approx(np.subtract(fp8["test_accuracy"], fp32["test_accuracy"]))
+
+
+def test_recipes_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
+    other = copied(runs[2], tmp_path / "other")
+    file = other / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"chunk": 64', '"chunk": 32'))
+    both = [StoredRun.read(path) for path in (runs[2], other)]
+    (experiment,) = experiments([run for run in both if run is not None])
+    labels = [row.recipe for row in experiment.rows()]
+    assert len(set(labels)) == 2
+    assert all(label.startswith("fp8 (") for label in labels)
 
 
 def test_histograms_are_of_the_values_before_the_cast(tmp_path: Path) -> None:

@@ -61,11 +61,8 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 
 def epochs(path: str | Path) -> list[Epoch]:
     """The epochs of a metrics file: of a resumed run, those before it too."""
-    return [
-        Epoch(**{name: nan if value is None else value for name, value in line.items() if name != "kind"})
-        for line in read(path)
-        if line["kind"] == "epoch"
-    ]
+    lines = [line for line in read(path) if line.pop("kind") == "epoch"]
+    return [Epoch(**{k: nan if v is None else v for k, v in line.items()}) for line in lines]  # type: ignore[arg-type]
 
 
 def _before(line: dict[str, Any], trainer: Trainer) -> bool:
