@@ -2,7 +2,7 @@
 
 Ports keep their names; a stream or other interface NAME becomes NAME_payload, NAME_valid, NAME_ready;
 structures are one vector, the first field lowest. A unit with registers has the clock `clk` and the
-synchronous, active-high reset `rst`.
+synchronous, active-high reset `rst`; `axi_accelerator` has AXI's `aclk` and `aresetn`.
 """
 
 from __future__ import annotations
@@ -187,6 +187,12 @@ def _accelerator(
     return Accelerator(_chunked_float(**arithmetic), **size, update=unit)
 
 
+def _axi_accelerator(**options: Any) -> wiring.Component:
+    from rtl.axi import AxiAccelerator
+
+    return AxiAccelerator(_accelerator(**options))
+
+
 def _parse_format(text: str) -> Any:
     try:
         fmt = formats.parse(text)
@@ -223,6 +229,12 @@ _ARITHMETIC = (
     ),
 )
 _SIZE = (Option("rows", int, 8, "rows of the array"), Option("columns", int, 8, "columns of the array"))
+_ACCELERATOR = (
+    *_SIZE,
+    Option("depth", int, 512, "steps that the operand memory holds"),
+    Option("update", str, "stochastic", "rounding of the update unit", ("stochastic", "nearest", "none")),
+    *_ARITHMETIC,
+)
 
 #: Name → unit, for `quaver verilog`.
 UNITS: dict[str, Unit] = {
@@ -277,14 +289,8 @@ UNITS: dict[str, Unit] = {
     ),
     "accelerator": Unit(
         "array, buffers and sequencer behind one command stream",
-        (
-            *_SIZE,
-            Option("depth", int, 512, "steps that the operand memory holds"),
-            Option(
-                "update", str, "stochastic", "rounding of the update unit", ("stochastic", "nearest", "none")
-            ),
-            *_ARITHMETIC,
-        ),
+        _ACCELERATOR,
         _accelerator,
     ),
+    "axi_accelerator": Unit("the same behind AXI4-Lite and AXI4-Stream", _ACCELERATOR, _axi_accelerator),
 }

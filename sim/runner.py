@@ -31,7 +31,17 @@ from sim import verilated
 from sim.coverage import Counts, holes
 
 #: The units that have a bench: `sim/benches/NAME.py`, whose VARIANTS name what is simulated.
-UNITS = ("float_multiplier", "float_adder", "lfsr", "rounding", "pe", "systolic", "accelerator", "update")
+UNITS = (
+    "float_multiplier",
+    "float_adder",
+    "lfsr",
+    "rounding",
+    "pe",
+    "systolic",
+    "accelerator",
+    "axi_accelerator",
+    "update",
+)
 
 #: Seconds that one simulation may take.
 TIME_LIMIT = 600
