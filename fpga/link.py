@@ -1,0 +1,209 @@
+"""The host's end of the serial link: a `rtl.driver.Transport` over a line that may lose and spoil bytes."""
+
+from __future__ import annotations
+
+from random import Random, SystemRandom
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtl.frames import MAX_WORDS, Frame, Frames
+
+Words = NDArray[np.uint32]
+
+
+class Line(Protocol):
+    """Carries bytes, most of them, both ways."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def read(self, timeout: float) -> bytes:
+        """What has come; waits at most `timeout` seconds for a first byte, and returns none then."""
+
+    @property
+    def now(self) -> float:
+        """The time in seconds, from whenever on."""
+
+
+def _after(position: int, before: int) -> int:
+    """How far `position`, modulo 2**16, is after the unlimited position `before`."""
+    return (position - before) & 0xFFFF
+
+
+class LinkTransport:
+    """Carries words to the accelerator and back, in order, each once, whatever the line does to frames.
+
+    What was sent is kept until the device has it. When nothing moves for `retry` seconds, the device is asked
+    what it has, and what it lacks is sent again: so it is when one of its own frames did not come.
+
+    Parameters
+    ----------
+    line
+        Leads to the device.
+    retry
+        Seconds without progress before the device is asked; twice as long each further time.
+    silence
+        Seconds without any answer after which the device is given up.
+    patience
+        Seconds that the device may answer without taking or giving a word: longer than its longest GEMM.
+    random
+        Where session numbers come from.
+
+    Attributes
+    ----------
+    polls, repeated
+        How often the device was asked, and how many words were sent again.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        retry: float = 0.03,
+        silence: float = 3.0,
+        patience: float = 60.0,
+        random: Random | None = None,
+    ):
+        self.line, self.retry, self.silence, self.patience = line, retry, silence, patience
+        self._random = random or SystemRandom()
+        self.polls = self.repeated = 0
+        self._begin(0)
+
+    def _begin(self, session: int) -> None:
+        self.session = session
+        self._frames = Frames()
+        # Bytes of words from position `_acknowledged` on. Positions are unlimited here.
+        self._outgoing = bytearray()
+        self._acknowledged = self._sent = self._most_sent = self._limit = 0
+        self._incoming = bytearray()
+        self._expected = 0
+        self._lost = False  # a frame of the device's did not come
+        self._strangers = 0
+        self._sent_at_poll = 0
+
+    def reset(self) -> None:
+        """Begin a new session: drop all words under way and reset the accelerator.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing answers as it should.
+        """
+        before = self.session
+        while self.session in (0, before):
+            self._begin(self._random.randrange(1, 1 << 16))
+        begun, heard = self.line.now, 0
+        wait = self.retry
+        while self._limit == 0:
+            if self.line.now - begun > self.silence:
+                what = (
+                    f"{heard} bytes came, but no frame of it; is the baud rate the device's?"
+                    if heard
+                    else "nothing came; is the device powered, its bitstream loaded, the port the right one?"
+                )
+                raise TimeoutError(f"no session on {self.line} in {self.silence:g} s; {what}")
+            self.line.write(Frame(self.session, 0, 0, reset=True).to_bytes())
+            asked = self.line.now
+            while self._limit == 0 and self.line.now - asked < wait:
+                received = self.line.read(wait)
+                heard += len(received)
+                self._take(received)
+            wait *= 2
+
+    def send(self, words: Words) -> None:
+        """Keep words for the command stream; they go out in `receive` only."""
+        self._outgoing += np.ascontiguousarray(words, "<u4").tobytes()
+
+    def receive(self, count: int) -> Words:
+        """The next `count` words of the response stream.
+
+        Raises
+        ------
+        TimeoutError
+            The device does not answer any more, or answers and does nothing.
+        ConnectionResetError
+            The device was reset, or another program has begun a session with it.
+        """
+        heard = moved = asked = self.line.now
+        wait = self.retry
+        while len(self._incoming) < 4 * count:
+            self._transmit()
+            received = self.line.read(wait)
+            good, progress = self._take(received)
+            now = self.line.now
+            if good:
+                heard = now
+            if progress:
+                moved = asked = now
+                wait = self.retry
+            if self._strangers >= 3:
+                raise ConnectionResetError(
+                    f"the device on {self.line} is in another session than this one: it was reset, or "
+                    f"another program uses it; begin anew"
+                )
+            if now - heard > self.silence:
+                raise TimeoutError(
+                    f"the device on {self.line} has not answered for {now - heard:.1f} s; "
+                    f"{len(self._incoming) // 4} words of {count} had come"
+                )
+            if now - moved > self.patience:
+                raise TimeoutError(
+                    f"the device on {self.line} answers, but for {now - moved:.0f} s it has taken and given "
+                    f"no word; {len(self._incoming) // 4} words of {count} had come"
+                )
+            if self._lost or now - asked >= wait:
+                self._poll()
+                wait *= 1 if self._lost else 2
+                asked, self._lost = now, False
+        words = np.frombuffer(bytes(self._incoming[: 4 * count]), "<u4")
+        del self._incoming[: 4 * count]
+        return words
+
+    def _poll(self) -> None:
+        self.polls += 1
+        self._sent_at_poll = self._sent
+        self.line.write(Frame(self.session, self._sent, self._expected, poll=True).to_bytes())
+
+    def _transmit(self) -> None:
+        """Send what there is and what the device has room for."""
+        end = min(self._limit, self._acknowledged + len(self._outgoing) // 4)
+        while self._sent < end:
+            length = min(end - self._sent, MAX_WORDS)
+            start = 4 * (self._sent - self._acknowledged)
+            payload = bytes(self._outgoing[start : start + 4 * length])
+            self.line.write(Frame(self.session, self._sent, self._expected, payload=payload).to_bytes())
+            self.repeated += max(0, min(self._most_sent, self._sent + length) - self._sent)
+            self._sent += length
+            self._most_sent = max(self._most_sent, self._sent)
+
+    def _take(self, received: bytes) -> tuple[bool, bool]:
+        """Whether there was a frame of this session in the bytes, and whether it brought anything new."""
+        good = progress = False
+        for frame in self._frames.take(received):
+            if frame.session != self.session:
+                self._strangers += frame.poll
+                continue
+            self._strangers = 0
+            good = True
+            progress |= self._take_frame(frame)
+        return good, progress
+
+    def _take_frame(self, frame: Frame) -> bool:
+        before = self._acknowledged, self._limit, self._expected
+        acknowledged = self._acknowledged + _after(frame.acknowledge, self._acknowledged)
+        if acknowledged <= self._most_sent:  # otherwise it was overtaken by later ones
+            del self._outgoing[: 4 * (acknowledged - self._acknowledged)]
+            self._acknowledged = acknowledged
+            self._limit = max(self._limit, acknowledged + _after(frame.limit, frame.acknowledge))
+            self._sent = max(self._sent, acknowledged)
+            if frame.poll and acknowledged < self._sent_at_poll:
+                self._sent = acknowledged
+        ahead = _after(frame.sequence, self._expected)
+        if ahead == 0:
+            self._incoming += frame.payload
+            self._expected += frame.length
+        elif ahead < 1 << 15:
+            self._lost = True
+        return before != (self._acknowledged, self._limit, self._expected)
