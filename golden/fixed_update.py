@@ -7,7 +7,7 @@ updates far smaller than a step of the weights survive is what stochastic roundi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from golden.formats import FixedFormat
 from golden.lfsr import LFSR
 from golden.rounding import RANDOM_BITS, Rounding, round_integer
-from golden.update import SEED_MASKS
+from golden.update import SEED_MASKS, Rule
 
 #: Format of the scalars: as wide as fixed point gets, up to 2.
 SCALAR = FixedFormat(2, 22)
@@ -24,7 +24,7 @@ _Q4_12 = FixedFormat(4, 12)
 
 
 @dataclass(frozen=True)
-class FixedUpdate:
+class FixedUpdate(Rule):
     """One step of SGD with momentum on fixed-point codes.
 
     For each element, in memory order, with every line exact inside, rounded once, and saturating::
@@ -60,6 +60,8 @@ class FixedUpdate:
     rounding: Rounding = Rounding.STOCHASTIC
     random_bits: int = RANDOM_BITS
 
+    masks: ClassVar = {name: SEED_MASKS[name] for name in ("momentum", "rate")}
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         for name in ("rate", "momentum", "decay"):
@@ -67,19 +69,33 @@ class FixedUpdate:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … {SCALAR.max_value}")
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
-        formats = self.weights, self.updates, self.gradients
-        if max(f.integer_bits for f in formats) + self._fraction_bits + 3 > 63:
+        if max(f.integer_bits for f in self.formats) + self.fraction_bits[0] + 3 > 63:
             raise ValueError(
                 f"weights {self.weights}, updates {self.updates} and gradients {self.gradients} are too far "
                 f"apart to be added up in 63 bits; take narrower ones"
             )
 
     @property
-    def _fraction_bits(self) -> int:
-        """Of the first line's exact sum."""
-        return (
-            max(f.fraction_bits for f in (self.weights, self.updates, self.gradients)) + SCALAR.fraction_bits
-        )
+    def formats(self) -> tuple[FixedFormat, ...]:
+        """Of weights, momenta (the updates) and gradients."""
+        return self.weights, self.updates, self.gradients
+
+    @property
+    def scalar(self) -> FixedFormat:
+        """The format of the scalars."""
+        return SCALAR
+
+    @property
+    def scalars(self) -> dict[str, int]:
+        """The codes of rate·decay, momentum and rate, what the hardware is given."""
+        values = {"decay": self.rate * self.decay, "momentum": self.momentum, "rate": self.rate}
+        return {name: int(SCALAR.encode(value)) for name, value in values.items()}
+
+    @property
+    def fraction_bits(self) -> tuple[int, int]:
+        """Of the exact sum of each line."""
+        products = max(f.fraction_bits for f in self.formats) + SCALAR.fraction_bits
+        return products, max(self.weights.fraction_bits, self.updates.fraction_bits)
 
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
@@ -88,74 +104,71 @@ class FixedUpdate:
 
         `seed`, 1 … 2**32 − 1, belongs to stochastic rounding, left out otherwise; each call has its own.
         """
-        terms, w = self._terms(weights, momenta, gradients, seed)
-        v = self._rounded("momentum", np.sum(terms, axis=0), self._fraction_bits, self.updates, seed)
-        bits = max(self.weights.fraction_bits, self.updates.fraction_bits)
-        difference = (w << (bits - self.weights.fraction_bits)) - (
-            self.updates.integers(v).astype(np.int64) << (bits - self.updates.fraction_bits)
+        codes, sources = self.check(weights, momenta, gradients), self.sources(seed)
+        terms, w = self._terms(codes)
+        first, second = self.fraction_bits
+        v = self._rounded(np.sum(terms, axis=0), first, self.updates, sources.get("momentum"))
+        difference = (w << (second - self.weights.fraction_bits)) - (
+            self.updates.integers(v).astype(np.int64) << (second - self.updates.fraction_bits)
         )
-        return self._rounded("rate", difference, bits, self.weights, seed), v
+        return self._rounded(difference, second, self.weights, sources.get("rate")), v
 
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """`update` in Python's integers, an element at a time."""
-        terms, w = self._terms(weights, momenta, gradients, seed)
-        sources = {
-            name: LFSR(seed ^ SEED_MASKS[name] or SEED_MASKS[name]) for name in ("momentum", "rate") if seed
-        }
+        codes, sources = self.check(weights, momenta, gradients), self.sources(seed)
+        terms, w = self._terms(codes)
+        first, second = self.fraction_bits
 
         def rounded(name: str, value: int, bits: int, fmt: FixedFormat) -> int:
             random, dropped = 0, bits - fmt.fraction_bits
-            if dropped > 0 and self.rounding is Rounding.STOCHASTIC:
+            if dropped and sources:
                 random = sources[name].draw(self.random_bits)
             result = round_integer(value, dropped, self.rounding, random, self.random_bits)
             return min(max(result, ~fmt.max_code), fmt.max_code)
 
-        bits = max(self.weights.fraction_bits, self.updates.fraction_bits)
         new_w, new_v = np.empty(w.shape, np.int64), np.empty(w.shape, np.int64)
         for i in np.ndindex(*w.shape):
-            v = rounded("momentum", sum(int(t[i]) for t in terms), self._fraction_bits, self.updates)
-            difference = (int(w[i]) << (bits - self.weights.fraction_bits)) - (
-                v << (bits - self.updates.fraction_bits)
+            v = rounded("momentum", sum(int(t[i]) for t in terms), first, self.updates)
+            difference = (int(w[i]) << (second - self.weights.fraction_bits)) - (
+                v << (second - self.updates.fraction_bits)
             )
-            new_v[i], new_w[i] = v, rounded("rate", difference, bits, self.weights)
+            new_v[i], new_w[i] = v, rounded("rate", difference, second, self.weights)
         return self.weights.codes(new_w), self.updates.codes(new_v)
 
-    def _terms(
-        self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, seed: int | None
-    ) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-        """The first line's three terms in steps of 2**−_fraction_bits, and w; all checked."""
-        if self.rounding is not Rounding.STOCHASTIC and seed is not None:
-            raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
-        if self.rounding is Rounding.STOCHASTIC and (seed is None or not 0 < seed < 1 << 32):
-            raise ValueError(f"seed is {seed}, but stochastic rounding needs one in 1 … 2**32 − 1")
-        terms: list[NDArray[np.int64]] = []
-        w = np.empty(0, np.int64)
-        for name, codes, fmt, scalar in (
-            ("momenta", momenta, self.updates, self.momentum),
-            ("gradients", gradients, self.gradients, self.rate),
-            ("weights", weights, self.weights, self.rate * self.decay),
-        ):
-            w = fmt.integers(fmt.check_codes(codes, name)).astype(np.int64)
-            if terms and w.shape != terms[0].shape:
-                raise ValueError(f"{name} have shape {w.shape}, but momenta have {terms[0].shape}")
-            shift = self._fraction_bits - SCALAR.fraction_bits - fmt.fraction_bits
-            terms.append(int(SCALAR.integers(SCALAR.encode(scalar))) * w << shift)
-        return terms, w
+    def check(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[NDArray[Any]]:
+        """The three as contiguous codes; an error if they are none, or of different shapes."""
+        names = {"weights": weights, "momenta": momenta, "gradients": gradients}
+        arrays = [
+            np.ascontiguousarray(fmt.check_codes(codes, name))
+            for fmt, (name, codes) in zip(self.formats, names.items(), strict=True)
+        ]
+        for name, array in zip(names, arrays, strict=True):
+            if array.shape != arrays[0].shape:
+                raise ValueError(f"{name} have shape {array.shape}, but weights have {arrays[0].shape}")
+        return arrays
+
+    def _terms(self, codes: list[NDArray[Any]]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+        """The first line's three terms in steps of 2**−(its fraction bits), and w."""
+        integers = [fmt.integers(c).astype(np.int64) for fmt, c in zip(self.formats, codes, strict=True)]
+        scalars, terms = self.scalars, []
+        for name, fmt, x in zip(("decay", "momentum", "rate"), self.formats, integers, strict=True):
+            shift = self.fraction_bits[0] - SCALAR.fraction_bits - fmt.fraction_bits
+            terms.append(scalars[name] * x << shift)
+        return terms, integers[0]
 
     def _rounded(
-        self, name: str, values: NDArray[np.int64], bits: int, fmt: FixedFormat, seed: int | None
+        self, values: NDArray[np.int64], bits: int, fmt: FixedFormat, source: LFSR | None
     ) -> NDArray[Any]:
         dropped = bits - fmt.fraction_bits
-        if dropped <= 0:
-            return fmt.codes(values << -dropped)
+        if not dropped:
+            return fmt.codes(values)
         if self.rounding is Rounding.NEAREST_EVEN:
             values = values + ((1 << (dropped - 1)) - 1 + ((values >> dropped) & 1))
         elif self.rounding is Rounding.TOWARD_ZERO:
             values = values + np.where(values < 0, (1 << dropped) - 1, 0)
-        elif seed is not None:
-            source = LFSR(seed ^ SEED_MASKS[name] or SEED_MASKS[name])
+        elif source is not None:
             random = source.draws(values.size, self.random_bits).astype(np.int64).reshape(values.shape)
             shift = dropped - self.random_bits
             values = values + (random << shift if shift >= 0 else random >> -shift)

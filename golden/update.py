@@ -24,24 +24,13 @@ SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
 _BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
 
-class FloatRule:
-    """What update rules on codes of a `FloatFormat` share: their random sources, and the rounded AXPY."""
+class Rule:
+    """What update rules share: their random sources."""
 
-    format: FloatFormat
     rounding: Rounding
-    random_bits: int
     masks: ClassVar[dict[str, int]]
     """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
     that is zero."""
-
-    def _check_scalars(self, **scalars: float) -> None:
-        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
-            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
-        for name, scalar in scalars.items():
-            if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
-                raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
-        if not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
 
     def sources(self, seed: int | None) -> dict[str, LFSR]:
         """The LFSRs of one call, by line; none where the rounding draws nothing."""
@@ -52,6 +41,22 @@ class FloatRule:
         if seed is None or not 0 < seed < 1 << 32:
             raise ValueError(f"seed is {seed}, but stochastic rounding needs one in 1 … 2**32 − 1")
         return {name: LFSR(seed ^ mask or mask) for name, mask in self.masks.items()}
+
+
+class FloatRule(Rule):
+    """What update rules on codes of a `FloatFormat` share: the rounded AXPY."""
+
+    format: FloatFormat
+    random_bits: int
+
+    def _check_scalars(self, **scalars: float) -> None:
+        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
+            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
+        for name, scalar in scalars.items():
+            if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
+                raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), one draw an element."""
@@ -112,6 +117,16 @@ class Update(FloatRule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
+
+    @property
+    def formats(self) -> tuple[FloatFormat, ...]:
+        """All that differ among weights, momenta and gradients."""
+        return (self.format,)
+
+    @property
+    def scalar(self) -> FloatFormat:
+        """The format of the scalars."""
+        return self.format
 
     @property
     def scalars(self) -> dict[str, int]:

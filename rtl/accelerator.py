@@ -9,14 +9,22 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.engine import Arithmetic
 from rtl.command_decoder import CommandDecoder
-from rtl.commands import MAX_LENGTH, Geometry, Identity, ResponseHeader, slots_per_word, update_name
+from rtl.commands import (
+    MAX_LENGTH,
+    Geometry,
+    Identity,
+    ResponseHeader,
+    settings_words,
+    slots_per_word,
+    update_name,
+)
 from rtl.operand_buffer import OperandBuffer
 from rtl.responder import Responder
 from rtl.result_buffer import ResultBuffer
 from rtl.result_random import ResultRandom
 from rtl.sequencer import Sequencer
 from rtl.systolic import ArrayControl, SystolicArray
-from rtl.update import Update
+from rtl.update_unit import UpdateUnit
 from rtl.updater import Updater
 
 #: Responses that may be under way while the next commands are taken in.
@@ -72,7 +80,7 @@ class Accelerator(wiring.Component):
         columns: int,
         stages: int = 4,
         depth: int = 512,
-        update: Update | None = None,
+        update: UpdateUnit | None = None,
     ):
         if not 1 <= depth <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
@@ -86,6 +94,7 @@ class Accelerator(wiring.Component):
         self.geometry = Geometry(rows, columns, self.array.interleave, depth)
         self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
         self.updater = Updater(update) if update else None
+        self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
             rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
         )
@@ -111,7 +120,7 @@ class Accelerator(wiring.Component):
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
-            geometry, a.groups, b.groups, self.tile_words, len(identity), self.updater is not None, random
+            geometry, a.groups, b.groups, self.tile_words, len(identity), self.settings_words, random
         )
         m.submodules.responder = responder = Responder(identity)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)

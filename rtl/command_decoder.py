@@ -38,8 +38,8 @@ class CommandDecoder(wiring.Component):
         Words of one tile's results.
     identity_words
         Words of the answer to IDENTIFY.
-    updates
-        Whether there is an update unit; otherwise UPDATE is unknown.
+    settings_words
+        Words of an UPDATE's settings; 0 if there is no update unit, and UPDATE unknown.
     random
         Whether results are rounded with random bits; then GEMM brings their sources.
 
@@ -68,13 +68,13 @@ class CommandDecoder(wiring.Component):
         b_groups: int,
         tile_words: int,
         identity_words: int,
-        updates: bool,
+        settings_words: int,
         random: bool = False,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
-        self.tile_words, self.identity_words, self.updates = tile_words, identity_words, updates
+        self.tile_words, self.identity_words, self.settings_words = tile_words, identity_words, settings_words
         self.random = random
         super().__init__(
             {
@@ -102,7 +102,7 @@ class CommandDecoder(wiring.Component):
         group = Signal.like(self.group)
         gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
         job, sources = self.jobs.payload, Signal(Sources)
-        update, settings_left = Signal(UpdateArguments), Signal(range(4))
+        update, settings_left = Signal(UpdateArguments), Signal(range(self.settings_words + 1))
         loaded = Signal(4)
         open_tile, open_run = Signal(), Signal()
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
@@ -162,7 +162,7 @@ class CommandDecoder(wiring.Component):
                         m.next = "GEMM ARGUMENTS"
                         with m.If(header.length != (4 if self.random else 2)):
                             refuse(Status.BAD_LENGTH)
-                    with m.Case(*[Opcode.UPDATE] * self.updates):
+                    with m.Case(*[Opcode.UPDATE] * (self.settings_words > 0)):
                         m.next = "UPDATE ARGUMENTS"
                         with m.If(header.length == 0):
                             refuse(Status.BAD_LENGTH)
@@ -287,18 +287,19 @@ class CommandDecoder(wiring.Component):
                     m.d.sync += [update.eq(word), left.eq(left - 1)]
                     m.next = "UPDATE CHECK"
             with m.State("UPDATE CHECK"):
+                settings = Mux(update.first, self.settings_words, 0)
                 m.d.sync += [
                     open_run.eq(1),
-                    settings_left.eq(Mux(update.first, 3, 0)),
-                    response.length.eq(update.pairs << 1),
+                    settings_left.eq(settings),
+                    response.length.eq(update.groups << 1),
                 ]
                 m.next = "UPDATE RESPOND"
-                groups = update.pairs + update.first
-                with m.If(left != (groups << 1) + groups):  # 3 · groups would be a multiplier of the FPGA's
+                # 3 · groups would be a multiplier of the FPGA's.
+                with m.If(left != (update.groups << 1) + update.groups + settings):
                     refuse(Status.BAD_LENGTH)
                 with m.If(update.zero != 0):
                     refuse(Status.BAD_ARGUMENT)
-                with m.If(update.pairs == 0):
+                with m.If(update.groups == 0):
                     refuse(Status.OUT_OF_RANGE)
                 with m.If(~update.first & ~open_run):
                     refuse(Status.NOT_OPEN)

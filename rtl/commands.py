@@ -12,8 +12,8 @@ LOAD       `LoadArguments`, then operands              —
 GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
            then the row source and the column source
            if results are rounded with random bits
-UPDATE     `UpdateArguments`, then the settings if     two for each pair of elements
-           `first`, then pairs of elements
+UPDATE     `UpdateArguments`, then the settings if     two for each group
+           `first`, then groups of elements
 ========== =========================================== ====================================================
 
 Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, 16 of up to 16, else 32; the
@@ -29,13 +29,14 @@ lowest slot first. What a slot holds above its code is ignored. With P slots a w
 
 A source is the state of an LFSR (`golden.lfsr`) before the draw of the first tile's first row or column.
 
-``UPDATE`` has groups of three words, two codes of up to 16 bits in a word, the first in the lower half:
+``UPDATE`` has slots of 16 bits for numbers of up to 16 bits, else of 32:
 
-* settings: rate and momentum; decay; the seed, 32 bits, which a unit that draws nothing ignores.
-* two elements: the gradients of both; weight and momentum of the first; weight and momentum of the second.
+* settings: rate, momentum and decay, packed; the seed, 32 bits, which a unit that draws nothing ignores.
+* a group of three words: with codes of up to 16 bits two elements, the gradients of both, weight and momentum
+  of the first, weight and momentum of the second; with wider ones one element, gradient, weight, momentum.
 
-Its response has a word for each element: the new weight and the new momentum. Without `first`, an UPDATE goes
-on with the run of the one before: its settings, and its LFSRs as they are.
+Its response has the new weight and the new momentum of each element, packed likewise: two words a group.
+Without `first`, an UPDATE goes on with the run of the one before: its settings, and its LFSRs as they are.
 
 Any command that is refused leaves the operand memory marked empty and closes the run: LOAD anew before the
 next GEMM, and begin the next UPDATE with `first`.
@@ -43,7 +44,7 @@ next GEMM, and begin the next UPDATE with `first`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -51,9 +52,14 @@ import numpy as np
 from amaranth.lib import data
 from numpy.typing import NDArray
 
+import golden.update
+from golden.fixed_update import FixedUpdate
+from golden.formats import Format
 from golden.rounding import Rounding
-from golden.update import Update as GoldenUpdate
-from rtl.update import Update
+from rtl.update_unit import UpdateUnit
+
+#: The update rules that have a unit in hardware.
+HardwareRule = golden.update.Update | FixedUpdate
 
 #: Version of everything on this page.
 VERSION = 1
@@ -104,8 +110,8 @@ LoadArguments = data.StructLayout({"start": 24, "half": 1, "operand": 1, "zero":
 GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
 #: GEMM: how many tiles of rows and of columns.
 TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
-#: UPDATE: how many pairs of elements, and whether they begin a run.
-UpdateArguments = data.StructLayout({"pairs": 16, "first": 1, "zero": 15})
+#: UPDATE: how many groups of elements, and whether they begin a run.
+UpdateArguments = data.StructLayout({"groups": 16, "first": 1, "zero": 15})
 
 MAX_LENGTH = 0xFFFF
 
@@ -122,6 +128,16 @@ def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> lis
 def slots_per_word(width: int) -> int:
     """How many codes of `width` bits share a word: 4 of up to 8 bits, 2 of up to 16, else 1."""
     return 4 if width <= 8 else 2 if width <= 16 else 1
+
+
+def update_slot(formats: Iterable[Format]) -> int:
+    """Bits of a slot in UPDATE that holds codes of any of `formats`: 16 or 32."""
+    return 16 if all(fmt.width <= 16 for fmt in formats) else 32
+
+
+def settings_words(scalar: Format) -> int:
+    """Words of an UPDATE's settings: three scalars in slots, and the seed."""
+    return -(-3 // slots_per_word(update_slot([scalar]))) + 1
 
 
 def pack(codes: NDArray[np.unsignedinteger], width: int) -> NDArray[np.uint32]:
@@ -200,7 +216,7 @@ class Identity:
         return cls(Geometry(*(int(w) for w in words[1:5])), arithmetic, update)
 
 
-def update_name(update: GoldenUpdate | Update) -> str:
-    """What tells one update unit from another: "e6m9 stochastic 16", "e6m9 nearest"."""
+def update_name(update: HardwareRule | UpdateUnit) -> str:
+    """What tells one update unit from another: "e6m9 stochastic 16", "q4.12 q4.12 q2.14 nearest"."""
     draws = f" {update.random_bits}" if update.rounding is Rounding.STOCHASTIC else ""
-    return f"{update.format} {update.rounding}{draws}"
+    return f"{' '.join(map(str, update.formats))} {update.rounding}{draws}"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.engine import Arithmetic, Codes
-from golden.update import Update
 from rtl.commands import (
     MAX_LENGTH,
     GemmArguments,
+    HardwareRule,
     Identity,
     LoadArguments,
     Opcode,
@@ -28,6 +28,7 @@ from rtl.commands import (
     slots_per_word,
     unpack,
     update_name,
+    update_slot,
 )
 
 Words = NDArray[np.uint32]
@@ -40,8 +41,8 @@ _NO_WORDS = np.empty(0, np.uint32)
 #: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
 AHEAD = 8
 
-#: Pairs of elements in one UPDATE: what its length can say, the arguments and settings aside.
-_PAIRS = (MAX_LENGTH - 4) // 3
+#: Groups of elements in one UPDATE: what its length can say, arguments and settings aside.
+_GROUPS = (MAX_LENGTH - 5) // 3
 
 #: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
 _Sources = Callable[[int, int], list[int]]
@@ -142,9 +143,15 @@ class Driver:
         return c
 
     def update(
-        self, rule: Update, weights: Codes, momenta: Codes, gradients: Codes, *, seed: int | None = None
+        self,
+        rule: HardwareRule,
+        weights: Codes,
+        momenta: Codes,
+        gradients: Codes,
+        *,
+        seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule`: the new weights and momenta, as `golden.update.Update.update` has it.
+        """One step of `rule`: the new weights and momenta, as `rule.update` has it.
 
         Raises
         ------
@@ -324,29 +331,32 @@ class Driver:
         return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], _NO_WORDS, take
 
     def _updates(
-        self, rule: Update, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
+        self, rule: HardwareRule, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
     ) -> Iterator[_Command]:
         """UPDATEs of `elements` (weights, momenta, gradients); what they answer goes to `results`."""
-        count = elements[0].size
-        flat = np.zeros((3, count + count % 2), np.uint32)
+        slot = update_slot(rule.formats)
+        together, count = slots_per_word(slot), elements[0].size  # elements of a group
+        flat = np.zeros((3, -(-count // together) * together), np.uint32)
         for row, codes in zip(flat, elements, strict=True):
             row[:count] = codes.reshape(-1)
-        w, v, g = flat
-        groups = np.stack([g[::2] | g[1::2] << 16, w[::2] | v[::2] << 16, w[1::2] | v[1::2] << 16], axis=1)
-        rate, momentum, decay = (int(rule.format.encode(x)) for x in (rule.rate, rule.momentum, rule.decay))
-        settings = np.array([[rate | momentum << 16, decay, seed]], np.uint32)
-        for start in range(0, len(groups), _PAIRS):
-            part = groups[start : start + _PAIRS]
-            arguments = UpdateArguments.const({"pairs": len(part), "first": start == 0})
-            data = part if start else np.concatenate([settings, part])
-            of_part = slice(2 * start, 2 * (start + len(part)))
+        w, v, g = flat.reshape(3, -1, together)
+        pairs = np.stack([w, v], axis=2).reshape(len(w), 2 * together)
+        groups = pack(np.concatenate([g, pairs], axis=1), slot).reshape(-1, 3)
+        scalars = np.array([rule.scalars[name] for name in ("rate", "momentum", "decay")], np.uint32)
+        settings = np.append(pack(scalars, update_slot([rule.scalar])), np.uint32(seed))
+        for start in range(0, len(groups), _GROUPS):
+            part = groups[start : start + _GROUPS]
+            arguments = UpdateArguments.const({"groups": len(part), "first": start == 0})
+            data = np.concatenate([settings[: 0 if start else None], part.reshape(-1)])
+            of_part = slice(together * start, together * (start + len(part)))
 
             def take(words: Words, here: slice = of_part) -> None:
-                for codes, new in zip(results, (words & 0xFFFF, words >> 16), strict=True):
+                new = unpack(words, slot).reshape(-1, 2)
+                for i, codes in enumerate(results):
                     into = codes.reshape(-1)[here]
-                    into[:] = new[: len(into)]
+                    into[:] = new[: len(into), i]
 
-            yield Opcode.UPDATE, [arguments.as_value().value], data.reshape(-1), take
+            yield Opcode.UPDATE, [arguments.as_value().value], data, take
 
     def _send(self, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS) -> None:
         header = command(opcode, arguments or [], len(data))

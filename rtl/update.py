@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from collections.abc import Mapping
+
+from amaranth.hdl import Module, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP16, FloatFormat
@@ -13,6 +15,7 @@ from golden.update import SEED_MASKS
 from rtl.float_adder import CUTS, FloatAdder
 from rtl.float_multiplier import FloatMultiplier
 from rtl.lfsr import LFSR
+from rtl.update_unit import UpdateUnit, delayed
 
 #: Most registers of an AXPY: the multiplier's 2 and the adder's.
 MAX_STAGES = 2 + max(CUTS) + 1
@@ -75,7 +78,7 @@ class Axpy(wiring.Component):
         return m
 
 
-class Update(wiring.Component):
+class Update(UpdateUnit):
     """SGD with momentum as three AXPYs in a row, on a stream of elements.
 
     For each element, as `golden.update.Update` says it::
@@ -98,15 +101,7 @@ class Update(wiring.Component):
     latency
         3 · `stages`, in cycles. Initiation interval 1.
 
-    ========= === ===========================================================================================
-    settings  in  stream: rate, momentum, decay and, where stochastic, the seed (32 bits) of
-                  `golden.update.Update.update`; begins a run
-    elements  in  stream: weight, momentum, gradient
-    results   out stream: the new weight and momentum
-    ========= === ===========================================================================================
-
-    Settings are taken when every element of the run before has left, and while they wait no element is taken.
-    A draw belongs to an element, not to a cycle: however the streams stall, the bits are the same.
+    Streams, and when they wait: as `UpdateUnit`.
     """
 
     def __init__(
@@ -117,79 +112,34 @@ class Update(wiring.Component):
         random_bits: int = RANDOM_BITS,
         stages: int = MAX_STAGES,
     ) -> None:
-        self.format, self.stages, self.latency = fmt, stages, 3 * stages
-        self.rounding, self.random_bits = RoundingMode(rounding), random_bits
-        if self.rounding is RoundingMode.TOWARD_ZERO:
-            raise ValueError("rounding is truncate, but the update rounds to nearest or stochastically")
         if not 1 <= stages <= MAX_STAGES:
             raise ValueError(f"stages is {stages}, but an AXPY has 1 to {MAX_STAGES}")
-        if not 1 <= random_bits <= 32:
-            raise ValueError(f"random_bits is {random_bits}, but a draw takes 1 … 32")
-        settings = dict.fromkeys(("rate", "momentum", "decay"), fmt.width)
-        if self.rounding is RoundingMode.STOCHASTIC:
-            settings["seed"] = 32
-        element = dict.fromkeys(("weight", "momentum", "gradient"), fmt.width)
-        result = dict.fromkeys(("weight", "momentum"), fmt.width)
-        super().__init__(
-            {
-                "settings": In(stream.Signature(data.StructLayout(settings))),
-                "elements": In(stream.Signature(data.StructLayout(element))),
-                "results": Out(stream.Signature(data.StructLayout(result))),
-            }
-        )
+        self.format, self.stages = fmt, stages
+        super().__init__((fmt,), fmt, rounding, random_bits, 3 * stages)
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        moves = Signal()
-        occupied = Signal(self.latency)  # stages that hold an element, the first at bit 0
-        settings = Signal.like(self.settings.payload)
-        begins = Signal()
-        m.d.comb += [
-            self.results.valid.eq(occupied[-1]),
-            moves.eq(self.results.ready | ~self.results.valid),
-            self.elements.ready.eq(moves & ~self.settings.valid),
-            self.settings.ready.eq(~occupied.any()),
-            begins.eq(self.settings.valid & self.settings.ready),
-        ]
-        with m.If(begins):
-            m.d.sync += settings.eq(self.settings.payload)
-        entered = Cat(self.elements.valid & self.elements.ready, occupied)
-        with m.If(moves):
-            m.d.sync += occupied.eq(entered[:-1])
-
-        m.submodules.pipeline = EnableInserter(moves)(pipeline := Module())
+    def compute(self, m: Module, scalars: Mapping[str, Value], entered: Value, begins: Value) -> None:
         lines = {name: Axpy(self.format, self.rounding, self.random_bits, self.stages) for name in SEED_MASKS}
         decay, momentum, rate = lines["decay"], lines["momentum"], lines["rate"]
         weight = self.elements.payload.weight
         sign = 1 << (self.format.width - 1)
-        pipeline.d.comb += [
-            decay.alpha.eq(settings.decay),
+        m.d.comb += [
+            decay.alpha.eq(scalars["decay"]),
             decay.x.eq(weight),
             decay.y.eq(self.elements.payload.gradient),
-            momentum.alpha.eq(settings.momentum),
-            momentum.x.eq(delayed(pipeline, self.stages, self.elements.payload.momentum)),
+            momentum.alpha.eq(scalars["momentum"]),
+            momentum.x.eq(delayed(m, self.stages, self.elements.payload.momentum)),
             momentum.y.eq(decay.result),
-            rate.alpha.eq(settings.rate ^ sign),
+            rate.alpha.eq(scalars["rate"] ^ sign),
             rate.x.eq(momentum.result),
-            rate.y.eq(delayed(pipeline, 2 * self.stages, weight)),
-            self.results.payload.momentum.eq(delayed(pipeline, self.stages, momentum.result)),
+            rate.y.eq(delayed(m, 2 * self.stages, weight)),
+            self.results.payload.momentum.eq(delayed(m, self.stages, momentum.result)),
             self.results.payload.weight.eq(rate.result),
         ]
         for i, (name, line) in enumerate(lines.items()):
-            pipeline.submodules[name] = line
+            m.submodules[name] = line
             if self.rounding is RoundingMode.STOCHASTIC:
-                seed = self.settings.payload.seed ^ SEED_MASKS[name]
-                pipeline.d.comb += [
+                m.d.comb += [
                     line.draw.eq(entered[i * self.stages + line.multiplier_stages]),
                     line.load.eq(begins),
-                    line.seed.eq(Mux(seed == 0, SEED_MASKS[name], seed)),
+                    line.seed.eq(self.seed(name)),
                 ]
-        return m
-
-
-def delayed(m: Module, cycles: int, value: Value) -> Value:
-    """`value`, so many cycles later."""
-    for _ in range(cycles):
-        before, value = value, Signal(len(value), name="delayed", reset_less=True)
-        m.d.sync += value.eq(before)
-    return value

@@ -2,73 +2,98 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+import golden.fixed_update
+import golden.update
+from rtl.commands import HardwareRule, settings_words, update_slot
+from rtl.fixed_update import FixedUpdate
 from rtl.update import Update
+from rtl.update_unit import UpdateUnit
 
 #: A word of UPDATE behind its arguments.
 UpdateWord = data.StructLayout({"word": 32, "settings": 1})
 
 
+def unit_for(rule: HardwareRule) -> UpdateUnit:
+    """The unit that computes `rule`, with any scalars. TypeError: there is none."""
+    if isinstance(rule, golden.update.Update):
+        return Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits)
+    if isinstance(rule, golden.fixed_update.FixedUpdate):
+        return FixedUpdate(*rule.formats, rounding=rule.rounding, random_bits=rule.random_bits)
+    raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
+
+
 class Updater(wiring.Component):
-    """Feeds an `Update` from three words a time: its settings, or two elements.
+    """Feeds an update unit from the words of UPDATE: its settings, or groups of elements.
 
-    ========= === ==========================================================================
-    words     in  stream of `UpdateWord`, laid as `rtl.commands` says; the three of a group
-                  have the same `settings`
-    results   out stream of 32 bits, one for each element
-    ========= === ==========================================================================
+    ========= === ===============================================================================
+    words     in  stream of `UpdateWord`, laid as `rtl.commands` says; those of a group, and
+                  those of the settings, have the same `settings`
+    results   out stream of 32 bits: one for each element in slots of 16 bits, two in slots of 32
+    ========= === ===============================================================================
 
-    Two elements take three cycles.
+    Three words, two elements or one, take three cycles.
     """
 
-    def __init__(self, unit: Update) -> None:
+    def __init__(self, unit: UpdateUnit) -> None:
         self.unit = unit
         super().__init__({"words": In(stream.Signature(UpdateWord)), "results": Out(stream.Signature(32))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.unit = unit = self.unit
-        width = unit.format.width
         word, settings = self.words.payload.word, self.words.payload.settings
-        position = Signal(range(3))
-        first, second = Signal(32), Signal(32)
+        last_settings = settings_words(unit.scalar) - 1
+        position = Signal(range(last_settings + 1))
+        before = Signal(32 * last_settings)  # the words before this one, the latest uppermost
 
+        element, complete = unit.elements.payload, Signal()
+        if update_slot(unit.formats) == 16:
+            gradients = Mux(position == 2, before[-48:-32], before[-32:-16])
+            weight, momentum, gradient = word[:16], word[16:], gradients
+            m.d.comb += complete.eq(position != 0)
+        else:
+            weight, momentum, gradient = before[-32:], word, before[-64:-32]
+            m.d.comb += complete.eq(position == 2)
         m.d.comb += [
-            unit.elements.payload.weight.eq(word[:16]),
-            unit.elements.payload.momentum.eq(word[16:]),
-            unit.elements.payload.gradient.eq(first.word_select(position == 2, 16)),
-            unit.elements.valid.eq(self.words.valid & ~settings & (position != 0)),
-            unit.settings.valid.eq(self.words.valid & settings & (position == 2)),
-            unit.settings.payload.rate.eq(first[:16]),
-            unit.settings.payload.momentum.eq(first[16:]),
-            unit.settings.payload.decay.eq(second[:16]),
+            element.weight.eq(weight),
+            element.momentum.eq(momentum),
+            element.gradient.eq(gradient),
+            unit.elements.valid.eq(self.words.valid & ~settings & complete),
+            unit.settings.valid.eq(self.words.valid & settings & (position == last_settings)),
         ]
+        for i, name in enumerate(("rate", "momentum", "decay")):
+            scalar = before.word_select(i, update_slot([unit.scalar]))
+            m.d.comb += unit.settings.payload[name].eq(scalar)
         if "seed" in unit.settings.payload.shape().members:
             m.d.comb += unit.settings.payload.seed.eq(word)
 
-        with m.If(position == 0):
-            m.d.comb += self.words.ready.eq(1)
-        with m.Elif(~settings):
-            m.d.comb += self.words.ready.eq(unit.elements.ready)
+        with m.If(settings):
+            m.d.comb += self.words.ready.eq((position != last_settings) | unit.settings.ready)
         with m.Else():
-            m.d.comb += self.words.ready.eq((position == 1) | unit.settings.ready)
+            m.d.comb += self.words.ready.eq(~complete | unit.elements.ready)
         with m.If(self.words.valid & self.words.ready):
-            m.d.sync += position.eq(position + 1)
-            with m.Switch(position):
-                with m.Case(0):
-                    m.d.sync += first.eq(word)
-                with m.Case(1):
-                    m.d.sync += second.eq(word)
-                with m.Default():
-                    m.d.sync += position.eq(0)
+            m.d.sync += [
+                before.eq(Cat(before, word)[32:]),
+                position.eq(Mux(position == Mux(settings, last_settings, 2), 0, position + 1)),
+            ]
 
         new = unit.results.payload
-        m.d.comb += [
-            self.results.payload.eq(Cat(new.weight, Const(0, 16 - width), new.momentum)),
-            self.results.valid.eq(unit.results.valid),
-            unit.results.ready.eq(self.results.ready),
-        ]
+        m.d.comb += self.results.valid.eq(unit.results.valid)
+        if update_slot(unit.formats) == 16:
+            m.d.comb += [
+                self.results.payload.eq(Cat(new.weight, Const(0, 16 - len(new.weight)), new.momentum)),
+                unit.results.ready.eq(self.results.ready),
+            ]
+        else:
+            second = Signal()
+            m.d.comb += [
+                self.results.payload.eq(Mux(second, new.momentum, new.weight)),
+                unit.results.ready.eq(self.results.ready & second),
+            ]
+            with m.If(self.results.valid & self.results.ready):
+                m.d.sync += second.eq(~second)
         return m

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import golden.update
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Arithmetic, Codes, UpdateRule
-from golden.fixed_update import FixedUpdate
 from rtl.accelerator import Accelerator
-from rtl.commands import update_name
+from rtl.commands import HardwareRule, update_name
 from rtl.driver import Driver
 from rtl.update import Update
+from rtl.updater import unit_for
 from sim.device import SimulatedDevice
 from sim.verilated import require_tools
 
@@ -67,13 +66,12 @@ class SimulatedEngine:
         self._updaters[driver.updates] = driver
         return driver
 
-    def updater(self, rule: golden.update.Update) -> Driver:
+    def updater(self, rule: HardwareRule) -> Driver:
         """The driver of an accelerator that has the unit for `rule`."""
         name = update_name(rule)
         if name not in self._updaters:
-            unit = Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits)
             self._updaters[name] = self._simulate(
-                Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit)
+                Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
             )
         return self._updaters[name]
 
@@ -97,12 +95,7 @@ class SimulatedEngine:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses.
-
-        The fixed-point update has no unit in hardware: it is the host's, which is to say the golden model's.
-        """
-        if isinstance(rule, FixedUpdate):
-            return rule.update(weights, momenta, gradients, seed=seed)
-        if not isinstance(rule, golden.update.Update):
-            raise TypeError(f"rule is {rule!r}, but the hardware updates by golden.update.Update only")
+        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
+        if not isinstance(rule, HardwareRule):
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
         return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)

@@ -63,5 +63,5 @@ def test_bad_parameters():
     rule, one = FixedUpdate(0.1), np.zeros(1, np.uint16)
     with pytest.raises(ValueError, match="seed is None, but stochastic rounding needs one"):
         rule.update(one, one, one)
-    with pytest.raises(ValueError, match=r"gradients have shape \(2,\), but momenta have \(1,\)"):
+    with pytest.raises(ValueError, match=r"gradients have shape \(2,\), but weights have \(1,\)"):
         rule.update(one, one, np.zeros(2, np.uint16), seed=1)

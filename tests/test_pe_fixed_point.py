@@ -8,14 +8,16 @@ import pytest
 from amaranth.sim import Simulator
 
 import rtl.pe.fixed_point
+import rtl.round_and_saturate
 from golden.arithmetic.fixed_point import FixedPoint
 from golden.formats import FixedFormat
 from golden.lfsr import COLUMN_TAPS, LFSR, TAPS
 from golden.rounding import round_integer
 from rtl.accelerator import Accelerator
 from rtl.driver import Driver
-from rtl.pe.fixed_point import FixedPointPE, RoundAndSaturate
+from rtl.pe.fixed_point import FixedPointPE
 from rtl.result_random import ResultRandom
+from rtl.round_and_saturate import RoundAndSaturate
 from sim.device import SimulatedDevice
 
 Q8_8, Q2_6 = FixedFormat(8, 8), FixedFormat(2, 6)
@@ -54,7 +56,8 @@ def sums(arithmetic, rng):
 
 def feet(make, arithmetic):
     """Mismatches of the foot against the definition."""
-    foot = make(arithmetic)
+    ar = arithmetic
+    foot = make(ar.accumulator_bits, ar.dropped_bits, ar.result, ar.rounding, ar.random_bits)
     rng = np.random.default_rng(1)
     top = (1 << arithmetic.random_bits) - 1
     wrong = []
@@ -127,8 +130,9 @@ def test_the_element_at_every_depth(stages):
 FOOT_SLIPS = {
     "no random bits": ("self.random << shift if", "0 if"),
     "one bit too high": ("self.random << shift if", "self.random << shift + 1 if"),
-    "saturates one late above": ("rounded > highest", "rounded > highest + 1"),
-    "saturates one late below": ("rounded < ~highest", "rounded < ~highest - 1"),
+    "saturates a bit late": ("self.result.width - 1 :]", "self.result.width :]"),
+    "saturates above alone": ("upper.any() & ~upper.all()", "upper.any() & ~upper[-1]"),
+    "saturates below alone": ("upper.any() & ~upper.all()", "upper[-1] & ~upper.all()"),
     "wraps": ("Mux(overflows, end, rounded)", "rounded"),
     "the wrong end": ("Mux(rounded < 0, ~highest, highest)", "Mux(rounded < 0, highest, ~highest)"),
 }
@@ -145,9 +149,9 @@ ELEMENT_SLIPS = {
 }
 
 
-def mutant(edit):
+def mutant(unit, edit):
     old, new = edit
-    source = Path(rtl.pe.fixed_point.__file__).read_text()
+    source = Path(unit.__file__).read_text()
     assert source.count(old) == 1, f"there {source.count(old)} times: {old}"
     module = ModuleType("mutant")
     exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
@@ -157,13 +161,17 @@ def mutant(edit):
 @pytest.mark.parametrize("slip", [*FOOT_SLIPS, *NEAREST_SLIPS])
 def test_a_slip_in_the_foot_is_seen(slip):
     arithmetic = FEET[1] if slip in NEAREST_SLIPS else FEET[-1]
-    assert feet(mutant((FOOT_SLIPS | NEAREST_SLIPS)[slip]).RoundAndSaturate, arithmetic)
+    assert feet(
+        mutant(rtl.round_and_saturate, (FOOT_SLIPS | NEAREST_SLIPS)[slip]).RoundAndSaturate, arithmetic
+    )
 
 
 @pytest.mark.parametrize("slip", ELEMENT_SLIPS)
 def test_a_slip_in_the_element_is_seen(slip):
     assert chain(
-        mutant(ELEMENT_SLIPS[slip]).FixedPointPE, FixedPoint(Q2_6, Q2_6, Q2_6, accumulator_bits=20), 3
+        mutant(rtl.pe.fixed_point, ELEMENT_SLIPS[slip]).FixedPointPE,
+        FixedPoint(Q2_6, Q2_6, Q2_6, accumulator_bits=20),
+        3,
     )
 
 

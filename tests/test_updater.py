@@ -91,7 +91,7 @@ def test_stalls_change_nothing(commands: float, responses: float) -> None:
 
 
 def update(data: list[int], pairs: int, first: int = 1, zero: int = 0) -> list[int]:
-    arguments = UpdateArguments.const({"pairs": pairs, "first": first, "zero": zero})
+    arguments = UpdateArguments.const({"groups": pairs, "first": first, "zero": zero})
     return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
 
 
@@ -204,5 +204,5 @@ def test_the_engine_updates_where_the_gemms_are() -> None:
 
 
 def test_the_engine_refuses_other_rules() -> None:
-    with pytest.raises(TypeError, match=r"the hardware updates by golden.update.Update only"):
+    with pytest.raises(TypeError, match=r"the hardware updates by Update and FixedUpdate only"):
         SimulatedEngine().update(ARITHMETIC, *codes(FP16, 3))  # type: ignore[arg-type]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.arithmetic.fixed_point import FixedPoint
 from rtl.once import once
 from rtl.pe.control import CONTROL
+from rtl.round_and_saturate import RoundAndSaturate
 
 
 class Operand(wiring.Component):
@@ -20,42 +21,6 @@ class Operand(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.comb += self.number.eq(self.code)
-        return m
-
-
-class RoundAndSaturate(wiring.Component):
-    """What stands at the foot of a column: a sum, rounded once, saturated. Combinational.
-
-    ====== === =================================================================
-    number in  the exact sum
-    random in  random bits of this rounding; where stochastic
-    code   out of the arithmetic's `result`
-    ====== === =================================================================
-    """
-
-    def __init__(self, arithmetic: FixedPoint) -> None:
-        self.arithmetic = arithmetic
-        ports = {"number": In(signed(arithmetic.accumulator_bits)), "code": Out(arithmetic.result.width)}
-        if arithmetic.stochastic:
-            ports["random"] = In(arithmetic.random_bits)
-        super().__init__(ports)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        dropped, highest = self.arithmetic.dropped_bits, self.arithmetic.result.max_code
-        # What is added to the sum before its low bits are cut off.
-        up = Signal(max(dropped, 1))
-        if dropped and self.arithmetic.stochastic:
-            shift = dropped - self.arithmetic.random_bits
-            m.d.comb += up.eq(self.random << shift if shift >= 0 else self.random >> -shift)
-        elif dropped:
-            m.d.comb += up.eq((1 << (dropped - 1)) - 1 + self.number[dropped])
-        total = Signal(signed(len(self.number) + 1))
-        m.d.comb += total.eq(self.number + up)
-        rounded = total[dropped:].as_signed()
-        overflows = (rounded > highest) | (rounded < ~highest)
-        end = Mux(rounded < 0, ~highest, highest)
-        m.d.comb += self.code.eq(Mux(overflows, end, rounded))
         return m
 
 
@@ -121,7 +86,8 @@ class FixedPointPE(wiring.Component):
 
     def exit(self) -> RoundAndSaturate:
         """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
-        return RoundAndSaturate(self.arithmetic)
+        ar = self.arithmetic
+        return RoundAndSaturate(ar.accumulator_bits, ar.dropped_bits, ar.result, ar.rounding, ar.random_bits)
 
     @once("arithmetic", "stages")
     def elaborate(self, platform: object) -> Module:
