@@ -14,7 +14,7 @@ gradient  the weight's gradient  B · H'·W'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -151,13 +151,17 @@ def _resnet_stages(image: _Images, widths: tuple[int, ...], blocks: int, *, proj
 
 
 def resnet32_cifar10() -> NetworkShape:
-    """ResNet-32 of He et al. (arXiv 1512.03385, §4.2): 6·5 + 2 layers, shortcuts without weights."""
+    """ResNet-32 of He et al. (arXiv 1512.03385, §4.2): 6·5 + 2 layers, shortcuts without weights.
+
+    Layers have the names of `golden.nn`'s resnet32, which can be trained as planned.
+    """
     image = _Images(channels=3, size=32)
     image.conv("conv1", 16, kernel=3, padding=1)
     _resnet_stages(image, (16, 32, 64), blocks=5, projection=False)
     image.pool(kernel=8, stride=8)
-    image.linear("fc", 10)
-    return NetworkShape("resnet32-cifar10", tuple(image.layers), batch=128)
+    convolutions = [replace(layer, name=f"conv{i}") for i, layer in enumerate(image.layers, start=1)]
+    image.linear("linear1", 10)
+    return NetworkShape("resnet32-cifar10", (*convolutions, image.layers[-1]), batch=128)
 
 
 def resnet18_imagenet() -> NetworkShape:

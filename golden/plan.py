@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
+from typing import Any
 
 from golden.accumulation import (
     ChunkRule,
@@ -31,6 +33,12 @@ class Width:
     mantissa_bits: int
     loss: float
     not_monotone: bool
+
+    def __post_init__(self) -> None:
+        chunk = 1 if self.chunk is None else self.chunk
+        for name, value in (("mantissa_bits", self.mantissa_bits), ("chunk", chunk)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}, but it must be a whole number, at least 1")
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,35 @@ class Plan:
     plain: Width
     chunked: Width
     best: Width
+
+    def to_json(self) -> str:
+        """The plan as JSON, field for field; `from_json` gives an equal one back."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan of `to_json`; keys that it does not write are not looked at. ValueError: it is none."""
+        try:
+            return _plan(json.loads(text))
+        except KeyError as error:
+            raise ValueError(f"not a plan: {error} is missing") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"not a plan: {error}") from error
+
+
+def _plan(data: dict[str, Any]) -> Plan:
+    def made(kind: Any, data: dict[str, Any], **parts: Any) -> Any:
+        return kind(**{f.name: data[f.name] for f in fields(kind)} | parts)
+
+    def widths(data: dict[str, Any]) -> dict[str, Width]:
+        return {name: made(Width, data[name]) for name in ("plain", "chunked", "best")}
+
+    def layer(data: dict[str, Any]) -> LayerPlan:
+        shape = made(LayerShape, data["shape"], nonzero_ratios=tuple(data["shape"]["nonzero_ratios"]))
+        return LayerPlan(shape, tuple(made(GemmPlan, gemm, **widths(gemm)) for gemm in data["gemms"]))
+
+    layers = tuple(layer(one) for one in data["layers"])
+    return made(Plan, data, rule=ChunkRule(data["rule"]), layers=layers, **widths(data))
 
 
 def plan(

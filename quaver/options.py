@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
@@ -25,11 +26,17 @@ from rich.table import Table
 from golden import data
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Engine, GoldenEngine
+from golden.networks import LayerShape, trained_here
 from golden.nn import models, recipes
 from golden.nn.optimisers import OPTIMISERS
+from golden.nn.planned import planned
 from golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from golden.nn.run import Trace
 from golden.nn.train import Settings, Trainer
+from golden.plan import Plan
+
+#: What is trained unless something else is asked for.
+MODEL, DATA = "mlp", "digits"
 
 #: Where progress and remarks go, so that standard output holds results alone.
 console = Console(stderr=True)
@@ -39,9 +46,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
     """What is trained, on what, and how."""
     group = parser.add_argument_group("training")
 
-    def one_of(name: str, known: Iterable[str], default: str) -> None:
-        text = f"{', '.join(known)} ({default})"
-        group.add_argument(name, default=default, choices=tuple(known), metavar="NAME", help=text)
+    def one_of(name: str, known: Iterable[str], default: str, *, planned: bool = False) -> None:
+        text = f"{', '.join(known)} ({default}{', or as planned' if planned else ''})"
+        group.add_argument(
+            name, default=None if planned else default, choices=tuple(known), metavar="NAME", help=text
+        )
 
     def number(name: str, default: float, text: str = "") -> None:
         kind = type(default)
@@ -54,11 +63,21 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
         "--chunk", type=int, metavar="N", help="chunk length of every GEMM, in place of the recipe's"
     )
     group.add_argument("--loss-scale", metavar="X", help="a number or dynamic, in place of the recipe's")
-    one_of("--model", models.MODELS, "mlp")
-    one_of("--data", data.NAMES, "digits")
+    group.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="sum each GEMM as quaver plan -o FILE says; model, data and batch are the plan's",
+    )
+    group.add_argument("--no-chunks", action="store_true", help="take the plan's widths without chunks")
+    group.add_argument(
+        "--narrower", type=int, default=0, metavar="BITS", help="so many bits fewer than planned (0)"
+    )
+    one_of("--model", models.MODELS, MODEL, planned=True)
+    one_of("--data", data.NAMES, DATA, planned=True)
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
     number("--epochs", epochs)
-    number("--batch", Settings.batch)
+    group.add_argument("--batch", type=int, metavar="N", help=f"({Settings.batch}, or as planned)")
     one_of("--optimiser", OPTIMISERS, Settings.optimiser)
     rates = ", ".join(f"{rate} for {name}" for name, rate in OPTIMISERS.items())
     group.add_argument("--learning-rate", type=float, metavar="N", help=f"({rates})")
@@ -86,6 +105,7 @@ def add_array_arguments(parser: argparse.ArgumentParser) -> None:
 def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
     """A function of an engine and a trace that makes the trainer of the options, at each call the same."""
     recipe = make_recipe(args)
+    model, dataset_name, batch = _what(args)
     try:
         decay_at = tuple(int(e) for e in args.decay_at.split(",") if e)
     except ValueError:
@@ -94,7 +114,7 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         ) from None
     settings = Settings(
         epochs=args.epochs,
-        batch=args.batch,
+        batch=batch,
         optimiser=args.optimiser,
         learning_rate=args.learning_rate,
         momentum=args.momentum,
@@ -103,17 +123,17 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         later_at=args.later_at,
         seed=args.seed,
     )
-    dataset = load_data(args.data, args.data_dir)
+    dataset = load_data(dataset_name, args.data_dir)
 
     def make(engine: Engine, trace: Trace | None = None) -> Trainer:
-        network = models.build(args.model, dataset.shape, dataset.classes, seed=args.seed)
+        network = models.build(model, dataset.shape, dataset.classes, seed=args.seed)
         return Trainer(network, dataset, recipe, settings, engine=engine, trace=trace)
 
     return make
 
 
 def make_recipe(args: argparse.Namespace) -> Recipe:
-    """The recipe of --recipe, by name or from a file, with what --chunk and --loss-scale change."""
+    """The recipe of --recipe, by name or from a file, with what --plan, --chunk and --loss-scale change."""
     if args.recipe in recipes.RECIPES or not Path(args.recipe).exists():
         recipe = recipes.recipe(args.recipe)
     else:
@@ -121,6 +141,17 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
             recipe = Recipe.from_json(Path(args.recipe).read_text())
         except (ValueError, UnicodeDecodeError) as error:
             raise ValueError(f"--recipe is {args.recipe}, but that file is {error}") from error
+    plan = read_plan(args)
+    if plan is not None:
+        if args.chunk is not None:
+            raise ValueError(
+                f"--chunk is {args.chunk}, but {args.plan} says the chunk; leave it out, or plan with --chunk"
+            )
+        recipe = planned(recipe, plan, chunks=not args.no_chunks, narrower=args.narrower)
+    elif args.no_chunks or args.narrower:
+        raise ValueError(
+            "--no-chunks and --narrower choose among a plan's widths; name it: --plan FILE, of quaver plan -o"
+        )
     if args.chunk is not None:
         if not isinstance(recipe.hidden.forward, ChunkedFloat):
             raise ValueError(f"--chunk is {args.chunk}, but {recipe.name} does not sum in chunks; take fp8")
@@ -130,6 +161,54 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
             name=f"{recipe.name}-loss-scale-{args.loss_scale}", loss_scale=_loss_scale(args.loss_scale)
         )
     return recipe
+
+
+def read_plan(args: argparse.Namespace) -> Plan | None:
+    """The plan of --plan, if one is named."""
+    if args.plan is None:
+        return None
+    try:
+        return Plan.from_json(args.plan.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"--plan is {args.plan}, but that file is {error}; quaver plan -o makes one"
+        ) from error
+
+
+def _what(args: argparse.Namespace) -> tuple[str, str, int]:
+    """Model, data set and batch: as asked for, or else as planned, or else small ones."""
+    plan = read_plan(args)
+    if plan is None:
+        return args.model or MODEL, args.data or DATA, Settings.batch if args.batch is None else args.batch
+    model, _, dataset = plan.network.partition("-")
+    if model not in models.MODELS or dataset not in data.NAMES:  # a layer table's
+        model, dataset = MODEL, DATA
+    model, dataset = args.model or model, args.data or dataset
+    here = trained_here(f"{model}-{dataset}").layers
+    there = [layer.shape for layer in plan.layers]
+    for ours, theirs in zip_longest(here, there):
+        if ours is None or theirs is None or _sums(ours) != _sums(theirs):
+            raise ValueError(
+                f"{args.plan} is a plan of {plan.network} with {_described(theirs)}, but {model}-{dataset} "
+                f"has {_described(ours)} there; name its --model and --data, or plan {model}-{dataset}"
+            )
+    if args.batch not in (None, plan.batch):
+        raise ValueError(
+            f"--batch is {args.batch}, but {args.plan} is for {plan.batch} images a step, which is how long "
+            f"gradients' sums are; leave it out, or plan with --batch {args.batch}"
+        )
+    return model, dataset, plan.batch
+
+
+def _sums(shape: LayerShape) -> tuple[str, int, int, int]:
+    return shape.name, shape.forward, shape.backward, shape.positions
+
+
+def _described(shape: LayerShape | None) -> str:
+    if shape is None:
+        return "no more layers"
+    name, forward, backward, positions = _sums(shape)
+    return f"a layer {name} of sums {forward} and {backward} long at {positions} positions"
 
 
 def _loss_scale(text: str) -> LossScale:
@@ -162,7 +241,8 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
     if name == "sim":
         if getattr(args, "optimiser", "sgd") != "sgd":
             raise ValueError(
-                f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or --engine golden"
+                f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or "
+                "--engine golden"
             )
         from sim.engine import SimulatedEngine
 

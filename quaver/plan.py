@@ -30,6 +30,7 @@ from golden.accumulation import LARGEST_LOSS, ChunkRule
 from golden.layer_table import ENDINGS, read
 from golden.networks import IMAGES, NETWORKS, NetworkShape, trained_here
 from golden.plan import ROLES, LayerPlan, Plan, Width, plan
+from quaver.files import check_output, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,11 +68,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a chunked sum is wide enough when each of its stages is (default), or when the whole is",
     )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="keep the plan as JSON here: what --plan FILE of quaver train and quaver verilog reads",
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: FILE.png, .svg or .pdf")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, and print or draw it."""
+    """Plan, and print, keep or draw it."""
+    check_output(args.output)
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     if args.figure and not args.figure.parent.is_dir():
@@ -89,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(planned))
     else:
         _print(planned)
+    if args.output:
+        write(args.output, to_json(planned) + "\n")
     if args.figure:
         from quaver.plan_figure import draw
 

@@ -117,7 +117,7 @@ def test_json_is_the_plan(quaver):
     gemm = planned["layers"][1]["gemms"][2]
     assert (gemm["role"], gemm["length"]) == ("gradient", 64 * 32 * 32)
     assert gemm["chunked"]["mantissa_bits"] == minimum_mantissa_bits(65_536, chunk=32, rule="whole")
-    assert planned["layers"][1]["shape"]["name"] == "layer1.0.conv1"
+    assert planned["layers"][1]["shape"]["name"] == "conv2"
     assert planned["best"]["loss"] < LARGEST_LOSS
 
 

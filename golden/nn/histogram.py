@@ -43,7 +43,7 @@ def replayed(recipe: Recipe) -> Recipe:
         raise ValueError(f"{recipe.name} keeps its weights in {recipe.update or 'float32'}, not in FP16")
     gemm = ChunkedFloat(operand=FP16)
     wide = Precision(gemm, gemm, gemm)
-    return recipe.replace(name=f"{recipe.name}, FP16 operands", hidden=wide, first=None, last=None)
+    return recipe.replace(name=f"{recipe.name}, FP16 operands", hidden=wide, first=None, last=None, layers={})
 
 
 def histograms(trainer: Trainer, path: Path) -> dict[str, Histogram]:

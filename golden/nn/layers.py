@@ -77,7 +77,7 @@ class GemmLayer(Layer):
         return {"weight": self.weight} | ({"bias": self.bias} if self.bias else {})
 
     def precision(self, run: Run) -> Precision:
-        return run.recipe.precision(first=self.first, last=self.last)
+        return run.recipe.precision(self.name, first=self.first, last=self.last)
 
     def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
         """The bias's gradient: one wide sum, rounded once. It is N adders beside the array."""

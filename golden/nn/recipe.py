@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -183,6 +184,8 @@ class Recipe:
     first, last
         … except the first (the image needs more bits) and the last (softmax amplifies its errors).
         None: like any other layer.
+    layers
+        … and except the layers named here, wherever they stand: {"conv2": Precision(...)}.
     elementwise
         The format of everything between GEMMs: bias, activation, normalisation, pooling, softmax error,
         gradients. Each operation computes widely and rounds once, to nearest. None: float32.
@@ -200,6 +203,7 @@ class Recipe:
     hidden: Precision = Precision()
     first: Precision | None = None
     last: Precision | None = None
+    layers: Mapping[str, Precision] = field(default_factory=dict, hash=False)
     elementwise: Format | None = None
     update: UpdatePrecision | FixedUpdatePrecision | None = None
     loss_scale: LossScale = LossScale()
@@ -208,6 +212,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cast", Rounding(self.cast))
+        object.__setattr__(self, "layers", dict(self.layers))
         if self.cast is Rounding.STOCHASTIC:
             raise ValueError(
                 "cast is stochastic, but operands are cast without a random source; take nearest or truncate"
@@ -221,18 +226,22 @@ class Recipe:
         """The same recipe with a parameter of every GEMM's arithmetic changed: ``fp8.with_gemms("chunk 8",
         chunk=8)``."""
 
-        def changed(precision: Precision | None) -> Precision | None:
-            if precision is None:
-                return None
+        def changed(precision: Precision) -> Precision:
             gemms = {role: getattr(precision, role) for role in Role}
             return replace(precision, **{r: replace(g, **changes) for r, g in gemms.items() if g is not None})
 
-        layers = {place: changed(getattr(self, place)) for place in ("hidden", "first", "last")}
-        return self.replace(name=name, **layers)
+        return self.replace(
+            name=name,
+            hidden=changed(self.hidden),
+            first=self.first and changed(self.first),
+            last=self.last and changed(self.last),
+            layers={layer: changed(precision) for layer, precision in self.layers.items()},
+        )
 
-    def precision(self, *, first: bool = False, last: bool = False) -> Precision:
-        """How a layer at this place computes; a layer that is both first and last follows `last`."""
-        return (self.last if last else None) or (self.first if first else None) or self.hidden
+    def precision(self, layer: str = "", *, first: bool = False, last: bool = False) -> Precision:
+        """How the layer of this name at this place computes; one that is first and last follows `last`."""
+        place = (self.last if last else None) or (self.first if first else None) or self.hidden
+        return self.layers.get(layer, place)
 
     def to_json(self) -> str:
         """The recipe as JSON; `from_json` gives an equal one back."""
@@ -251,28 +260,30 @@ class Recipe:
 
     def __str__(self) -> str:
         lines = [self.name]
-        for place in ("first", "hidden", "last"):
-            precision: Precision | None = getattr(self, place)
+        places = {"first": self.first, "hidden": self.hidden, "last": self.last, **self.layers}
+        indent = max(map(len, places))
+        for place, precision in places.items():
             if precision is None:
                 continue
             by_arithmetic: dict[Arithmetic | None, list[str]] = {}
             for role in Role:
                 by_arithmetic.setdefault(getattr(precision, role), []).append(role)
             for arithmetic, roles in by_arithmetic.items():
-                lines.append(f"  {place:6}  {', '.join(roles):27} {_described(arithmetic)}")
+                lines.append(f"  {place:{indent}}  {', '.join(roles):27} {_described(arithmetic)}")
             casts = [
                 f"{t} {getattr(precision, t)}"
                 for t in ("inputs", "weights", "errors")
                 if getattr(precision, t)
             ]
             if casts:
-                lines.append(f"  {place:6}  {'cast':27} {', '.join(casts)}")
-        lines.append(f"  {'elementwise':35} {self.elementwise or 'float32'}")
-        lines.append(f"  {'update':35} {self.update or 'float32'}")
+                lines.append(f"  {place:{indent}}  {'cast':27} {', '.join(casts)}")
+        indent += 29
+        lines.append(f"  {'elementwise':{indent}} {self.elementwise or 'float32'}")
+        lines.append(f"  {'update':{indent}} {self.update or 'float32'}")
         growth = (
             f", doubled after {self.loss_scale.grow_every} good steps" if self.loss_scale.grow_every else ""
         )
-        lines.append(f"  {'loss scale':35} {self.loss_scale.initial:g}{growth}")
+        lines.append(f"  {'loss scale':{indent}} {self.loss_scale.initial:g}{growth}")
         if self.later is not None:
             lines.append(f"later {self.later}")
         return "\n".join(lines)
@@ -295,11 +306,16 @@ def _described(arithmetic: Arithmetic | None) -> str:
 
 def _plain(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
-        return {"is": _NAMES[type(thing)], **{f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}}
+        values = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}
+        # Without layers of their own a recipe reads as it did before there were any: checkpoints compare.
+        return {"is": _NAMES[type(thing)], **{name: value for name, value in values.items() if value != {}}}
+    if isinstance(thing, Mapping):
+        return {name: _plain(value) for name, value in thing.items()}
     return str(thing) if isinstance(thing, StrEnum) else thing
 
 
 def _built(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
-    return _CLASSES[data["is"]](**{name: _built(value) for name, value in data.items() if name != "is"})
+    values = {name: _built(value) for name, value in data.items() if name != "is"}
+    return _CLASSES[data["is"]](**values) if "is" in data else values

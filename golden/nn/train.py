@@ -13,6 +13,7 @@ from golden.data import Dataset
 from golden.engine import Engine, GoldenEngine
 from golden.formats import Format
 from golden.nn import optimisers
+from golden.nn.layers import GemmLayer
 from golden.nn.loss import softmax_cross_entropy
 from golden.nn.models import Network
 from golden.nn.recipe import Recipe
@@ -124,7 +125,13 @@ class Trainer:
             raise ValueError(
                 f"later_at is {settings.later_at}, but the recipe {recipe.name} has no later one"
             )
+        layers = [layer.name for layer in network.walk() if isinstance(layer, GemmLayer)]
         for one in (recipe, recipe.later):
+            if one is not None and (unknown := one.layers.keys() - layers):
+                raise ValueError(
+                    f"the recipe {one.name} is for a network with a layer {min(unknown)}, but {network.name} "
+                    f"has {', '.join(layers)}"
+                )
             if one is not None and one.update is not None:
                 optimisers.rule(settings, one.update, settings.learning_rate, settings.weight_decay, 1)
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
