@@ -435,7 +435,7 @@ MUTATIONS = {
         "self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))",
         "self.multiply_add(total, self.minus_scale, self.multiply_add(total, self.scale, total))",
     ),
-    "a fold too few": (_vector_kernel, "n += length + 1", "n += length"),
+    "a fold too few": (_vector_kernel, "n += stop - k + 1", "n += stop - k"),
     "double rounding": (_vector_kernel, "self.sum_to_odd(a, b, c) if self.corrected else ", ""),
 }
 

@@ -16,7 +16,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.arithmetic._vector_kernel import AVX512, TILE_ROWS, TILE_VECTORS, VECTOR_BYTES, vector_kernel
+from golden.arithmetic._vector_kernel import (
+    AVX512,
+    DEPTH,
+    TILE_ROWS,
+    TILE_VECTORS,
+    VECTOR_BYTES,
+    vector_kernel,
+)
 
 if TYPE_CHECKING:
     from golden.arithmetic.chunked_float import ChunkedFloat
@@ -103,87 +110,55 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
     operand, acc = arithmetic.operand, arithmetic.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
-    left, right = a, b.T
 
-    def outputs(rows: int, columns: int) -> int:
-        """Outputs that the kernel computes, the ones that only fill up its tiles included."""
-        return -(-rows // TILE_ROWS) * TILE_ROWS * -(-columns // width) * width
+    def padded(rows: int, columns: int) -> tuple[int, int]:
+        """The shape in whole tiles."""
+        return -(-rows // TILE_ROWS) * TILE_ROWS, -(-columns // width) * width
 
-    turned = outputs(len(right), len(left)) < outputs(len(left), len(right))
+    shape, turned_shape = padded(len(a), b.shape[1]), padded(b.shape[1], len(a))
+    left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    turned = math.prod(turned_shape) < math.prod(shape)
     if turned:  # C' = B'·A' is the same sums
-        left, right, x, y = right, left, y, x
+        shape, left, right, x, y = turned_shape, right, left, y, x
+    totals = np.zeros(shape, how.value)
+    chunk = min(arithmetic.chunk, len(b))
+    partials = np.empty(shape, how.value) if chunk > DEPTH else totals
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
+    lane = np.dtype(f"u{totals.itemsize}").type
+    shift = lane(dropped - arithmetic.random_bits if arithmetic.stochastic else 0)
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
-    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
-    lane = np.dtype(f"u{np.dtype(how.value).itemsize}")
-    to_pack: list[tuple[Any, ...]] = [(table, left, TILE_ROWS, how.value), (table, right, width, how.value)]
-    if arithmetic.stochastic:
-        top = dropped - arithmetic.random_bits
-        to_pack += [(top, x, TILE_ROWS, lane), (top, y, width, lane)]
-    left_panels, right_panels, *draws = _each(_packed, to_pack, threads)
-    totals = np.zeros((len(left_panels), len(right_panels), TILE_ROWS, width), how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
         how.value(2.0**dropped),
+        True if arithmetic.stochastic else None,
         True if how.corrected else None,
         how.value(2.0**acc.min_exponent) if how.subnormal else None,
         (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
         True if how.directed else None,
     )
-
-    inputs = (left_panels, right_panels, *(draws or (None, None)), totals, arithmetic.chunk, *clauses)
-    row_tiles, column_tiles = totals.shape[:2]
-    if row_tiles >= column_tiles:
-        jobs = [(*inputs, *span, 0, column_tiles) for span in _spans(row_tiles, threads)]
+    inputs = (left, right, turned, table, x, y, shift, chunk, partials, totals, clauses)
+    rows, columns = shape[0] // TILE_ROWS, shape[1] // width
+    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
+    if rows >= columns:
+        jobs = [(*inputs, span, (0, columns)) for span in _spans(rows, threads)]
     else:
-        jobs = [(*inputs, 0, row_tiles, *span) for span in _spans(column_tiles, threads)]
+        jobs = [(*inputs, (0, rows), span) for span in _spans(columns, threads)]
     _each(vector_kernel, jobs, threads)
-    c = totals.transpose(0, 2, 1, 3).reshape(row_tiles * TILE_ROWS, column_tiles * width)
-    c = c[: len(left), : len(right)]
-    return acc.encode(c.T if turned else c)
+    c = (totals.T if turned else totals)[: len(a), : b.shape[1]]
+    return acc.encode(c)
 
 
-def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> list[Any]:
+def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:
     """function(*job) for every job. The kernels leave the interpreter's lock, so threads do run at once."""
     if threads == 1:
-        return [function(*job) for job in jobs]
+        for job in jobs:
+            function(*job)
+        return
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda job: function(*job), jobs))
+        list(pool.map(lambda job: function(*job), jobs))
 
 
 def _spans(count: int, parts: int) -> list[tuple[int, int]]:
     """0 … count in at most `parts` contiguous, nearly equal spans."""
     edges = sorted({count * part // parts for part in range(parts + 1)})
     return list(pairwise(edges))
-
-
-def _packed(meaning: Array | int, codes: Array, tile: int, dtype: Any) -> Array:
-    """Panels of `tile` rows of meaning[codes] or, for a number, codes << meaning: (panels, columns, tile).
-
-    The last panel is filled up with zeros.
-    """
-    packed = np.zeros((-(-len(codes) // tile), codes.shape[1], tile), dtype)
-    (_pack_shifted if isinstance(meaning, int) else _pack)(meaning, codes, packed)
-    return packed
-
-
-@numba.njit(cache=True, nogil=True)
-def _pack(table, codes, packed):
-    panels, depth, tile = packed.shape
-    for panel in range(panels):
-        first = panel * tile
-        rows = min(tile, codes.shape[0] - first)
-        for k in range(depth):
-            for row in range(rows):
-                packed[panel, k, row] = table[codes[first + row, k]]
-
-
-@numba.njit(cache=True, nogil=True)
-def _pack_shifted(shift, codes, packed):
-    panels, depth, tile = packed.shape
-    for panel in range(panels):
-        first = panel * tile
-        rows = min(tile, codes.shape[0] - first)
-        for k in range(depth):
-            for row in range(rows):
-                packed[panel, k, row] = np.int64(codes[first + row, k]) << shift

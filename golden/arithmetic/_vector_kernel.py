@@ -8,9 +8,11 @@ integer operations on random bits (`_Vectors.stochastic`). The other clauses are
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,40 +24,88 @@ AVX512 = "+avx512f" in _FEATURES
 #: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
 VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
 TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
+#: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
+DEPTH, BLOCK_TILES = 128, 80
 
 
 @numba.njit(cache=True, nogil=True)
-def vector_kernel(
-    a, b, x, y, totals, chunk, scale, corrected, tiny, huge, directed, row, row_end, column, column_end
-):
-    """Panels `row` … `row_end` of `a` times `column` … `column_end` of `b`, added into `totals`.
+def vector_kernel(left, right, turned, table, x, y, shift, chunk, partials, totals, clauses, rows, columns):
+    """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
 
-    Shapes: a and x (panels, K or n, TILE_ROWS), b and y (panels, K or n, width), totals
-    (row panels, column panels, TILE_ROWS, width). A chunk of b stays in cache while all of a passes.
+    `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
+    what each code is worth. The draws x (rows, n) and y (columns, n) count after a `shift`; nearest: n is 0.
+    `totals`, of zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of
+    chunks longer than DEPTH; where there are none, nothing touches it.
+
+    A block of rows is decoded up to DEPTH products deep, then meets the decoded tiles of columns in turn.
     """
-    depth = a.shape[1]
-    for j in range(column, column_end):
-        n = 0
-        for k in range(0, depth, chunk):
-            length = min(chunk, depth - k)
-            for i in range(row, row_end):
-                _tile(  # type: ignore[call-arg]  # the typing context is Numba's
-                    a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny, huge, directed
-                )
-            n += length + 1
+    products = left.shape[0] if turned else left.shape[1]
+    depth = DEPTH // chunk * chunk or DEPTH
+    block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
+    a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
+    draws = min(x.shape[1], depth + depth // chunk + 1)
+    p, q = np.full((block, draws, TILE_ROWS), shift), np.full((draws, width), shift)  # of its type
+    for first in range(rows[0], rows[1], block):
+        tiles = min(block, rows[1] - first)
+        for start in range(0, products, depth):
+            end, drawn = min(start + depth, products), start + start // chunk
+            for i in range(tiles):
+                row = (first + i) * TILE_ROWS
+                _pack(left, turned, row, start, table, None, a[i])
+                _pack(x, False, row, drawn, None, shift, p[i])
+            for j in range(columns[0], columns[1]):
+                column = j * width
+                _pack(right, not turned, column, start, table, None, b)
+                _pack(y, False, column, drawn, None, shift, q)
+                k, n = start, 0
+                while k < end:
+                    resumed, stop = k % chunk > 0, min(k - k % chunk + chunk, end)
+                    finished = stop % chunk == 0 or stop == products
+                    for i in range(tiles):
+                        at = i, k - start, n, stop - k, (first + i) * TILE_ROWS, column, resumed, finished
+                        _tile(a, b, p, q, partials, totals, at, clauses)  # type: ignore[call-arg]
+                    n += stop - k + 1
+                    k = stop
+
+
+@numba.njit(nogil=True)
+def _pack(codes, across, row, column, table, shift, panel):
+    """What codes (rows, columns) mean, from (row, column) on, into `panel` (columns, rows) as far as they go.
+
+    `across`: the codes are (columns, rows). One means its value in `table` or, where that is None, its shift.
+    """
+    columns, rows = panel.shape
+    # Both ways the inner loop runs along memory.
+    if across:
+        codes = codes[column : column + columns, row : row + rows]
+        panel = panel[:columns]
+    else:
+        codes = codes[row : row + rows, column : column + columns]
+        panel = panel.T[:rows]
+    for i in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            if table is not None:
+                panel[i, j] = table[codes[i, j]]
+            if shift is not None:
+                panel[i, j] = codes[i, j] << shift
 
 
 @intrinsic
-def _tile(typing, a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny, huge, directed):
-    """One chunk of one tile, products and fold: panels i of `a` and j of `b` from k on, draws from n on.
+def _tile(typing, a, b, x, y, partials, totals, at, clauses):
+    """The products of one tile and, when its chunk is finished, their fold.
 
-    A clause whose argument is None is not compiled. Numba tells the kernels apart by these types.
+    `at` is (i, k, n, length, row, column, resumed, finished): panel i of a and x (panels, K or n, TILE_ROWS)
+    meets b and y (K or n, width), `length` products from k on and draws from n on. The sums are at (row,
+    column) of `totals`, and of `partials` before the chunk is resumed and while it is not finished.
+    `clauses` are (scale, drawn, corrected, tiny, huge, directed). One that is None is not compiled, and
+    Numba tells the kernels apart by these types.
     """
-    arguments = (a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny, huge, directed)
 
     def codegen(context, builder, signature, values):
-        a_v, b_v, x_v, y_v, totals_v, i_v, j_v, k_v, n_v, length_v, scale_v, _, tiny_v, huge_v, _ = values
-        stochastic = x is not types.none
+        a_v, b_v, x_v, y_v, partials_v, totals_v, at_v, clauses_v = values
+        i_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
+        scale_v, _, _, tiny_v, huge_v, _ = cgutils.unpack_tuple(builder, clauses_v)
+        _, drawn, corrected, tiny, huge, directed = clauses
         vector = _Vectors(context, builder, a.dtype)
         vector.scale = vector.splat(scale_v)
         vector.minus_scale = vector.splat(builder.fneg(scale_v))
@@ -76,16 +126,28 @@ def _tile(typing, a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny
 
         tile = range(TILE_ROWS), range(TILE_VECTORS)
         partial = [[cgutils.alloca_once(builder, vector.floats) for _ in tile[1]] for _ in tile[0]]
-        for slots in partial:
-            for slot in slots:
-                builder.store(vector.zero, slot)
+
+        def rows_at(kind, value):
+            """Of every row of the tile: where it lies in `partials` or `totals`, and its registers."""
+            for r in tile[0]:
+                at = builder.add(row_v, context.get_constant(types.intp, r))
+                yield pointer(kind, value, at, column_v), partial[r]
+
+        with builder.if_else(resumed_v) as (kept, fresh):
+            with kept:
+                for place, slots in rows_at(partials, partials_v):
+                    for v, slot in enumerate(slots):
+                        builder.store(vector.load(place, v, vector.floats), slot)
+            with fresh:
+                for slot in chain(*partial):
+                    builder.store(vector.zero, slot)
 
         def randoms(step):
             """Gives the random bits of row r of the tile, for its rounding number n + step."""
-            if not stochastic:
+            if drawn is types.none:
                 return lambda r: [None for _ in tile[1]]
             at = builder.add(n_v, step)
-            x_at, y_at = pointer(x, x_v, i_v, at), pointer(y, y_v, j_v, at)
+            x_at, y_at = pointer(x, x_v, i_v, at), pointer(y, y_v, at)
             columns = [vector.load(y_at, v, vector.ints) for v in tile[1]]
 
             def of_row(r):
@@ -96,7 +158,7 @@ def _tile(typing, a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny
 
         with cgutils.for_range(builder, length_v) as loop:
             at = builder.add(k_v, loop.index)
-            a_at, b_at = pointer(a, a_v, i_v, at), pointer(b, b_v, j_v, at)
+            a_at, b_at = pointer(a, a_v, i_v, at), pointer(b, b_v, at)
             random = randoms(loop.index)
             right = [vector.load(b_at, v, vector.floats) for v in tile[1]]
             for r in tile[0]:
@@ -104,17 +166,21 @@ def _tile(typing, a, b, x, y, totals, i, j, k, n, length, scale, corrected, tiny
                 for v, bits in enumerate(random(r)):
                     slot = partial[r][v]
                     builder.store(vector.rounded_sum(left, right[v], builder.load(slot), bits), slot)
-        random = randoms(length_v)
-        total_at = pointer(totals, totals_v, i_v, j_v)
-        for r in tile[0]:
-            for v, bits in enumerate(random(r)):
-                index = r * TILE_VECTORS + v
-                total = vector.load(total_at, index, vector.floats)
-                total = vector.rounded_sum(vector.one, builder.load(partial[r][v]), total, bits)
-                vector.store(total, total_at, index)
+        with builder.if_else(finished_v) as (fold, keep):
+            with fold:
+                random = randoms(length_v)
+                for r, (place, slots) in enumerate(rows_at(totals, totals_v)):
+                    for v, bits in enumerate(random(r)):
+                        total = vector.load(place, v, vector.floats)
+                        total = vector.rounded_sum(vector.one, builder.load(slots[v]), total, bits)
+                        vector.store(total, place, v)
+            with keep:
+                for place, slots in rows_at(partials, partials_v):
+                    for v, slot in enumerate(slots):
+                        vector.store(builder.load(slot), place, v)
         return context.get_dummy_value()
 
-    return types.void(*arguments), codegen
+    return types.void(a, b, x, y, partials, totals, at, clauses), codegen
 
 
 class _Vectors:
