@@ -82,6 +82,36 @@ class Counters:
     """Cycles in which every processing element was handed a product to add."""
 
 
+def identify(transport: Transport) -> Identity:
+    """What the accelerator says of itself.
+
+    Raises
+    ------
+    ValueError
+        It speaks another version of the command stream.
+    """
+    _send(transport, Opcode.IDENTIFY)
+    return Identity.from_words(_response(transport, Opcode.IDENTIFY).tolist())
+
+
+def _send(
+    transport: Transport, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS
+) -> None:
+    header = command(opcode, arguments or [], len(data))
+    transport.send(np.concatenate([np.array(header, np.uint32), data]))
+
+
+def _response(transport: Transport, opcode: Opcode) -> Words:
+    """The words of the next response, which must be a good one to `opcode`."""
+    word = int(transport.receive(1)[0])
+    header = ResponseHeader.from_bits(word)
+    if header.opcode != opcode or header.status != Status.OK:
+        names = {status.value: status.name for status in Status}
+        status = names.get(header.status, header.status)
+        raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
+    return transport.receive(header.length)
+
+
 class Driver:
     """Drives one accelerator.
 
@@ -101,7 +131,7 @@ class Driver:
     def __init__(self, transport: Transport, arithmetic: Arithmetic):
         self.transport, self.arithmetic = transport, arithmetic
         transport.reset()
-        identity = self.identify()
+        identity = identify(transport)
         if identity.arithmetic != repr(arithmetic):
             raise DeviceError(
                 f"the device computes {identity.arithmetic}, but the driver was asked for {arithmetic!r}; "
@@ -109,15 +139,10 @@ class Driver:
             )
         self.geometry, self.updates = identity.geometry, identity.update
 
-    def identify(self) -> Identity:
-        """What the accelerator says of itself."""
-        self._send(Opcode.IDENTIFY)
-        return Identity.from_words(self._response(Opcode.IDENTIFY).tolist())
-
     def counters(self) -> Counters:
         """The accelerator's counters, read when all earlier commands have been answered."""
-        self._send(Opcode.COUNTERS)
-        return Counters(*self._response(Opcode.COUNTERS).tolist())
+        _send(self.transport, Opcode.COUNTERS)
+        return Counters(*_response(self.transport, Opcode.COUNTERS).tolist())
 
     def gemm(self, a_codes: Codes, b_codes: Codes, *, seed: int | None = None) -> Codes:
         """C = A·B: operand codes (M, K) and (K, N) give result codes (M, N).
@@ -177,13 +202,13 @@ class Driver:
         waiting: deque[tuple[Opcode, Callable[[Words], None]]] = deque()
         try:
             for opcode, arguments, data, take in commands:
-                self._send(opcode, arguments, data)
+                _send(self.transport, opcode, arguments, data)
                 waiting.append((opcode, take))
                 if len(waiting) > AHEAD:
                     opcode, take = waiting.popleft()
-                    take(self._response(opcode))
+                    take(_response(self.transport, opcode))
             for opcode, take in waiting:
-                take(self._response(opcode))
+                take(_response(self.transport, opcode))
         except BaseException:
             self.transport.reset()
             raise
@@ -357,17 +382,3 @@ class Driver:
                     into[:] = new[: len(into), i]
 
             yield Opcode.UPDATE, [arguments.as_value().value], data, take
-
-    def _send(self, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS) -> None:
-        header = command(opcode, arguments or [], len(data))
-        self.transport.send(np.concatenate([np.array(header, np.uint32), data]))
-
-    def _response(self, opcode: Opcode) -> Words:
-        """The words of the next response, which must be a good one to `opcode`."""
-        word = int(self.transport.receive(1)[0])
-        header = ResponseHeader.from_bits(word)
-        if header.opcode != opcode or header.status != Status.OK:
-            names = {status.value: status.name for status in Status}
-            status = names.get(header.status, header.status)
-            raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
-        return self.transport.receive(header.length)
