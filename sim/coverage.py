@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FloatFormat
+from golden.formats import FixedFormat, FloatFormat
 from golden.rounding import Rounding, round_magnitude
 
 #: point → bin → times hit: what travels in a report.
@@ -69,6 +69,15 @@ def operand_classes(fmt: FloatFormat) -> list[str]:
     """All that `operand_class` may say."""
     kinds = ["0", "subnormal", "normal"] + ["infinity"] * (fmt.infinity_code is not None)
     return [sign + kind for kind in kinds for sign in "+−"] + ["NaN"]
+
+
+FIXED_CLASSES = ("lowest", "negative", "0", "positive", "highest")
+
+
+def fixed_class(fmt: FixedFormat, code: int) -> str:
+    """One of `FIXED_CLASSES`; lowest and highest are where results saturate."""
+    ends = {0: "0", fmt.max_code: "highest", fmt.max_code + 1: "lowest"}
+    return ends.get(code, "positive" if code < fmt.max_code else "negative")
 
 
 def _nearest_cases(precision: int, operation: str, distance: int) -> list[str]:

@@ -15,7 +15,7 @@ from amaranth.lib import wiring
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, Timer
 
-from golden.formats import FloatFormat
+from golden.formats import Format
 from sim.coverage import Coverage, holes
 
 #: Mismatches that a report spells out; the rest are only counted.
@@ -50,7 +50,7 @@ class Bench:
         self._coverage: Coverage | None = None
 
     def equal(
-        self, expected: int | str, got: int | str, fmt: FloatFormat | None = None, **inputs: int | str
+        self, expected: int | str, got: int | str, fmt: Format | None = None, **inputs: int | str
     ) -> None:
         """Check one output; `fmt`, where it has one, and `inputs` make the message of a mismatch."""
         self.checks += 1
@@ -94,12 +94,12 @@ class Bench:
         assert error or not (self.failures or holes(counts)), "the report has the mismatches and the holes"
 
 
-def coded(fmt: FloatFormat, code: int) -> str:
+def coded(fmt: Format, code: int) -> str:
     """A code with its value, for the message of a mismatch."""
     return f"{code:#06x} ({float(fmt.decode(np.array(code)))!r})"
 
 
-def _shown(value: int | str, fmt: FloatFormat | None) -> str:
+def _shown(value: int | str, fmt: Format | None) -> str:
     if isinstance(value, str):
         return value
     return hex(value) if fmt is None else coded(fmt, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cocotb
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from golden.formats import E4M3, FP16, FloatFormat
 from golden.rounding import Rounding
 from golden.update import Update as GoldenUpdate
+from rtl.commands import HardwareRule
 from rtl.update import Update
 from sim.benches.bench import Bench, coded, start
-from sim.coverage import Coverage, operand_class, operand_classes
+from sim.coverage import Coverage, fixed_class, operand_class, operand_classes
 
 VARIANTS = {
     "update": lambda: Update(FP16),
@@ -40,11 +41,6 @@ def codes(fmt: FloatFormat, rng: np.random.Generator, count: int) -> NDArray[Any
     chosen = np.choose(rng.choice(4, count, p=(0.2, 0.5, 0.2, 0.1)), kinds)
     chosen[::20] = sign[::20]  # zeros that meet
     return chosen.astype(fmt.code_dtype)
-
-
-def packed(fields: Iterable[int], width: int) -> int:
-    """Fields of `width` bits (the last may be wider) side by side, the first lowest."""
-    return sum(field << i * width for i, field in enumerate(fields))
 
 
 async def send(dut: Any, name: str, payloads: Iterable[int], rng: np.random.Generator, pause: float) -> None:
@@ -83,39 +79,57 @@ async def receive(dut: Any, bench: Bench, count: int, pause: float) -> list[int]
     return got
 
 
+async def hold(
+    dut: Any, bench: Bench, runs: Sequence[tuple[HardwareRule, list[NDArray[Any]]]], coverage: Coverage
+) -> None:
+    """Send runs of rule and elements through the unit, and hold all results against the rule's own.
+
+    The points of `coverage` are inputs and outputs, its bins classes of codes.
+    """
+    unit, rng = bench.unit, bench.rng
+    layouts = {name: getattr(unit, name).payload.shape() for name in ("settings", "elements", "results")}
+    words: list[tuple[int, list[int]]] = []
+    expected: list[dict[str, int]] = []
+    for rule, inputs in runs:
+        seed = int(rng.integers(1, 1 << 32)) if rule.rounding is Rounding.STOCHASTIC else None
+        outputs = rule.update(*inputs, seed=seed)
+        given = zip(*(x.tolist() for x in inputs), strict=True)
+        rows = [dict(zip(INPUTS, row, strict=True)) for row in given]
+        settings = layouts["settings"].const(rule.scalars | ({"seed": seed} if seed else {}))
+        elements = [layouts["elements"].const(row).as_value().value for row in rows]
+        words.append((settings.as_value().value, elements))
+        new = zip(*(x.tolist() for x in outputs), strict=True)
+        expected += [row | dict(zip(OUTPUTS, pair, strict=True)) for row, pair in zip(rows, new, strict=True)]
+
+    async def send_all() -> None:
+        """Settings wait for the results of the run before: no element of theirs follows too early."""
+        for i, (settings, elements) in enumerate(words):
+            await send(dut, "settings", [settings], rng, 0)
+            await send(dut, "elements", elements, rng, (0.3, 0, 0.1)[i % 3])
+
+    formats = dict(zip(INPUTS, unit.formats * (3 // len(unit.formats)), strict=True))
+    formats |= dict(zip(OUTPUTS, formats.values(), strict=False))
+    classify = operand_class if isinstance(unit.formats[0], FloatFormat) else fixed_class
+    dut.settings_valid.value = dut.elements_valid.value = dut.results_ready.value = 0
+    await start(dut)
+    cocotb.start_soon(send_all())
+    for row, word in zip(expected, await receive(dut, bench, len(expected), 0.35), strict=True):
+        shown = {name: coded(formats[name], row[name]) for name in INPUTS}
+        got = layouts["results"].from_bits(word)
+        for name, code in zip(OUTPUTS, (got.weight, got.momentum), strict=True):
+            bench.equal(row[name], code, formats[name], output=name, **shown)
+        for name, code in row.items():
+            coverage.hit(name, classify(formats[name], code))
+    bench.cover(coverage)
+
+
 @cocotb.test()
 async def runs(dut: Any) -> None:
     with Bench(VARIANTS) as bench:
-        unit, fmt, rng = bench.unit, bench.unit.format, bench.rng
-        words: dict[str, list[list[int]]] = {"settings": [], "elements": []}
-        expected: list[dict[str, int]] = []
+        unit, fmt = bench.unit, bench.unit.format
+        chosen = []
         for rate, momentum, decay, count in RUNS:
             rule = GoldenUpdate(rate, momentum, decay, fmt, unit.rounding, unit.random_bits)
-            seed = int(rng.integers(1, 1 << 32)) if unit.rounding is Rounding.STOCHASTIC else None
-            inputs = [codes(fmt, rng, count) for _ in INPUTS]
-            columns = [*inputs, *rule.update(*inputs, seed=seed)]
-            expected += [
-                dict(zip(INPUTS + OUTPUTS, row, strict=True)) for row in np.transpose(columns).tolist()
-            ]
-            settings = [*(int(fmt.encode(x)) for x in (rate, momentum, decay)), seed or 0]
-            words["settings"].append([packed(settings, fmt.width)])
-            words["elements"].append([packed(row, fmt.width) for row in np.transpose(inputs).tolist()])
-
-        async def send_all() -> None:
-            """Settings wait for the results of the run before: no element of theirs follows too early."""
-            for i in range(len(RUNS)):
-                await send(dut, "settings", words["settings"][i], rng, 0)
-                await send(dut, "elements", words["elements"][i], rng, (0.3, 0, 0.1)[i])
-
-        dut.settings_valid.value = dut.elements_valid.value = dut.results_ready.value = 0
-        await start(dut)
-        cocotb.start_soon(send_all())
-        coverage = Coverage(dict.fromkeys(INPUTS + OUTPUTS, operand_classes(fmt)))
-        for row, word in zip(expected, await receive(dut, bench, len(expected), 0.35), strict=True):
-            given = {name: coded(fmt, row[name]) for name in INPUTS}
-            got = (word & ((1 << fmt.width) - 1), word >> fmt.width)
-            for name, new in zip(OUTPUTS, got, strict=True):
-                bench.equal(row[name], new, fmt, output=name, **given)
-            for name, code in row.items():
-                coverage.hit(name, operand_class(fmt, code))
-        bench.cover(coverage)
+            chosen.append((rule, [codes(fmt, bench.rng, count) for _ in INPUTS]))
+        classes = dict.fromkeys(INPUTS + OUTPUTS, operand_classes(fmt))
+        await hold(dut, bench, chosen, Coverage(classes))
