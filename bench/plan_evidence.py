@@ -48,7 +48,7 @@ class Case:
 
 CASES = {
     "cnn": Case("cnn-fashion-mnist", 3, "--learning-rate 0.02"),
-    "resnet20": Case("resnet20-cifar10", 30, "--learning-rate 0.05 --decay-at 20"),
+    "resnet20": Case("resnet20-cifar10", 12, "--learning-rate 0.05 --decay-at 8"),
 }
 
 
