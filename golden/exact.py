@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import copysign, inf, isinf, isnan, isqrt, nan
 
-from golden.formats import FloatFormat
+from golden.formats import FloatFormat, Specials
 from golden.rounding import RANDOM_BITS, Rounding, round_magnitude
 
 Exact = Fraction | float
@@ -28,7 +28,10 @@ def decode(fmt: FloatFormat, code: int) -> Exact:
     if magnitude > fmt.max_code:
         return nan
     exponent, mantissa = magnitude >> fmt.mantissa_bits, magnitude & ((1 << fmt.mantissa_bits) - 1)
-    if exponent == 0:
+    if fmt.specials is Specials.DLFLOAT:
+        significand = mantissa + (1 << fmt.mantissa_bits) if magnitude else 0
+        power = fmt.quantum_exponent + exponent
+    elif exponent == 0:
         significand, power = mantissa, fmt.quantum_exponent
     else:
         significand, power = mantissa + (1 << fmt.mantissa_bits), fmt.quantum_exponent + exponent - 1
@@ -63,8 +66,14 @@ def encode(
     dropped = 64 + random_bits
     magnitude = scaled.numerator << dropped
     magnitude = magnitude // scaled.denominator | (magnitude % scaled.denominator != 0)
-    significand = round_magnitude(magnitude, dropped, rounding, random, random_bits)
+    dlfloat = fmt.specials is Specials.DLFLOAT
+    if dlfloat and rounding is Rounding.NEAREST_EVEN:
+        significand = magnitude + (1 << dropped - 1) >> dropped
+    else:
+        significand = round_magnitude(magnitude, dropped, rounding, random, random_bits)
     code = ((power - fmt.quantum_exponent) << fmt.mantissa_bits) + significand
+    if dlfloat:
+        code = max(code - (1 << fmt.mantissa_bits), 0)
     if code > fmt.max_code:
         return sign | fmt.max_code if saturate or rounding is Rounding.TOWARD_ZERO else infinity
     return sign | code

@@ -26,6 +26,9 @@ class Specials(StrEnum):
     """The top exponent holds infinity (mantissa 0) and NaN (any other mantissa)."""
     OCP_FN = "fn"
     """The all-ones magnitude is NaN, there is no infinity, all other codes are numbers (OCP FP8 E4M3)."""
+    DLFLOAT = "dl"
+    """As OCP_FN at the top, where NaN stands for infinity too. At the bottom there are no subnormals: the
+    exponent field 0 is one like the others, but the code 0 is 0. Nearest takes ties away from zero."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class FloatFormat:
     bias
         Exponent bias; 2**(exponent_bits − 1) − 1 when left out.
     specials
-        `Specials.IEEE` (infinity and NaN in the top exponent) or `Specials.OCP_FN` (one NaN, no infinity).
+        `Specials.IEEE` (infinity and NaN in the top exponent), `Specials.OCP_FN` (one NaN, no infinity) or
+        `Specials.DLFLOAT` (the same, and no subnormals).
     saturate
         What `encode` does with overflow and infinity unless told otherwise: the largest finite value of the
         same sign when true, infinity (or NaN where there is no infinity) when false. NaN is always kept.
@@ -47,14 +51,15 @@ class FloatFormat:
     Raises
     ------
     ValueError
-        The fields do not fit: exponent_bits in 2 … 10, mantissa_bits ≥ 1, at most 32 bits with the sign, and
-        a bias that puts every exponent in −960 … 960.
+        The fields do not fit: exponent_bits in 2 … 10 (9 in DLFloat), mantissa_bits ≥ 1, at most 32 bits with
+        the sign, and a bias that puts every exponent in −960 … 960.
 
     Notes
     -----
     Every special value, in both directions:
 
-    - Subnormals are gradual: below 2**min_exponent the spacing stays 2**quantum_exponent.
+    - Subnormals are gradual: below 2**min_exponent the spacing stays 2**quantum_exponent. DLFloat has none: a
+      magnitude that rounds to at most 2**min_exponent, if exponents had no lower bound, becomes 0.
     - Zeros keep their signs, and a negative value that rounds to zero becomes −0.
     - The one NaN that `encode` makes has sign 0, the top exponent, and only the top mantissa bit set (IEEE),
       or sign 0 and all ones (OCP-fn). `decode` takes every NaN code, and its NaN has no meaning in its sign.
@@ -76,8 +81,9 @@ class FloatFormat:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_integer(value, name))
         e, m = self.exponent_bits, self.mantissa_bits
-        if not 2 <= e <= 10:
-            raise ValueError(f"exponent_bits is {e}, but a format has 2 to 10 of them")
+        most = 9 if self.specials == Specials.DLFLOAT else 10
+        if not 2 <= e <= most:
+            raise ValueError(f"exponent_bits is {e}, but a format has 2 to {most} of them")
         if m < 1:
             raise ValueError(f"mantissa_bits is {m}, but a format has at least 1, or NaN would have no code")
         if 1 + e + m > 32:
@@ -104,12 +110,13 @@ class FloatFormat:
 
     @property
     def min_exponent(self) -> int:
-        """Exponent of the smallest normal value."""
-        return 1 - self.bias
+        """Exponent of the smallest normal value (DLFloat: of the power of two below it, whose code is 0)."""
+        return (0 if self.specials is Specials.DLFLOAT else 1) - self.bias
 
     @property
     def quantum_exponent(self) -> int:
-        """Exponent of the smallest subnormal: every finite value is a multiple of 2**quantum_exponent."""
+        """Exponent of the step between the smallest values: all finite ones are multiples of
+        2**quantum_exponent."""
         return self.min_exponent - self.mantissa_bits
 
     @property
@@ -142,7 +149,7 @@ class FloatFormat:
     @property
     def nan_code(self) -> int:
         """Code of the NaN that arithmetic makes."""
-        if self.specials is Specials.OCP_FN:
+        if self.specials is not Specials.IEEE:
             return self.sign_code - 1
         return (self.max_code + 1) | (1 << (self.mantissa_bits - 1))
 
@@ -170,8 +177,19 @@ class FloatFormat:
         """The value of every code."""
         return self._values(np.arange(1 << self.width, dtype=np.uint32))
 
+    @cached_property
+    def _gradual(self) -> FloatFormat:
+        """Of DLFloat: a format with subnormals and one more exponent bit, in which the codes of the same
+        numbers are 2**mantissa_bits higher."""
+        return FloatFormat(self.exponent_bits + 1, self.mantissa_bits, self.bias + 1)
+
     def _values(self, codes: NDArray[np.uint32]) -> NDArray[np.floating]:
         """The values of contiguous codes, computed."""
+        if self.specials is Specials.DLFLOAT:
+            magnitude = codes & (self.sign_code - 1)
+            higher = np.where(magnitude, magnitude + (1 << self.mantissa_bits), 0)
+            numbers = self._gradual.decode((codes & self.sign_code) << 1 | higher)
+            return np.where(magnitude > self.max_code, np.nan, numbers).astype(self.value_dtype)
         values = np.empty(codes.shape, self.value_dtype)
         fields = self.sign_code, self.mantissa_bits, self.quantum_exponent
         arrays = codes.reshape(-1), values.reshape(-1)
@@ -225,6 +243,8 @@ class FloatFormat:
         saturate = self.saturate if saturate is None else saturate
         x = _floats(values)
         drawn = _random(random, random_bits, x.shape, rounding)
+        if self.specials is Specials.DLFLOAT:
+            return self._encode_dlfloat(x, rounding, drawn, random_bits, saturate)
         if x.dtype == np.float32 and not self._float32_suffices(rounding, random_bits):
             x = _cast(x, np.float64)
         codes = np.empty(x.shape, self.code_dtype)
@@ -248,6 +268,28 @@ class FloatFormat:
             )
         return codes
 
+    def _encode_dlfloat(
+        self,
+        x: NDArray[np.floating],
+        rounding: Rounding,
+        drawn: NDArray[np.unsignedinteger],
+        random_bits: int,
+        saturate: bool,
+    ) -> NDArray[np.unsignedinteger]:
+        if rounding is Rounding.TOWARD_ZERO:
+            gradual = self._gradual.encode(x, rounding)
+        else:
+            if rounding is Rounding.NEAREST_EVEN:  # which is away from zero here: half a step, then cut
+                drawn, random_bits = np.ones(x.shape, np.uint16), 1
+            gradual = self._gradual.encode(x, Rounding.STOCHASTIC, random=drawn, random_bits=random_bits)
+        sign, infinity = gradual & self._gradual.sign_code, self._gradual.max_code + 1
+        magnitude = gradual ^ sign
+        code = np.maximum(magnitude, 1 << self.mantissa_bits) - (1 << self.mantissa_bits)
+        finite = rounding is Rounding.TOWARD_ZERO and magnitude != infinity
+        beyond = np.where(saturate | finite, self.max_code | sign >> 1, self.nan_code)
+        code = np.where(code > self.max_code, beyond, code | sign >> 1)
+        return np.where(magnitude > infinity, self.nan_code, code).astype(self.code_dtype)
+
     def _float32_suffices(self, rounding: Rounding, random_bits: int) -> bool:
         """Whether float32's words hold all that rounding a float32 makes: else it goes by way of float64."""
         in_range = self.min_exponent >= -126 and self.max_exponent <= 127 and self.quantum_exponent <= 104
@@ -264,8 +306,8 @@ class FloatFormat:
     def __str__(self) -> str:
         bias = "" if self.bias == (1 << (self.exponent_bits - 1)) - 1 else f"b{self.bias}"
         name = f"e{self.exponent_bits}m{self.mantissa_bits}{bias}"
-        if self.specials is Specials.OCP_FN:
-            name += "fn"
+        if self.specials is not Specials.IEEE:
+            name += self.specials
         elif name == "e4m3":  # by itself the name of OCP's
             name += "ieee"
         return name + ("sat" if self.saturate else "")
@@ -281,6 +323,10 @@ E4M3 = FloatFormat(4, 3, specials=Specials.OCP_FN, saturate=True)
 HALF = FloatFormat(5, 10)
 #: bfloat16.
 BFLOAT16 = FloatFormat(8, 7)
+#: DLFloat (Agrawal et al., ARITH 2019): (1,6,9) without subnormals and with one code for NaN and infinity.
+#: The paper's abstract names the widths and what is left out; the codes are those of IBM's NNP-data-type-1,
+#: as onnx-mlir's public conversions have them: bias 31, 2**-31 without a code, ties away from zero.
+DLFLOAT = FloatFormat(6, 9, specials=Specials.DLFLOAT)
 #: IEEE 754 binary32.
 FP32 = FloatFormat(8, 23)
 
@@ -416,10 +462,18 @@ class FixedFormat:
 #: Any number format.
 Format = FloatFormat | FixedFormat
 
-_NAMES = {"fp8": FP8, "fp16": FP16, "e4m3": E4M3, "half": HALF, "bfloat16": BFLOAT16, "fp32": FP32}
+_NAMES = {
+    "fp8": FP8,
+    "fp16": FP16,
+    "e4m3": E4M3,
+    "half": HALF,
+    "bfloat16": BFLOAT16,
+    "fp32": FP32,
+    "dlfloat": DLFLOAT,
+}
 _PATTERN = re.compile(
     r"(?:e(?P<e>[0-9]+)m(?P<m>[0-9]+)|1-(?P<e2>[0-9]+)-(?P<m2>[0-9]+))"
-    r"(?:b(?P<bias>-?[0-9]+))?(?P<specials>fn|ieee)?(?P<sat>sat)?"
+    r"(?:b(?P<bias>-?[0-9]+))?(?P<specials>fn|dl|ieee)?(?P<sat>sat)?"
 )
 _FIXED_PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 
@@ -427,10 +481,11 @@ _FIXED_PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 def parse(name: str) -> Format:
     """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
 
-    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32`` are the
-    constants of this module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias
-    (``e4m3b11``), by ``fn`` (OCP's specials; ``ieee`` is what is meant without), and by ``sat`` (saturating;
-    without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction bits.
+    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32``, ``dlfloat`` are
+    the constants of this module. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by a bias
+    (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without), and by
+    ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction
+    bits.
 
     Raises
     ------

@@ -18,7 +18,8 @@ class Rounding(StrEnum):
     """How an exact value becomes one that the format holds."""
 
     NEAREST_EVEN = "nearest"
-    """To the nearest value; a tie goes to the one whose last bit is 0 (IEEE 754's default)."""
+    """To the nearest value; a tie goes to the one whose last bit is 0 (IEEE 754's default), in a DLFloat to
+    the one farther from zero."""
     TOWARD_ZERO = "truncate"
     """The magnitude is cut off."""
     STOCHASTIC = "stochastic"

@@ -11,7 +11,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.exact import Exact
-from golden.formats import FloatFormat
+from golden.formats import FloatFormat, Specials
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,15 @@ class Unpacked:
 
     @classmethod
     def of(cls, fmt: FloatFormat) -> Unpacked:
-        """The fields of `fmt` as they are: subnormals keep their leading 0."""
+        """The fields of `fmt` as they are: subnormals keep their leading 0. ValueError: a DLFloat."""
+        _refuse_dlfloat(fmt)
         return cls(fmt.precision, fmt.min_exponent, fmt.max_exponent, gradual=True)
 
     @classmethod
     def normalised(cls, fmt: FloatFormat) -> Unpacked:
-        """The numbers of `fmt`, each with leading bit 1: exponents reach down to its quantum."""
+        """The numbers of `fmt`, each with leading bit 1: exponents reach down to its quantum. ValueError: a
+        DLFloat."""
+        _refuse_dlfloat(fmt)
         return cls(fmt.precision, fmt.quantum_exponent, fmt.max_exponent)
 
     @property
@@ -93,6 +96,13 @@ class Unpacked:
         if not fields.significand:
             return sign * 0.0
         return sign * fields.significand * Fraction(2) ** (fields.exponent - self.bias - self.precision + 1)
+
+
+def _refuse_dlfloat(fmt: FloatFormat) -> None:
+    if fmt.specials is Specials.DLFLOAT:
+        raise ValueError(
+            f"the format is {fmt}, DLFloat, but the hardware has subnormals and takes ties to even; take fp16"
+        )
 
 
 def leading_zeros(m: Module, bits: Value) -> Value:

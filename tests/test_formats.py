@@ -395,7 +395,8 @@ def test_names_round_trip():
 def test_an_unknown_name_is_told_what_there_is():
     for name in ("fp9", "e6", "2-6-9", "e4m3satfn", "", "e6m9 e"):
         with pytest.raises(
-            ValueError, match=r"must be one of fp8, fp16, e4m3, half, bfloat16, fp32, or widths as in e6m9"
+            ValueError,
+            match=r"must be one of fp8, fp16, e4m3, half, bfloat16, fp32, dlfloat, or widths as in e6m9",
         ):
             parse(name)
     with pytest.raises(ValueError, match=r"1 \+ 9 \+ 23 = 33 bits, but a format fits 32"):

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.formats import FloatFormat
+from golden.formats import FloatFormat, Specials
 
 if TYPE_CHECKING:
     from golden.arithmetic.chunked_float import ChunkedFloat
@@ -32,9 +32,15 @@ def scalar_gemm(arithmetic: ChunkedFloat, a: Array, b: Array, x: Array, y: Array
 
 
 def _fields(fmt: FloatFormat, saturate: bool) -> tuple[int, ...]:
-    """The format as the functions below take it; `infinity` is the code that overflow becomes."""
+    """The format as the functions below take it.
+
+    `infinity` is the code that overflow becomes; `missing` counts the codes that DLFloat lacks where other
+    formats have subnormals.
+    """
     infinity = fmt.max_code if saturate else fmt.infinity_code or fmt.nan_code
-    return fmt.mantissa_bits, fmt.quantum_exponent, fmt.max_code, infinity, fmt.nan_code, fmt.sign_code
+    missing = 1 << fmt.mantissa_bits if fmt.specials is Specials.DLFLOAT else 0
+    special = infinity, fmt.nan_code, fmt.sign_code
+    return fmt.mantissa_bits, fmt.quantum_exponent, fmt.max_code, *special, missing
 
 
 @numba.njit(cache=True, nogil=True)
@@ -50,11 +56,12 @@ def _bit_length(n):
 @numba.njit(cache=True, nogil=True)
 def _parts(code, fmt):
     """Significand, exponent and special value of a code."""
-    mantissa_bits, quantum, max_code, infinity, nan, sign = fmt
+    mantissa_bits, quantum, max_code, infinity, nan, sign, missing = fmt
     magnitude = np.int64(code) & (sign - 1)
-    exponent = magnitude >> mantissa_bits
+    gradual = magnitude + missing if magnitude else magnitude
+    exponent = gradual >> mantissa_bits
     steps = exponent - min(exponent, 1)  # taken from the exponent's field, they leave the hidden bit
-    significand = magnitude - (steps << mantissa_bits)
+    significand = gradual - (steps << mantissa_bits)
     special = 0.0
     if magnitude > max_code:
         special = np.inf if magnitude == infinity and infinity != nan else np.nan
@@ -66,7 +73,7 @@ def _parts(code, fmt):
 @numba.njit(cache=True, nogil=True)
 def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits, random):
     """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**58."""
-    mantissa_bits, quantum, max_code, infinity, nan, sign = fmt
+    mantissa_bits, quantum, max_code, infinity, nan, sign, missing = fmt
     top = _bit_length(abs(significand)) + exponent
     other_top = _bit_length(abs(other)) + other_exponent
     if significand == 0 or (other != 0 and other_top > top):
@@ -113,8 +120,8 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
     else:
         kept = total >> dropped
         rest, half = total & ((np.int64(1) << dropped) - 1), np.int64(1) << (dropped - 1)
-        kept += (rest > half) or (rest == half and kept & 1 == 1)
-    code = ((kept_exponent - quantum) << mantissa_bits) + kept
+        kept += (rest > half) or (rest == half and (missing > 0 or kept & 1 == 1))
+    code = max(((kept_exponent - quantum) << mantissa_bits) + kept - missing, np.int64(0))
     if code > max_code:
         return infinity if infinity == nan else negative | infinity
     return negative | code
@@ -138,7 +145,7 @@ def _add(code, number, fmt, random_bits, random):
     significand, exponent, special = number
     special += sum_special
     if special != 0.0:
-        _, _, _, infinity, nan, sign = fmt
+        _, _, _, infinity, nan, sign, _ = fmt
         if np.isnan(special) or infinity == nan:
             return nan
         return infinity | sign if special < 0 else infinity

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.arithmetic.fixed_point import FixedPoint
-from golden.formats import E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
+from golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
 from golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from golden.rounding import Rounding
 
@@ -54,6 +54,17 @@ def _hybrid(name: str, forward: FloatFormat) -> Recipe:
 hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
 #: The same with the OCP formats E4M3 and E5M2.
 ocp_fp8 = _hybrid("ocp-fp8", E4M3)
+
+_DLFLOAT = ChunkedFloat(operand=DLFLOAT, accumulator=DLFLOAT, chunk=NO_CHUNKS)
+
+#: Everything in DLFloat, to nearest, without chunks and without a loss scale: after Agrawal et al. 2019. How
+#: the paper's own trainings kept their weights is not known here.
+dlfloat = Recipe(
+    "dlfloat",
+    hidden=Precision(_DLFLOAT, _DLFLOAT, _DLFLOAT),
+    elementwise=DLFLOAT,
+    update=UpdatePrecision(DLFLOAT, Rounding.NEAREST_EVEN),
+)
 
 
 def fixed(
@@ -105,7 +116,7 @@ fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
 
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images),
-    *(hybrid_fp8, ocp_fp8, fixed16, fixed16_nearest, fixed20),
+    *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed20),
 )
 RECIPES = {r.name: r for r in _ALL}
 

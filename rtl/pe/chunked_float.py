@@ -70,11 +70,10 @@ class ChunkedFloatPE(wiring.Component):
         accumulator = arithmetic.accumulator
         self.operand = Unpacked.normalised(arithmetic.operand)
         product = product_of(self.operand, self.operand)
+        self.sum = Unpacked.of(accumulator)
         if product.quantum_exponent >= accumulator.quantum_exponent:
             # Every sum is a multiple of the products' quantum: with exponents down to it all are normal.
             self.sum = Unpacked(accumulator.precision, product.quantum_exponent, accumulator.max_exponent)
-        else:
-            self.sum = Unpacked.of(accumulator)
         self.addend = Unpacked(
             max(product.precision, self.sum.precision),
             product.min_exponent,
