@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.fixed_point import FixedPoint
 from golden.engine import Arithmetic, Codes, UpdateRule
 from rtl.accelerator import Accelerator
 from rtl.commands import HardwareRule, update_name
@@ -18,9 +19,10 @@ from sim.verilated import require_tools
 class SimulatedEngine:
     """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
-    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used. All of
-    them can update FP16 with stochastic rounding; the last one used does it. Any other update has an
-    accelerator of its own, with one processing element.
+    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used; fixed
+    points that drop equally many bits share one. Those of floats can update FP16 with stochastic rounding
+    too; the last one used does it. Any other update has an accelerator of its own, with one processing
+    element.
 
     Parameters
     ----------
@@ -59,9 +61,12 @@ class SimulatedEngine:
 
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
+        if isinstance(arithmetic, FixedPoint):
+            arithmetic = arithmetic.on_integers
         if arithmetic not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
-            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=Update()))
+            update = None if isinstance(arithmetic, FixedPoint) else Update()
+            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=update))
         driver = self._drivers[arithmetic]
         self._updaters[driver.updates] = driver
         return driver

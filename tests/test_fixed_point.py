@@ -7,6 +7,7 @@ from golden.arithmetic import ARITHMETICS
 from golden.arithmetic.fixed_point import FixedPoint
 from golden.formats import FixedFormat
 from golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from golden.nn.recipes import fixed16, fixed16_nearest
 
 SHAPES = [(5, 7, 9), (1, 1, 1), (3, 200, 2), (0, 4, 2), (2, 0, 3), (4, 3, 0)]
 ARITHMETIC = [
@@ -114,6 +115,18 @@ def test_stochastic_rounding_is_unbiased_and_its_errors_uncorrelated(sign):
     # The sum over all 256 outputs has the variance of independent errors.
     ratio = errors.sum(axis=(1, 2)).var() / (deviation**2).sum()
     assert abs(ratio - 1) < 5 * np.sqrt(2 / len(seeds))
+
+
+def test_on_integers_the_codes_are_the_same():
+    hidden = fixed16.hidden
+    assert hidden.forward.on_integers == hidden.backward.on_integers != hidden.gradient.on_integers
+    rng = np.random.default_rng(8)
+    a, b = (rng.integers(0, 1 << 16, shape).astype(np.uint16) for shape in ((5, 9), (9, 4)))
+    for arithmetic in (hidden.forward, hidden.backward, hidden.gradient, fixed16_nearest.hidden.forward):
+        seed = 3 if arithmetic.stochastic else None
+        on_integers = arithmetic.on_integers
+        assert on_integers.on_integers == on_integers
+        assert np.array_equal(arithmetic.gemm(a, b, seed=seed), on_integers.gemm(a, b, seed=seed))
 
 
 def test_listed():

@@ -55,6 +55,29 @@ def test_updates_below_a_step():
     assert abs(moved["stochastic"].mean() + 10) < 5 * np.sqrt(10 / 2000)
 
 
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+def test_mean_errors_of_both_lines(rounding):
+    """Over 2000 seeds, each element's mean error is within sampling error of zero; nearest's is not."""
+    w_format, v_format, _ = formats = FixedFormat(8, 8), FixedFormat(4, 12), FixedFormat(2, 14)
+    rng = np.random.default_rng(6)
+    w, v, g = (f.codes(rng.integers(-500, 500, 64)) for f in formats)
+    rule = FixedUpdate(0.05, 0.9, 0.25, *formats, rounding)
+    values = [f.decode(c).astype(np.float64) for f, c in zip(formats, (w, v, g), strict=True)]
+    scalars = (rule.scalars[name] * 2.0**-22 for name in ("decay", "momentum", "rate"))
+    exact_v = sum(s * x for s, x in zip(scalars, values, strict=True)) * 2.0**12
+    stochastic, count = rounding == "stochastic", 2000
+    seeds = rng.integers(1, 1 << 32, count).tolist() if stochastic else [None]
+    results = [rule.update(w, v, g, seed=seed) for seed in seeds]
+    new_w = np.array([w_format.integers(r[0]) for r in results], np.float64)
+    new_v = np.array([v_format.integers(r[1]) for r in results], np.float64)
+    exact_w = values[0] * 2.0**8 - new_v / 16  # of the v that was drawn
+    for errors in (new_v - exact_v, new_w - exact_w):
+        assert (np.abs(errors) < 1).all()
+        means = np.abs(errors.mean(axis=0))
+        # The variance of a rounding is f·(1 − f), at most a quarter.
+        assert (means < 5 * 0.5 / np.sqrt(count) + 2.0**-16).all() == stochastic
+
+
 def test_bad_parameters():
     with pytest.raises(ValueError, match=r"momentum is 2\.5, but it must be in 0"):
         FixedUpdate(0.1, 2.5)

@@ -10,7 +10,7 @@ What one output is, with A of shape (M, K) and B of shape (K, N), in integers::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,13 @@ class FixedPoint:
     def dropped_bits(self) -> int:
         """Bits of a sum below the result's last."""
         return self.a.fraction_bits + self.b.fraction_bits - self.result.fraction_bits
+
+    @property
+    def on_integers(self) -> FixedPoint:
+        """The same on integers: what it does to codes, wherever the binary points stand. Arithmetics that
+        have it in common are one in hardware."""
+        operand, dropped = FixedFormat(self.a.width, 0), self.dropped_bits
+        return replace(self, a=operand, b=operand, result=FixedFormat(self.result.width + dropped, -dropped))
 
     @property
     def stochastic(self) -> bool:
