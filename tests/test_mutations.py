@@ -9,6 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -147,11 +148,20 @@ def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new:
     assert any("expected" in line for line in run_bench(name, verilog=verilog).failures)
 
 
-def test_cocotb_catches_an_update_that_forgets_its_decay() -> None:
-    with mutated("update", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"):
-        mutant = sys.modules["rtl.update"].Update(FP16)
-        verilog = to_verilog(mutant, "update")
-    assert any("expected" in line for line in run_bench("update", verilog=verilog).failures)
+@pytest.mark.parametrize(
+    ("unit", "old", "new"),
+    [
+        ("update", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
+        ("fixed_update", "terms[0] + terms[1]", "terms[1]"),
+    ],
+)
+def test_cocotb_catches_an_update_that_forgets_its_decay(unit: str, old: str, new: str) -> None:
+    variant = import_module(f"sim.benches.{unit}").VARIANTS[unit]()
+    with mutated(unit, old, new):
+        module = sys.modules[f"rtl.{unit}"]
+        mutant = module.Update(FP16) if unit == "update" else module.FixedUpdate(*variant.formats)
+        verilog = to_verilog(mutant, unit)
+    assert any("expected" in line for line in run_bench(unit, verilog=verilog).failures)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.formats import BFLOAT16, E4M3, FP16, FloatFormat
+from golden.nn.recipe import Recipe
+from golden.nn.recipes import fixed16, fixed20
 from golden.update import Update as GoldenUpdate
 from rtl.accelerator import Accelerator
 from rtl.commands import MAX_LENGTH, Opcode, ResponseHeader, Status, UpdateArguments, command
@@ -201,6 +203,19 @@ def test_the_engine_updates_where_the_gemms_are() -> None:
     nearest = GoldenUpdate(0.1, rounding="nearest")  # type: ignore[arg-type]
     assert same(engine.update(nearest, *data), nearest.update(*data))
     assert engine.updater(nearest) is not engine.driver(ARITHMETIC)
+
+
+@pytest.mark.parametrize("recipe", [fixed16, fixed20], ids=lambda r: r.name)
+def test_the_engine_updates_in_fixed_point(recipe: Recipe) -> None:
+    """Two elements a group, and with 20 bits one: odd counts, one UPDATE and several, streams that stall."""
+    engine = SimulatedEngine()
+    for rate, momentum, decay, count in ((0.1, 0.9, 1e-3, 1001), (1.5, 1.9, 0.5, 7), (0.1, 0.9, 0, 50_001)):
+        rule = recipe.update.rule(rate, momentum, decay)
+        rng = np.random.default_rng(count)
+        data = [rng.integers(0, 1 << f.width, count).astype(f.code_dtype) for f in rule.formats]
+        assert same(engine.update(rule, *data, seed=9), rule.update(*data, seed=9))
+        engine.updater(rule).transport.stall(3, 0.3, 0.5)
+    assert engine.cycles > 50_001 * 3 // 2
 
 
 def test_the_engine_refuses_other_rules() -> None:
