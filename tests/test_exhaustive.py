@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from golden import exact
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, FloatFormat
+from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, FloatFormat
 from golden.rounding import Rounding
 from rtl.float_adder import FloatAdder
 from rtl.float_multiplier import FloatMultiplier
@@ -52,6 +52,22 @@ def test_the_definition_in_cpp_is_golden_exact(fmt: FloatFormat, rounding: Round
 def test_millions_of_sums(rounding: Rounding) -> None:
     a, b, random = stimulus(FP16, rounding, MILLIONS)
     assert adder(FP16, rounding).compare(a, b, random) is None
+
+
+def test_millions_of_sums_in_the_widest_accumulator() -> None:
+    fmt = FloatFormat(6, 12)
+    assert adder(fmt).compare(*stimulus(fmt, Rounding.NEAREST_EVEN, MILLIONS)) is None
+
+
+def test_millions_of_fp32_sums_are_those_of_this_processor() -> None:
+    a, b, _ = stimulus(FP32, Rounding.NEAREST_EVEN, MILLIONS)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = a.astype(np.uint32).view(np.float32) + b.astype(np.uint32).view(np.float32)
+    assert np.isnan(total).sum() > 100
+    assert ((abs(total) < 2.0**-126) & (total != 0)).sum() > 1000
+    expected = np.where(np.isnan(total), np.uint32(FP32.nan_code), total.view(np.uint32))
+    unit = Pairs(to_verilog(FloatAdder(FP32), "float_adder"), "float_adder", "sum", (32, 32, 0, 32))
+    np.testing.assert_array_equal(unit.evaluate(a, b), expected)
 
 
 def test_every_special_with_every_code() -> None:
