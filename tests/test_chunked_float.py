@@ -183,8 +183,8 @@ def test_the_vector_kernels_are_the_integer_kernel(pair, rounding):
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-@pytest.mark.parametrize("K", [0, 1, 2, 63, 64, 65, 128, 129, 200])
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+@pytest.mark.parametrize("K", [0, 1, 2, 63, 64, 65, 127, 128, 129, 256, 300])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 128, 129, 1000])
 def test_any_length_and_any_chunk(rounding, K, chunk):
     arithmetic = ChunkedFloat(chunk=chunk, rounding=rounding)
     a, b = operands("near", FP8, FP16, 7, K, 5)
@@ -194,7 +194,9 @@ def test_any_length_and_any_chunk(rounding, K, chunk):
         assert not c.any()
 
 
-@pytest.mark.parametrize(("M", "N"), [(0, 3), (3, 0), (0, 0), (1, 1), (6, 48), (7, 49), (200, 3), (3, 200)])
+@pytest.mark.parametrize(
+    ("M", "N"), [(0, 3), (3, 0), (0, 0), (1, 1), (6, 48), (7, 49), (200, 3), (3, 200), (500, 500)]
+)
 def test_any_shape(M, N):
     for rounding in ("nearest", "stochastic"):
         arithmetic = ChunkedFloat(rounding=rounding)

@@ -43,7 +43,7 @@ def vector_kernel(left, right, turned, table, x, y, shift, chunk, partials, tota
     depth = DEPTH // chunk * chunk or DEPTH
     block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
     a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
-    draws = min(x.shape[1], depth + depth // chunk + 1)
+    draws = min(x.shape[1], depth + depth // chunk + 2)  # a long chunk's fold, and the last one's
     p, q = np.full((block, draws, TILE_ROWS), shift), np.full((draws, width), shift)  # of its type
     for first in range(rows[0], rows[1], block):
         tiles = min(block, rows[1] - first)
