@@ -57,6 +57,12 @@ class FloatRule(Rule):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
+        p, drawn = self.format.precision, self.random_bits if self.rounding is Rounding.STOCHASTIC else 0
+        if p > 24 or p + drawn > 51:
+            raise ValueError(
+                f"format is {self.format}, {p} significant bits, with {drawn} random ones, but an update in "
+                f"float64 is exact up to 24, and 51 of both; take fewer"
+            )
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), one draw an element."""
@@ -93,8 +99,8 @@ class Update(FloatRule):
     Raises
     ------
     ValueError
-        A scalar is not finite in `format`, or `format` reaches so far that a product of two of its values
-        is not a float64 (an exponent beyond ±500).
+        A scalar is not finite in `format`; or `format` reaches so far that a product of two of its values
+        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R).
 
     Notes
     -----
@@ -192,8 +198,8 @@ class Update(FloatRule):
 def axpy_to_odd(alpha, x, y):
     """y + alpha·x rounded to odd in float64: an inexact sum goes to the neighbour whose last bit is 1.
 
-    The product is exact: its 2 · 14 significant bits at most fit in 53. The odd last bit stands for all
-    that is below it, and float64 has more than the p + R + 2 bits that rounding to p bits with R random ones
+    The product is exact: its 2 · 24 significant bits at most fit in 53. The odd last bit stands for all
+    that is below it, and float64 has the p + R + 2 bits that rounding to p bits with R random ones
     looks at, so that rounding again is rounding once (Boldo and Melquiond 2008, rounding to odd).
     """
     total = np.empty(len(x), np.float64)

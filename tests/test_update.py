@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import golden.update
-from golden.formats import BFLOAT16, E4M3, FP16, HALF, FloatFormat
+from golden.formats import BFLOAT16, E4M3, FP16, FP32, HALF, FloatFormat
 from golden.lfsr import LFSR
 from golden.rounding import Rounding
 from golden.update import SEED_MASKS, Update
@@ -44,11 +44,13 @@ def test_update_equals_its_definition(scalars, rounding, random_bits):
 
 
 @pytest.mark.parametrize(
-    "fmt", [HALF, BFLOAT16, E4M3, FloatFormat(2, 13), FloatFormat(8, 2, bias=200)], ids=str
+    "fmt",
+    [HALF, BFLOAT16, E4M3, FloatFormat(2, 13), FloatFormat(8, 2, bias=200), FloatFormat(6, 12), FP32],
+    ids=str,
 )
 @pytest.mark.parametrize("random_bits", [1, 7, 24, 32])
 def test_other_formats_and_widths_of_random_bits(fmt, random_bits):
-    update = Update(0.3, 0.9, 0.01, fmt, random_bits=random_bits)
+    update = Update(0.3, 0.9, 0.01, fmt, random_bits=min(random_bits, 51 - fmt.precision))
     rng = np.random.default_rng(2)
     codes = [random_codes(fmt, rng, 200) for _ in range(3)]
     for fast, defined in zip(update.update(*codes, seed=5), update.definition(*codes, seed=5), strict=True):
@@ -149,6 +151,8 @@ def test_bad_input():
             {"rate": 0.1, "format": FloatFormat(10, 5)},
             "format is e10m5, but an update takes exponents in −500",
         ),
+        ({"rate": 0.1, "format": FloatFormat(5, 24)}, "format is e5m24, 25 significant bits, with 16 random"),
+        ({"rate": 0.1, "format": FP32, "random_bits": 28}, "24 significant bits, with 28 random ones, but"),
     ):
         with pytest.raises(ValueError, match=message):
             Update(**scalars)
