@@ -6,6 +6,7 @@ examples:
   quaver sim float_adder --waves                 also write waves/*.vcd, for GTKWave, Surfer or another viewer
   quaver sim --seed 7 --json                     other stimulus; results for continuous integration
   quaver sim float_adder --coverage              which cases were hit, and how often
+  quaver sim pe --gates ecp5                     the netlist that Yosys maps, of the FPGA's cells
 
 Exit status 0: all benches passed, without a hole in their coverage. 1: some did not.
 """
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from quaver.options import console, print_results, progress_bar
+from sim.gates import FAMILIES
 from sim.runner import UNITS, BenchResult, bench_names, run_benches
 
 
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"{', '.join(UNITS)} (all)")
     parser.add_argument("--waves", action="store_true", help="write waves/BENCH.vcd")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random stimulus (1)")
+    parser.add_argument("--gates", choices=FAMILIES, help="simulate the netlist of this FPGA family's cells")
     parser.add_argument("--coverage", action="store_true", help="print the functional coverage")
     parser.add_argument("--json", action="store_true", help="results as one JSON array on standard output")
 
@@ -39,21 +42,22 @@ def run(args: argparse.Namespace) -> int:
             if done:
                 console.print(line)
 
-        results = run_benches(args.bench, waves=args.waves, seed=args.seed, progress=said)
+        results = run_benches(args.bench, waves=args.waves, seed=args.seed, progress=said, gates=args.gates)
     if args.coverage and not args.json:
         for result in results:
             if result.coverage:
                 print_results(_coverage(result), None, as_json=False)
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
-    print_results(_table(results), data, as_json=args.json)
+    subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
+    print_results(_table(results, subject), data, as_json=args.json)
     for result in results:
         for failure in result.failures:
             console.print(f"{result.bench}: {failure}", style="red", markup=False, highlight=False)
     return 1 if any(r.failures for r in results) else 0
 
 
-def _table(results: list[BenchResult]) -> Table:
-    table = Table(title="generated Verilog against the golden model")
+def _table(results: list[BenchResult], subject: str) -> Table:
+    table = Table(title=f"{subject} against the golden model")
     table.add_column("bench")
     for column in ("checks", "coverage bins", "seconds"):
         table.add_column(column, justify="right")

@@ -29,6 +29,7 @@ from cocotb_tools import config
 from rtl.verilog import to_verilog
 from sim import verilated
 from sim.coverage import Counts, holes
+from sim.gates import mapped, models
 
 #: The units that have a bench: `sim/benches/NAME.py`, whose VARIANTS name what is simulated.
 UNITS = (
@@ -41,6 +42,7 @@ UNITS = (
     "accelerator",
     "axi_accelerator",
     "update",
+    "fixed_update",
 )
 
 #: Seconds that one simulation may take.
@@ -80,6 +82,7 @@ def run_benches(
     seed: int = 1,
     progress: Callable[[str], None] | None = None,
     workers: int | None = None,
+    gates: str | None = None,
 ) -> list[BenchResult]:
     """Run the benches of some units (all when empty), `workers` at a time.
 
@@ -93,18 +96,20 @@ def run_benches(
         Of all random stimulus.
     progress
         Called with one line when a bench begins to build, and when it is done.
+    gates
+        A family of `sim.gates`: run them on the netlist of its cells.
 
     Raises
     ------
     ValueError
         An unknown name.
     RuntimeError
-        No C++ compiler or no Verilator.
+        No C++ compiler, no Verilator or, for `gates`, no Yosys.
     """
     names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(lambda name: run_bench(name, folder, seed, progress), names))
+        return list(pool.map(lambda name: run_bench(name, folder, seed, progress, gates=gates), names))
 
 
 def run_bench(
@@ -114,15 +119,22 @@ def run_bench(
     progress: Callable[[str], None] | None = None,
     module: str | None = None,
     verilog: str | None = None,
+    gates: str | None = None,
 ) -> BenchResult:
-    """Run one bench. Tests may put another `module` or mutated `verilog` in the place of its own."""
+    """Run one bench, of the unit mapped to the cells of family `gates` if there is one.
+
+    Tests may put another `module` or mutated `verilog` in the place of its own; with `gates`, of its netlist.
+    """
     module = module or f"sim.benches.{name.split()[0]}"
     say = progress or (lambda line: None)
     start = time.perf_counter()
     benches = import_module(module)
     unit = (benches.VARIANTS | getattr(benches, "LARGE", {}))[name]()
     say(f"{name}: build")
-    program, top = build(unit, name.split()[0], verilog)
+    top = name.split()[0]
+    if gates and verilog is None:
+        verilog = mapped(to_verilog(unit, top), top, gates)
+    program, top = build(unit, top, verilog, models(gates) if gates else "")
     with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
         report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
         environment = {
@@ -161,19 +173,24 @@ def run_bench(
     return result
 
 
-def build(unit: wiring.Component, name: str, verilog: str | None = None) -> tuple[Path, str]:
-    """The program that simulates a unit under cocotb, and the name of its top module."""
+def build(unit: wiring.Component, name: str, verilog: str | None = None, cells: str = "") -> tuple[Path, str]:
+    """The program that simulates a unit under cocotb, and the name of its top module.
+
+    `cells` are the models of what `verilog` instantiates beside its own modules.
+    """
     verilog = verilog or to_verilog(unit, name)
     compiler, root = verilated._compiler(), verilated._verilator()
     flags = (*verilated.VERILATOR_FLAGS, "--vpi", "--trace-vcd", "--timescale", "1ns/1ps", "--prefix", "Vtop")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
     tools = (verilated._tools(compiler), *_COMPILER_FLAGS, str(config.libs_dir))
-    program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog)
+    program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog, cells)
+    if cells:  # whose models are what they are
+        flags += ("-Wno-fatal",)
     compile_ = (compiler, *_COMPILER_FLAGS, *verilated._include(root))
     with verilated.building(program) as work:
         if work is None:
             return program, name
-        (work / "design.v").write_text(verilog)
+        (work / "design.v").write_text(verilog + cells)
         (work / "ports.vlt").write_text(_open_ports(verilog, name))
         command = [str(root / "bin" / "verilator_bin"), *flags, "--Mdir", str(work), "--top-module", name]
         verilated._run([*command, "design.v", "ports.vlt"], work)

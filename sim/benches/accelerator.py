@@ -25,6 +25,9 @@ VARIANTS = {
     "accelerator": lambda: Accelerator(
         ChunkedFloat(chunk=8), rows=2, columns=3, stages=4, depth=48, update=Update(stages=2)
     ),
+    "accelerator 1 x 1": lambda: Accelerator(
+        ChunkedFloat(chunk=8), rows=1, columns=1, stages=2, depth=8, update=Update(stages=2)
+    ),
     "accelerator 3 x 1, 2 stages": lambda: Accelerator(
         ChunkedFloat(chunk=16), rows=3, columns=1, stages=2, depth=20
     ),
