@@ -18,7 +18,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF
+from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat
 from golden.lfsr import LFSR
 
 ELSEWHERE = {
@@ -27,6 +27,8 @@ ELSEWHERE = {
     BFLOAT16: ("ml_dtypes", ml_dtypes.bfloat16),
     HALF: ("numpy", np.float16),
     FP16: (None, None),
+    FloatFormat(6, 12): (None, None),
+    FP32: ("numpy", np.float32),
 }
 
 

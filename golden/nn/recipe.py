@@ -78,6 +78,8 @@ def _holds(wide: Format, narrow: Format) -> bool:
     """Whether every value of `narrow` is one of `wide`."""
     if wide == narrow:
         return True
+    if narrow.width > wide.width:
+        return False  # it has more values
     values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
     values = values[np.isfinite(values)]
     return bool(np.array_equal(wide.round(values), values))
