@@ -91,11 +91,8 @@ class LinkTransport:
         TimeoutError
             Nothing answers as it should.
         """
-        before = self.session
-        while self.session in (0, before):
-            self._begin(self._random.randrange(1, 1 << 16))
-        begun, heard = self.line.now, 0
-        wait = self.retry
+        self._begin(self._random.randrange(1, 1 << 16))
+        begun, heard, wait = self.line.now, 0, self.retry
         while self._limit == 0:
             if self.line.now - begun > self.silence:
                 what = (
@@ -109,8 +106,11 @@ class LinkTransport:
             while self._limit == 0 and self.line.now - asked < wait:
                 received = self.line.read(wait)
                 heard += len(received)
-                self._take(received)
-            wait *= 2
+                good, _ = self._take(received)
+                if good and not self._limit:  # positions say that the device was in this session already
+                    self._begin(self._random.randrange(1, 1 << 16))
+                    break
+            wait = self._longer(wait)
 
     def send(self, words: Words) -> None:
         """Keep words for the command stream; they go out in `receive` only."""
@@ -154,12 +154,16 @@ class LinkTransport:
                     f"no word; {len(self._incoming) // 4} words of {count} had come"
                 )
             if self._lost or now - asked >= wait:
+                wait = self.retry if self._lost else self._longer(wait)
                 self._poll()
-                wait *= 1 if self._lost else 2
                 asked, self._lost = now, False
         words = np.frombuffer(bytes(self._incoming[: 4 * count]), "<u4")
         del self._incoming[: 4 * count]
         return words
+
+    def _longer(self, wait: float) -> float:
+        # A slow device must not drown in questions; a lost answer must not use up the time there is.
+        return min(2 * wait, self.silence / 10)
 
     def _poll(self) -> None:
         self.polls += 1

@@ -5,6 +5,7 @@ examples:
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
   quaver compare --engine sim --json                 for continuous integration
+  quaver compare --engine /dev/ttyUSB0               golden against a board; --engine serial for the only port
 
 Exit status 0: every code equal. 1: a mismatch; the first is named (step, layer, GEMM, index, both codes).
 """
@@ -20,7 +21,7 @@ from golden.engine import GoldenEngine
 from golden.nn.compare import Comparison, compare
 from golden.nn.train import Step
 from quaver.options import (
-    add_array_arguments,
+    add_engine_arguments,
     add_training_arguments,
     console,
     make_engine,
@@ -32,10 +33,7 @@ from quaver.options import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser, epochs=0)
-    parser.add_argument(
-        "--engine", default="sim", choices=("sim", "golden"), help="held against golden (sim)"
-    )
-    add_array_arguments(parser)
+    add_engine_arguments(parser, engine="sim", text="held against golden")
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (1, or all of --epochs)")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="test images classified first (0)")
     parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")

@@ -95,6 +95,19 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
     number("--seed", Settings.seed, "every random bit follows from it")
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser, *, engine: str, text: str) -> None:
+    """Who computes, `engine` by default, and what it needs to know."""
+    parser.add_argument(
+        "--engine",
+        default=engine,
+        metavar="NAME",
+        help=f"{text}: golden, sim, a board's serial port such as /dev/ttyUSB0, or serial for the only one "
+        f"({engine})",
+    )
+    parser.add_argument("--baud", type=int, metavar="N", help="what the board was built for (3000000)")
+    add_array_arguments(parser)
+
+
 def add_array_arguments(parser: argparse.ArgumentParser) -> None:
     """The size of the simulated array."""
     group = parser.add_argument_group("simulated array")
@@ -235,21 +248,52 @@ def load_data(name: str, directory: Path | None) -> data.Dataset:
 
 
 def make_engine(name: str, args: argparse.Namespace) -> Engine:
-    """`golden`, or `sim`: the accelerator in Verilator, its geometry from the options."""
+    """`golden`; `sim`, the accelerator in Verilator, its geometry from the options; or a board's port."""
     if name == "golden":
         return GoldenEngine()
+    if name not in ("sim", "serial") and "/" not in name and not name.upper().startswith("COM"):
+        raise ValueError(
+            f"--engine is {name}, but there are golden, sim, serial and ports such as /dev/ttyUSB0 or COM3"
+        )
+    if getattr(args, "optimiser", "sgd") != "sgd":
+        raise ValueError(
+            f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or --engine golden"
+        )
     if name == "sim":
-        if getattr(args, "optimiser", "sgd") != "sgd":
-            raise ValueError(
-                f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or "
-                "--engine golden"
-            )
         from sim.engine import SimulatedEngine
 
         return SimulatedEngine(
             rows=args.rows, columns=args.columns, progress=lambda line: console.print(line, style="dim")
         )
-    raise ValueError(f"--engine is {name!r}, but there are golden and sim")
+    return _board(name, args)
+
+
+def _board(port: str, args: argparse.Namespace) -> Engine:
+    """The board at a port, which must compute all that the recipe asks of an engine."""
+    from fpga.engine import BoardEngine
+    from fpga.link import LinkTransport
+    from fpga.serial import BAUD, SerialLine, find_port
+
+    recipe: Recipe | None = make_recipe(args)
+    arithmetics, rule = set(), None
+    while recipe is not None:
+        for precision in (recipe.hidden, recipe.first, recipe.last, *recipe.layers.values()):
+            if precision is not None:
+                arithmetics |= {precision.forward, precision.backward, precision.gradient}
+        rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else rule
+        recipe = recipe.later if args.later_at is not None else None
+    asked = [arithmetic for arithmetic in arithmetics if arithmetic is not None]
+    if not asked:
+        raise ValueError(f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one")
+    line = SerialLine(find_port(port), args.baud or BAUD)
+    engine = BoardEngine(LinkTransport(line), asked, rule)
+    size, update = engine.identity.geometry, engine.identity.update or "none"
+    console.print(
+        f"{line}: {engine.identity.arithmetic}, {size.rows}×{size.columns} elements of {size.interleave} "
+        f"lanes, depth {size.depth}, update {update}",
+        style="dim",
+    )
+    return engine
 
 
 @contextmanager

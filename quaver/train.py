@@ -33,7 +33,7 @@ from golden.nn import checkpoint, metrics
 from golden.nn.metrics import MetricsFile
 from golden.nn.train import Epoch, Step, Trainer
 from quaver.options import (
-    add_array_arguments,
+    add_engine_arguments,
     add_training_arguments,
     console,
     make_engine,
@@ -54,8 +54,7 @@ class Sink(Protocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
-    parser.add_argument("--engine", default="golden", choices=("golden", "sim"), help="who computes (golden)")
-    add_array_arguments(parser)
+    add_engine_arguments(parser, engine="golden", text="who computes")
     parser.add_argument(
         "--show-recipe",
         nargs="?",

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rtl.link import Linked
-from rtl.verilog import to_verilog
 from sim.verilated import compile_library
 
 #: What may happen to a frame.
@@ -40,14 +38,12 @@ class SimulatedLine:
 
     Parameters
     ----------
-    device
-        What to simulate.
+    verilog
+        Of the device, a `rtl.link.Linked`, as module "linked".
     pace
         Cycles of a byte, both ways.
     latency
         Seconds that pass after a byte has come before it is read, as an adapter on USB has it.
-    verilog
-        In place of the device's own.
     progress
         As of `sim.verilated.compile_library`.
 
@@ -59,15 +55,13 @@ class SimulatedLine:
 
     def __init__(
         self,
-        device: Linked,
+        verilog: str,
         *,
         pace: int = 1,
         latency: float = 0.0,
-        verilog: str | None = None,
         progress: Callable[[str], None] | None = None,
     ):
         self.pace, self.latency = pace, latency
-        verilog = verilog or to_verilog(device, "linked")
         library = compile_library(verilog, "linked", Path(__file__).with_name("line.cpp"), progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p

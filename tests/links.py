@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -12,8 +13,13 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fpga.link import LinkTransport
+from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.formats import FP16
+from rtl.accelerator import Accelerator
 from rtl.frames import Frame
 from rtl.link import Linked
+from rtl.update import Update
+from rtl.verilog import to_verilog
 from sim.line import CLOCK, SimulatedLine
 
 #: Messages under way at once.
@@ -44,9 +50,15 @@ class Echo(wiring.Component):
         return m
 
 
+@cache
+def echo_verilog() -> str:
+    """The echo behind the link."""
+    return to_verilog(Linked(Echo()), "linked")
+
+
 def echo_line(verilog: str | None = None) -> SimulatedLine:
     """An echo behind the link; a byte each cycle, read 64 cycles late."""
-    return SimulatedLine(Linked(Echo()), latency=64 / CLOCK, verilog=verilog)
+    return SimulatedLine(verilog or echo_verilog(), latency=64 / CLOCK)
 
 
 def transport(line: SimulatedLine, seed: int = 0) -> LinkTransport:
@@ -136,3 +148,15 @@ def exchange(line: SimulatedLine, frames: int, seed: int, *, ends: float = 0.002
         traffic.told += 1
     traffic.count(host)
     return traffic
+
+
+#: What the tests' board computes: FP16 operands, so that every GEMM of recipe fp8 is one of its own.
+BOARD = ChunkedFloat(FP16, FP16)
+
+
+@cache
+def board_verilog() -> str:
+    """A small accelerator with an update unit behind the link."""
+    return to_verilog(
+        Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=Update())), "linked"
+    )
