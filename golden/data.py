@@ -143,8 +143,9 @@ _CIFAR10 = _File(
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
-#: A part of CIFAR-10 may be used instead: arrays train_images, train_labels, test_images, test_labels.
+#: A part of CIFAR-10 may be used instead, as these arrays.
 _CIFAR10_ARRAYS = ("cifar10.npz", "cifar10-subset.npz")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -203,13 +204,12 @@ def _cifar10(folder: _Folder) -> Dataset:
 
 
 def _arrays(path: Path) -> Dataset:
-    names = ("train_images", "train_labels", "test_images", "test_labels")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = [stored[name] for name in names]
+            arrays = [stored[name] for name in _ARRAYS]
     except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise _corrupted(
-            path, path.read_bytes(), f"({error}); it must hold the arrays {', '.join(names)}"
+            path, path.read_bytes(), f"({error}); it must hold the arrays {', '.join(_ARRAYS)}"
         ) from error
     return Dataset(path.stem, 10, *arrays)
 
@@ -238,9 +238,10 @@ class _Folder:
         if path is None and self.downloads:
             return self._download(file)
         if path is None:
+            part = f", or {_CIFAR10_ARRAYS[0]} with {', '.join(_ARRAYS)}" if file is _CIFAR10 else ""
             raise FileNotFoundError(
                 f"{self.dataset}: {file.name} is neither in {self.path} nor in {self.path / self.dataset}; "
-                f"put it there (from {file.address})"
+                f"put it there (from {file.address}){part}"
             )
         return _checked(file, path, path.read_bytes())
 

@@ -127,6 +127,8 @@ def test_a_named_directory_is_never_downloaded_into(mnist, tmp_path):
 
 
 def test_cifar10_arrays(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"put it there .*, or cifar10.npz with train_images, "):
+        data.load("cifar10", tmp_path)
     rng = np.random.default_rng(0)
     arrays = {
         "train_images": rng.integers(0, 256, (8, 3, 32, 32), np.uint8),
