@@ -180,12 +180,12 @@ def build(unit: wiring.Component, name: str, verilog: str | None = None, cells: 
     """
     verilog = verilog or to_verilog(unit, name)
     compiler, root = verilated._compiler(), verilated._verilator()
-    flags = (*verilated.VERILATOR_FLAGS, "--vpi", "--trace-vcd", "--timescale", "1ns/1ps", "--prefix", "Vtop")
+    flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--trace-vcd", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
+    if cells:  # whose models are what they are
+        flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
     tools = (verilated._tools(compiler), *_COMPILER_FLAGS, str(config.libs_dir))
     program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog, cells)
-    if cells:  # whose models are what they are
-        flags += ("-Wno-fatal",)
     compile_ = (compiler, *_COMPILER_FLAGS, *verilated._include(root))
     with verilated.building(program) as work:
         if work is None:
