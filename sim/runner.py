@@ -129,7 +129,7 @@ def run_bench(
     say = progress or (lambda line: None)
     start = time.perf_counter()
     benches = import_module(module)
-    unit = (benches.VARIANTS | getattr(benches, "LARGE", {}))[name]()
+    unit = (benches.VARIANTS | getattr(benches, "OTHERS", {}))[name]()
     say(f"{name}: build")
     top = name.split()[0]
     if gates and verilog is None:

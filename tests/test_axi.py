@@ -67,10 +67,6 @@ def mutant(name: str) -> list[str]:
     return run_bench("axi_accelerator", verilog=text).failures
 
 
-def test_the_bench_catches_strobes_that_are_not_looked_at() -> None:
-    assert any("expected" in line for line in mutant("strobes not looked at"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_bench_catches(name: str) -> None:
