@@ -58,6 +58,17 @@ def test_the_accelerator_is_golden(accumulator: FloatFormat) -> None:
 
 
 @some(FAST)
+def test_words_that_wait_change_nothing(accumulator: FloatFormat) -> None:
+    driver = simulated(ChunkedFloat(FP8, accumulator))
+    device = driver.transport
+    assert isinstance(device, SimulatedDevice)
+    for responses in (0.3, 0.95):  # the array, too, has to wait then: a result is half a word, or a whole one
+        device.stall(1, 0.3, responses)
+        assert_golden(driver, *operands("any", FP8, accumulator, 7, 9, 11))
+    device.stall(0, 0, 0)
+
+
+@some(FAST)
 def test_long_sums_stall_alike(accumulator: FloatFormat) -> None:
     driver, k = simulated(ChunkedFloat(FP8, accumulator)), 3000
     random = np.random.default_rng(1)
