@@ -15,6 +15,7 @@ from rtl.round_and_saturate import RoundAndSaturate
 from rtl.update_unit import UpdateUnit, delayed
 
 _Q4_12 = FixedFormat(4, 12)
+_HALF = SCALAR.width // 2
 
 
 class FixedUpdate(UpdateUnit):
@@ -37,8 +38,7 @@ class FixedUpdate(UpdateUnit):
     Attributes
     ----------
     latency
-        5 cycles: two behind the FPGA's multipliers, one behind each of the sum, v, and w. Initiation
-        interval 1.
+        5 cycles: behind the FPGA's multipliers, the products, their sum, v, and w. Initiation interval 1.
 
     Streams, and when they wait: as `UpdateUnit`.
     """
@@ -62,8 +62,10 @@ class FixedUpdate(UpdateUnit):
         codes = {"decay": element.weight, "momentum": element.momentum, "rate": element.gradient}
         terms = []
         for (name, code), fmt in zip(codes.items(), formats, strict=True):
-            product = delayed(m, 2, scalars[name].as_signed() * code.as_signed())
-            terms.append(product << (finest - fmt.fraction_bits))
+            # A scalar is wider than the FPGA's multipliers: two products, registered before their sum.
+            low, high = scalars[name][:_HALF], scalars[name][_HALF:].as_signed()
+            low, high = (delayed(m, 1, half * code.as_signed()) for half in (low, high))
+            terms.append(delayed(m, 1, low + (high << _HALF)) << (finest - fmt.fraction_bits))
         total = delayed(m, 1, terms[0] + terms[1] + terms[2])
         dropped = finest + SCALAR.fraction_bits - self.updates.fraction_bits
         v = delayed(m, 1, self._rounded(m, "momentum", total, dropped, self.updates, entered[3], begins))

@@ -143,7 +143,8 @@ SLIPS = {
         '"momentum": element.momentum, "rate": element.gradient',
         '"momentum": element.gradient, "rate": element.momentum',
     ),
-    "scalars unsigned codes too": ("fixed_update", "code.as_signed()", "code"),
+    "scalars unsigned codes too": ("fixed_update", "half * code.as_signed()", "half * code"),
+    "a scalar's upper half lost": ("fixed_update", "low + (high << _HALF)", "low"),
     "decay forgotten": ("fixed_update", "terms[0] + terms[1]", "terms[1]"),
     "a binary point one off": (
         "fixed_update",
