@@ -83,7 +83,8 @@ def curves(axes: Any, runs: dict[str, list[Any]]) -> None:
         steps = min(len(run.losses) for run in seeds)
         window = max(steps // 40, 1)
         count = steps // window
-        loss = np.nanmean([run.losses[: count * window].reshape(count, -1) for run in seeds], axis=(0, 2))
+        windows = [run.losses[: count * window].reshape(count, -1) for run in seeds]
+        loss = np.ma.masked_invalid(windows).mean(axis=(0, 2)).filled(np.nan)  # none finite: a gap
         per_epoch = seeds[0].steps_per_epoch
         left.plot((np.arange(count) + 0.5) * window / per_epoch, loss, label=recipe, **style)
         epochs = min(len(run.epochs) for run in seeds)

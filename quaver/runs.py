@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -204,4 +205,6 @@ def terminal_table(experiment: Experiment) -> Table:
 def as_data(experiment: Experiment) -> dict[str, Any]:
     """For machines."""
     rows = [asdict(row) for row in experiment.rows()]
+    for row in rows:
+        row["training_loss"] = [loss if isfinite(loss) else None for loss in row["training_loss"]]
     return {"experiment": experiment.name, "settings": experiment.settings, "recipes": rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from golden.nn import checkpoint, histogram, metrics, models, recipes
 from golden.nn.histogram import HIGHEST, LOWEST
 from golden.nn.recipe import LossScale
 from golden.nn.train import Settings, Trainer
-from quaver import cli
-from quaver.runs import StoredRun, experiments
+from quaver import cli, figures
+from quaver.runs import StoredRun, as_data, experiments
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,18 @@ def test_the_table_of_an_experiment(
     fp32, fp8 = main["recipes"]
     assert fp32["against_fp32"] == []
     assert fp8["against_fp32"] == pytest.approx(np.subtract(fp8["test_accuracy"], fp32["test_accuracy"]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_diverged_has_a_gap(runs: list[Path], tmp_path: Path) -> None:
+    file = copied(runs[2], tmp_path / "diverged") / "metrics.jsonl"
+    file.write_text(re.sub(r'"loss": [0-9.]+', '"loss": null', file.read_text()))
+    run = StoredRun.read(file.parent)
+    assert run is not None
+    (experiment,) = experiments([run])
+    assert "nan" in experiment.rows()[0].cells()
+    assert as_data(experiment)["recipes"][0]["training_loss"] == [None]
+    figures.curves(figures.panels(1, 2, (6, 3))[1], experiment.recipes)
 
 
 def test_recipes_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
