@@ -151,7 +151,7 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 
 
 def load(name: str, directory: str | Path | None = None, *, progress: Progress | None = None) -> Dataset:
-    """The data set `name`, one of `NAMES`.
+    """The data set `name`, one of `NAMES` or what a loaded one is called.
 
     With `directory`, its files are read there or in ``directory/name`` and nothing is downloaded; without,
     they are read in the cache directory and downloaded into it when they are not there.
@@ -164,6 +164,8 @@ def load(name: str, directory: str | Path | None = None, *, progress: Progress |
         An unknown name, or a corrupted or partial file: says which and with what checksum. Nothing is
         returned of it.
     """
+    if f"{name}.npz" in _CIFAR10_ARRAYS:  # as the data set calls itself that comes from such a file
+        name = "cifar10"
     if name not in NAMES:
         raise ValueError(f"the data set is {name!r}, but there are {', '.join(NAMES)}")
     if name == "digits":

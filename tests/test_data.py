@@ -140,6 +140,7 @@ def test_cifar10_arrays(tmp_path):
     np.savez(path, **arrays)
     loaded = data.load("cifar10", tmp_path)
     assert loaded.name == "cifar10-subset"
+    assert data.load(loaded.name, tmp_path).sha256 == loaded.sha256
     assert np.array_equal(loaded.test_images, arrays["test_images"])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
