@@ -9,7 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-#: How far the baud rate may be off. Half a bit over the ten of a byte is 5 %, which both ends share.
+#: How far the baud rate may be off the host's. It would be 5 %, half a bit in ten, were its edges not seen up
+#: to a cycle late: with four cycles in a bit 2.5 % remain.
 MAX_ERROR = 0.02
 #: Cycles of a bit below which its middle is not found well enough.
 MIN_DIVISOR = 4

@@ -43,6 +43,7 @@ UNITS = (
     "axi_accelerator",
     "update",
     "fixed_update",
+    "uart",
 )
 
 #: Seconds that one simulation may take.
