@@ -47,8 +47,9 @@ def draw(planned: Plan, path: Path, areas: dict[str, Any]) -> None:
     _losses(losses)
     _chunks(chunks, planned)
     if areas["results"]:
-        halves: Any = grid[1, 1].subgridspec(2, 1).subplots(sharex=True)
-        _areas(*halves, planned, areas)
+        halves = grid[1, 1].subgridspec(2, 1)
+        luts = figure.add_subplot(halves[0])
+        _areas(luts, figure.add_subplot(halves[1], sharex=luts), planned, areas)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, linewidth=0.6)
@@ -179,7 +180,7 @@ def _areas(luts: Any, clocks: Any, planned: Plan, areas: dict[str, Any]) -> None
             )
             for row in wide:
                 axes.axhline(row[value], color=colour, linewidth=1, linestyle="--")
-    for width, name in ((planned.chunked, "planned, in chunks"), (planned.plain, "planned, without")):
+    for width, name in ((planned.chunked, "in chunks"), (planned.plain, "no chunks")):
         for axes in (luts, clocks):
             axes.axvline(width.mantissa_bits, color="0.85", linewidth=9, zorder=0)
         luts.text(
