@@ -24,6 +24,7 @@ from golden.arithmetic._vector_kernel import (
     VECTOR_BYTES,
     vector_kernel,
 )
+from golden.formats import Specials
 
 if TYPE_CHECKING:
     from golden.arithmetic.chunked_float import ChunkedFloat
@@ -64,9 +65,12 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
     - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
     - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
       two subnormals, and rounding to p bits leaves every sum in their range as it is.
+    - DLFloat sums have ties away from zero and a gap around it, which no float has: none.
     - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
     """
     operand, acc = arithmetic.operand, arithmetic.accumulator
+    if acc.specials is Specials.DLFLOAT:
+        return None
     product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
     checked = not largest_sum <= acc.max_value
     top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from golden import exact
 from golden.arithmetic._scalar_gemm import scalar_gemm
 from golden.arithmetic._vector_gemm import largest_sum, plan, vector_gemm
-from golden.formats import FP8, FP16, FloatFormat, Specials
+from golden.formats import FP8, FP16, FloatFormat
 from golden.integers import as_integer
 from golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from golden.rounding import Rounding
@@ -137,8 +137,7 @@ class ChunkedFloat:
         if 0 in a.shape or 0 in b.shape:
             return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
         x, y = self._draws(a, b, seed)
-        alone = self.accumulator.specials is Specials.DLFLOAT  # its ties, its gap at 0: the scalar kernel
-        how = None if alone else plan(self, largest_sum(self, a, b))
+        how = plan(self, largest_sum(self, a, b))
         return vector_gemm(self, how, a, b, x, y) if how else scalar_gemm(self, a, b, x, y)
 
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
