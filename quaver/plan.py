@@ -11,6 +11,9 @@ examples:
   quaver plan resnet18-imagenet
   quaver plan cnn-fashion-mnist --measure 20 --json
   quaver plan my_network.csv --figure widths.png
+  quaver plan cnn-fashion-mnist --batch 128 -o plan.json
+  quaver train --plan plan.json                       trains it with these accumulators
+  quaver verilog --plan plan.json -o hardware         builds them
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ examples:
   quaver train --chunk 8 --loss-scale dynamic         the recipe with two fields changed
   quaver train --recipe fp8-no-chunks --show-recipe   what the recipe says; --show-recipe json, to edit
   quaver train --recipe mine.json --optimiser adam    a recipe of your own; Adam in place of SGD
+  quaver train --plan plan.json --narrower 1          what quaver plan -o kept, with sums one bit narrower
   quaver train --engine sim --epochs 1                every GEMM and update on the simulated 8×8 accelerator
 
 With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each
