@@ -12,7 +12,7 @@ from golden.networks import LayerShape, NetworkShape, trained_here
 from golden.nn import recipes
 from golden.nn.planned import planned
 from golden.nn.recipe import Precision, Recipe, Role
-from golden.plan import Plan, plan
+from golden.plan import ROLES, Plan, plan
 from quaver import cli
 
 #: Three layers, the longest sums a gradient's.
@@ -157,6 +157,27 @@ def test_a_recipe_of_another_networks_layers():
         Trainer(
             build("mlp", digits.shape, 10), digits, recipes.fp8.replace(layers={"conv9": recipes.fp8.hidden})
         )
+
+
+def test_layers_compute_as_the_recipe_names_them():
+    from golden import data
+    from golden.nn.models import build
+    from golden.nn.train import Settings, Trainer
+
+    digits, calls = data.load("digits"), []
+    network = NetworkShape("mlp-digits", trained_here("mlp-digits").layers, 16)
+    recipe = planned(recipes.fp8_images, plan(network), narrower=1)
+    Trainer(
+        build("mlp", digits.shape, 10), digits, recipe, Settings(batch=16), trace=calls.append
+    ).train_step()
+    bits = {
+        (call.layer, call.role): call.rule.accumulator.mantissa_bits for call in calls if call.role in ROLES
+    }
+    assert bits == {
+        **{("linear1", role): 4 for role in ("forward", "gradient")},
+        **{("linear2", role): 4 for role in ROLES},
+        **{("linear3", role): 9 for role in ROLES},
+    }
 
 
 # The commands
