@@ -258,7 +258,15 @@ def _repeated(verilog: str) -> list[str]:
 
 
 def _variants(unit: str) -> list[str]:
-    return list(import_module(f"sim.benches.{unit}").VARIANTS)
+    try:
+        return list(import_module(f"sim.benches.{unit}").VARIANTS)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "cocotbext":
+            raise
+        raise ValueError(
+            f"the bench {unit} needs cocotbext-axi, which is not installed: pip install cocotbext-axi, or name"
+            f" other benches: {', '.join(other for other in UNITS if other != unit)}"
+        ) from None
 
 
 def _expand(name: str) -> list[str]:
