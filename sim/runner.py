@@ -264,7 +264,7 @@ def _variants(unit: str) -> list[str]:
         if error.name is None or error.name.split(".")[0] != "cocotbext":
             raise
         raise ValueError(
-            f"the bench {unit} needs cocotbext-axi, which is not installed: pip install cocotbext-axi, or name"
+            f"the bench {unit} needs cocotbext-axi, which is not installed: pip install it, or name"
             f" other benches: {', '.join(other for other in UNITS if other != unit)}"
         ) from None
 
