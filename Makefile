@@ -47,8 +47,12 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## every benchmark of bench/
-	@for b in bench/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+# Without those that take hours or a downloaded data set: array_area, area_by_width, plan_evidence.
+BENCHES := accumulation area fixed_point formats gates gemm gradient_error simulation training \
+           utilisation variance_retention
+
+bench: $(READY)  ## the benchmarks that take minutes
+	@for b in $(BENCHES); do echo "== bench/$$b.py"; $(BIN)/python bench/$$b.py || exit 1; done
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) .build build
