@@ -64,7 +64,7 @@ def echo_line(verilog: str | None = None) -> SimulatedLine:
 def transport(line: SimulatedLine, seed: int = 0) -> LinkTransport:
     """The host's end, with times for a byte each cycle."""
     return LinkTransport(
-        line, retry=5000 / CLOCK, silence=1e6 / CLOCK, patience=1e7 / CLOCK, random=Random(seed)
+        line, retry=5000 / CLOCK, silence=6e5 / CLOCK, patience=2e6 / CLOCK, random=Random(seed)
     )
 
 

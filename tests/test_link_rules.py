@@ -1,0 +1,169 @@
+"""The rules of fpga/PROTOCOL.md, one by one at the device's end; the RTL without one of them must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
+from links import Echo
+from test_mutations import mutated
+
+from rtl.frames import MAX_WORDS, Frame, Frames
+from rtl.link import Linked
+
+
+class Deaf(wiring.Component):
+    """Takes no words; gives those from 0 on, or none."""
+
+    def __init__(self, talks: bool = True) -> None:
+        self.talks = talks
+        super().__init__({"commands": In(stream.Signature(32)), "responses": Out(stream.Signature(32))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = Signal(32)
+        m.d.comb += [self.responses.valid.eq(self.talks), self.responses.payload.eq(count)]
+        m.d.sync += count.eq(count + self.responses.ready)
+        return m
+
+
+def talk(device: Any, *pieces: Frame | bytes) -> list[Frame]:
+    """All that the device says while it hears `pieces`, a byte each cycle, and 150 cycles after each."""
+    said = bytearray()
+
+    async def host(ctx: Any) -> None:
+        ctx.set(device.sent.ready, 1)
+        for piece in pieces:
+            heard = piece if isinstance(piece, bytes) else piece.to_bytes()
+            for byte in (*heard, *[None] * 150):
+                ctx.set(device.received.valid, byte is not None)
+                ctx.set(device.received.payload, byte or 0)
+                if ctx.get(device.sent.valid):
+                    said.append(ctx.get(device.sent.payload))
+                await ctx.tick()
+
+    simulator = Simulator(device)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(host)
+    simulator.run()
+    return Frames().take(bytes(said))
+
+
+def words(*values: int) -> bytes:
+    return np.array(values, "<u4").tobytes()
+
+
+def heard(frames: list[Frame]) -> list[int]:
+    """The words that came, as often as they came."""
+    return np.frombuffer(b"".join(frame.payload for frame in frames), "<u4").tolist()
+
+
+BEGIN = Frame(5, 0, 0, reset=True)
+
+
+def a_frame_must_be_whole(linked: Any) -> None:
+    frame = Frame(5, 0, 0, payload=words(3, 4)).to_bytes()
+    spoilt = [frame[:i] + bytes([frame[i] ^ 8]) + frame[i + 1 :] for i in (4, 12, 20)]
+    assert heard(talk(linked(Echo()), BEGIN, *spoilt, frame[:12], frame)) == [3, 5]
+
+
+def sequence(linked: Any) -> None:
+    first, second = Frame(5, 0, 0, payload=words(3)), Frame(5, 1, 0, payload=words(4, 5))
+    frames = talk(linked(Echo()), BEGIN, second, first, first, second, first)
+    assert heard(frames) == [3, 5, 7]
+    assert frames[-1].acknowledge == 3
+
+
+def session(linked: Any) -> None:
+    frames = talk(linked(Echo()), BEGIN, Frame(6, 0, 0, payload=words(9)), Frame(6, 0, 0, poll=True))
+    assert not heard(frames)
+    assert frames[-1] == Frame(5, 0, 0, 512, poll=True)
+
+
+def reset_twice(linked: Any) -> None:
+    frames = talk(
+        linked(Echo()), BEGIN, Frame(5, 0, 0, payload=words(7)), BEGIN, Frame(5, 1, 0, payload=words(7))
+    )
+    assert heard(frames) == [7, 8]
+
+
+def new_session(linked: Any) -> None:
+    """Not a word of the old one, not even one that is given in the cycle of the reset."""
+    frames = talk(linked(Deaf()), BEGIN, Frame(6, 0, 0, reset=True), bytes(1500))
+    new = [frame for frame in frames if frame.session == 6]
+    assert new[0].sequence == 0
+    assert heard(new) == list(range(len(heard(new))))
+    assert heard(new)
+
+
+def poll(linked: Any) -> None:
+    frames = talk(linked(Echo()), BEGIN, Frame(5, 0, 0, payload=words(1, 1, 1)), Frame(5, 3, 1, poll=True))
+    again = [frame for frame in frames if frame.poll][-1]
+    assert (again.sequence, again.payload) == (1, words(2, 3))
+
+
+def old_acknowledgement(linked: Any) -> None:
+    question = Frame(5, 0, 0, payload=words(1, 1, 1))
+    frames = talk(linked(Echo()), BEGIN, question, Frame(5, 3, 3), Frame(5, 3, 1, poll=True))
+    assert frames[-1] == Frame(5, 3, 3, 515, poll=True)
+
+
+def room(linked: Any) -> None:
+    """What there is no room for is not accepted; the device says up to where there is."""
+    payload = words(*range(MAX_WORDS))
+    full = [Frame(5, at, 0, payload=payload) for at in (0, 256, 512)]
+    frames = talk(linked(Deaf(talks=False)), BEGIN, *full, Frame(5, 768, 0, poll=True))
+    last = [frame for frame in frames if frame.poll][-1]
+    assert (last.acknowledge, last.limit) == (512, 512)
+
+
+def kept(linked: Any) -> None:
+    """Words are kept until they are acknowledged, and no more are taken than can be."""
+    frames = talk(linked(Deaf()), BEGIN, bytes(1500), Frame(5, 0, 0, poll=True), bytes(3000))
+    ends = [(frame.sequence + frame.length) for frame in frames]
+    assert max(ends) == 512
+    assert all(heard([f]) == list(range(f.sequence, f.sequence + f.length)) for f in frames)
+    assert sum(frame.sequence == 0 and frame.length > 0 for frame in frames) == 2
+
+
+#: rule → the edits of the RTL that break it: (module, old text, new text).
+RULES: dict[Callable[[Any], None], list[tuple[str, str, str]]] = {
+    a_frame_must_be_whole: [("frame_receiver", " & crc.match_detected", "")],
+    sequence: [("link", "(heard.sequence == expected) & ~overflow", "~overflow")],
+    session: [("link", "m.Elif(heard.session == session)", "m.Elif(1)")],
+    reset_twice: [("link", "heard.reset & (heard.session != session)", "heard.reset")],
+    new_session: [("link", " & ~self.reset", "")],
+    poll: [
+        ("link", "heard.poll | (acknowledges", "(acknowledges"),
+        ("link", "header.poll.eq(owed)", "header.poll.eq(0)"),
+    ],
+    old_acknowledgement: [("link", "acknowledges <= distance(written, acknowledged)", "1")],
+    room: [
+        ("link", "(heard.sequence == expected) & ~overflow", "heard.sequence == expected"),
+        ("link", "limit.eq(consumed + self.buffer)", "limit.eq(expected + self.buffer)"),
+    ],
+    kept: [("link", "distance(written, acknowledged) != self.buffer", "1")],
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(rule: Callable[[Any], None]) -> None:
+    rule(Linked)
+
+
+MUTANTS = [(rule, edit) for rule, edits in RULES.items() for edit in edits]
+
+
+@pytest.mark.parametrize(("rule", "edit"), MUTANTS, ids=[f"{rule.__name__}: {e[2]}" for rule, e in MUTANTS])
+def test_rule_is_not_kept_by_a_mutant(rule: Callable[[Any], None], edit: tuple[str, str, str]) -> None:
+    with mutated(*edit):
+        from rtl.link import Linked
+
+        with pytest.raises((AssertionError, IndexError)):
+            rule(Linked)
