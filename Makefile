@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-fpga exhaustive equivalence lint format bench clean
+.PHONY: help setup demo test test-slow test-fpga exhaustive million equivalence lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,6 +34,9 @@ test-fpga: $(READY)  ## the tests that run synthesis and place and route
 
 exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier over all 65,536
 	$(BIN)/python -m pytest -m exhaustive -s
+
+million: $(READY)  ## a million frames of the serial link over a line that spoils one in a hundred
+	$(BIN)/python -m pytest -m slow -s tests/test_link.py -k million
 
 equivalence: $(READY)  ## hold today's adder to that of a revision by SAT: make equivalence BASE=REV
 	$(BIN)/python tests/equivalence.py $(BASE)
