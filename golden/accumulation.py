@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LARGEST_LOSS = log(50)
 #: The search for a width stops here; a float64 has 52 mantissa bits.
 WIDEST_MANTISSA = 52
+#: Terms of the longest sum: a float64 counts no further.
+LONGEST = 1 << 53
 
 Floats = NDArray[np.float64]
 
@@ -197,7 +199,7 @@ def largest_length(mantissa_bits: int, **options: Any) -> int:
     low, high = 1, 2
     while suitable(high, mantissa_bits, **options):
         low, high = high, 2 * high
-        if high > 1 << 60:
+        if high > LONGEST:
             raise ValueError(f"mantissa_bits is {mantissa_bits}: no sum is too long for it")
     while high - low > 1:
         middle = (low + high) // 2
@@ -245,9 +247,11 @@ def _warn_if_not_monotone(mantissa_bits: int, product_mantissa: int) -> None:
 
 def _check(length: ArrayLike, nonzero_ratio: float, **at_least_one: int | None) -> NDArray[np.int64]:
     n = np.asarray(length)
-    if n.dtype.kind not in "ui" or (n.size and n.min() < 1):
-        wrong = n if n.dtype.kind not in "ui" or n.ndim == 0 else n.min()
-        raise ValueError(f"length is {wrong}, but a sum has a whole number of terms, at least 1")
+    if n.dtype.kind not in "ui" or (n.size and not 1 <= n.min() <= n.max() <= LONGEST):
+        wrong = n if n.dtype.kind not in "ui" or n.ndim == 0 else n.min() if n.min() < 1 else n.max()
+        raise ValueError(
+            f"length is {wrong}, but a sum has a whole number of terms, at least 1 and at most 2**53"
+        )
     for name, value in at_least_one.items():
         if value is not None and (value != int(value) or value < 1):
             raise ValueError(f"{name} is {value}, but it must be a whole number, at least 1")

@@ -27,6 +27,7 @@ import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from io import StringIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,20 @@ def read(path: str | Path, batch: int | None = None) -> NetworkShape:
 
 
 def _csv(path: Path) -> list[LayerShape]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        _check_columns(list(rows.fieldnames or ()), f"{path}, line 1")
-        layers = []
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"{where} has {_cells(row)} cells, but line 1 names {len(rows.fieldnames or ())} columns"
-                )
-            layers.append(_layer({k: v.strip() for k, v in row.items() if v.strip()}, where))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
+    rows = csv.DictReader(StringIO(text, newline=""), skipinitialspace=True)
+    _check_columns(list(rows.fieldnames or ()), f"{path}, line 1")
+    layers = []
+    for row in rows:
+        where = f"{path}, line {rows.line_num}"
+        if None in row or None in row.values():
+            raise ValueError(
+                f"{where} has {_cells(row)} cells, but line 1 names {len(rows.fieldnames or ())} columns"
+            )
+        layers.append(_layer({k: v.strip() for k, v in row.items() if v.strip()}, where))
     return layers
 
 
@@ -89,7 +93,7 @@ def _cells(row: dict[Any, Any]) -> int:
 def _json(path: Path) -> tuple[list[LayerShape], int | None]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     batch = None
     if isinstance(content, dict):
@@ -114,6 +118,8 @@ def _check_columns(columns: list[str], where: str) -> None:
         if column not in columns:
             raise ValueError(f"{where}: {column} is missing; the columns are {', '.join(COLUMNS)}")
     for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"{where}: {column} stands there {columns.count(column)} times; keep one")
         if column not in COLUMNS:
             close = get_close_matches(column, COLUMNS, 1)
             raise ValueError(

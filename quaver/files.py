@@ -14,6 +14,8 @@ def check_output(path: Path | None, option: str = "--output") -> None:
         raise ValueError(f"{option} is {path}, but there is no directory {path.parent}")
     if path.is_dir():
         raise ValueError(f"{option} is {path}, a directory; name a file in it")
+    if path.exists() and not path.is_file():  # renaming over a device would put a file in its place
+        raise ValueError(f"{option} is {path}, which is no regular file; name one")
 
 
 def write(path: Path, text: str) -> None:

@@ -90,8 +90,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
-    if args.figure and not args.figure.parent.is_dir():
-        raise ValueError(f"--figure is {str(args.figure)!r}, but {args.figure.parent} is not a directory")
+    check_output(args.figure, "--figure")
     network = _network(args.network, args.batch)
     if args.measure is not None:
         network = _measured(network, args.measure, args.data_dir)
@@ -187,7 +186,7 @@ def _network(name: str, batch: int | None) -> NetworkShape:
             close = close or get_close_matches(name, names, 1, cutoff=0.4)
             raise ValueError(
                 f"the network {name!r} is not known"
-                + (f"; did you mean {' or '.join(close)}?" if close else ";")
+                + (f"; did you mean {' or '.join(close)}?" if close else ".")
                 + f" There are {', '.join(NETWORKS)}, MODEL-DATASET with a model of {', '.join(MODELS)} and a"
                 f" data set of {', '.join(IMAGES)}, and files that end in {', '.join(ENDINGS)}"
             )
@@ -230,7 +229,8 @@ def _print(planned: Plan) -> None:
     from rich.console import Console
 
     # Into a pipe or a file there is no width to keep to.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    # Nor are names of layers markup.
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     areas = read_areas()
     console.print(_layer_table(planned, areas))
     console.print(_whole_table(planned, areas))

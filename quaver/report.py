@@ -33,6 +33,7 @@ from golden.nn.recipe import Recipe
 from golden.nn.train import Settings, Trainer
 from golden.summing import STALL_WAYS, SWEEP_LENGTHS, chunk_sweep, stall
 from quaver import figures
+from quaver.files import check_output
 from quaver.options import console, load_data, print_results, progress_bar
 from quaver.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
 
@@ -49,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output: Path = args.output or Path("report.html")
-    if not output.absolute().parent.is_dir():
-        raise ValueError(f"--output is {output}, but there is no directory {output.parent}")
+    check_output(output)
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
     found = experiments(_read(args.runs))

@@ -263,6 +263,8 @@ def test_product_mantissa_bits():
     [
         (lambda: loss(0, 5), "length is 0, but a sum has a whole number of terms, at least 1"),
         (lambda: loss([4, -3], 5), "length is -3, but a sum"),
+        (lambda: loss([5, 1 << 54], 5), f"length is {1 << 54}, but a sum .*, at least 1 and at most 2..53"),
+        (lambda: loss(10**23, 5), f"length is {10**23}, but a sum"),
         (lambda: loss(2.5, 5), "length is 2.5, but a sum"),
         (lambda: loss(9, 0), "mantissa_bits is 0, but it must be a whole number, at least 1"),
         (lambda: loss(9, 5, chunk=0), "chunk is 0, but it must be"),

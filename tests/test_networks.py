@@ -168,12 +168,21 @@ def test_bad_rows(table, change, message):
         ('{"batch": 0, "layers": []}', "n.json", "n.json: batch is 0"),
         ("[]", "n.json", "n has no layers"),
         ("", "n.csv", "line 1: name is missing"),
+        ("name,in_channels,out_channels,name\na,3,8,b\n", "n.csv", "line 1: name stands there 2 times"),
+        ("[" * 100_000, "n.json", "n.json is not JSON: maximum recursion depth exceeded"),
         ("", "n.pt", "ends in '.pt', but a layer table is a .csv, .json, .onnx file"),
     ],
 )
 def test_files_that_are_no_tables(table, text, name, message):
     with pytest.raises(ValueError, match=message):
         read(table(text, name), batch=1)
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    file = tmp_path / "n.csv"
+    file.write_bytes("name,in_channels,out_channels\né,3,8\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"n.csv is not UTF-8: 'utf-8' codec can't decode byte 0xe9"):
+        read(file, batch=1)
 
 
 def test_a_table_without_a_batch(table):

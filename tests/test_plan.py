@@ -1,6 +1,7 @@
 """The plan of a network's accumulators, and `quaver plan`."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -172,7 +173,7 @@ def test_stored_areas_are_whole():
             for row in areas["results"]
             if row["device"] == device
         }
-        assert {(6, 4), (6, 8), (6, 12), (8, 23)} <= set(rows)
+        assert set(rows) == {*((6, bits) for bits in range(4, 13)), (8, 23)}
         luts = [row["lut4"] for row in rows.values()]
         assert luts == sorted(luts)
         assert all(row["placements"] >= 1 and row["mhz"] > 0 for row in rows.values())
@@ -185,6 +186,25 @@ def test_the_plan_says_what_it_assumes(quaver):
     out = quaver("resnet18-imagenet", "--nonzero-ratio", "0.5", "--rule", "whole")[1].replace("\n", " ")
     assert "Products of FP8 operands, 5 mantissa bits, of which the share NZR is not zero." in out
     assert "suffices when all of it does, on its whole length; --rule each-stage asks for less." in out
+
+
+def test_names_are_no_markup(quaver, tmp_path):
+    file = tmp_path / "net.csv"
+    file.write_text("name,in_channels,out_channels\n[/a] block[b] :x:,3,8\n")
+    status, out, _ = quaver(file, "--batch", 4)
+    assert status == 0
+    assert "[/a] block[b] :x:" in out
+
+
+@pytest.mark.parametrize("option", ["-o", "--figure"])
+def test_a_device_stays_one(quaver, tmp_path, option):
+    """A file renamed to /dev/null would take its place."""
+    device = tmp_path / "device.png"
+    os.mkfifo(device)
+    status, out, err = quaver("mlp-digits", option, device)
+    assert (status, out) == (2, "")
+    assert "device.png, which is no regular file; name one" in err
+    assert device.is_fifo()
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
@@ -216,7 +236,8 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
         (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, alexnet-imagenet"),
         (["resnet18"], "the network 'resnet18' is not known; did you mean resnet18-imagenet? There are"),
         (["mlp"], "did you mean mlp-digits or mlp-mnist or mlp-fashion-mnist or mlp-cifar10? There are"),
-        (["mlp-letters"], "'mlp-letters' is not known"),
+        (["xyz"], "the network 'xyz' is not known. There are resnet32-cifar10"),
+        (["mlp-digits", "--batch", "1" + "0" * 20], "terms, at least 1 and at most 2**53"),
         (["mlp-digits", "-o", "no/plan.json"], "--output is no/plan.json, but there is no directory no"),
         (["mlp-digits", "-o", "."], "--output is ., a directory; name a file in it"),
         (["none.csv"], "none.csv: No such file or directory"),
@@ -229,7 +250,7 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
         (["resnet18-imagenet", "--measure", "2"], "resnet18-imagenet is not one of MODEL-DATASET"),
         (["mlp-digits", "--measure", "0"], "steps is 0, but a measurement takes at least 1 training step"),
         (["mlp-digits", "--figure", "plan.bmp"], "--figure is 'plan.bmp', but it must end in .png, .svg or"),
-        (["mlp-digits", "--figure", "no/where/plan.png"], "no/where is not a directory"),
+        (["mlp-digits", "--figure", "no/plan.png"], "--figure is no/plan.png, but there is no directory no"),
     ],
 )
 def test_bad_input(quaver, arguments, message):
