@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
+from math import isfinite
 from pathlib import Path
 
 from rich.console import Console
@@ -301,7 +302,7 @@ def progress_bar(description: str, total: int, unit: str) -> Iterator[Callable[.
     """A bar on standard error; call what it gives with the units done and, if wanted, a new description."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
@@ -319,10 +320,19 @@ def progress_bar(description: str, total: int, unit: str) -> Iterator[Callable[.
         yield advance
 
 
+def _json(data: object) -> object:
+    """`data` with null for what JSON has no number for: infinities and NaN."""
+    if isinstance(data, dict):
+        return {name: _json(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_json(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
+
+
 def print_results(table: Table, data: object, *, as_json: bool) -> None:
     """The results on standard output: a table for people, or JSON for machines."""
     if as_json:
-        print(json.dumps(data, indent=1))
+        print(json.dumps(_json(data), indent=1, allow_nan=False))
     else:
         # Into a pipe or a file there is no width to keep to.
         Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from golden.nn import metrics, recipes
@@ -194,11 +195,11 @@ def _name(one: Experiment, among: list[Experiment]) -> str:
 
 def terminal_table(experiment: Experiment) -> Table:
     """For people."""
-    table = Table(title=experiment.name)
+    table = Table(title=escape(experiment.name))
     for column in HEADER:
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for row in experiment.rows():
-        table.add_row(*row.cells())
+        table.add_row(*map(escape, row.cells()))
     return table
 
 

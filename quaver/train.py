@@ -28,6 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from rich.markup import escape
 from rich.table import Table
 
 from golden.nn import checkpoint, metrics
@@ -168,7 +169,8 @@ def held_back_interrupt() -> Iterator[Callable[[], None]]:
 
 
 def _table(trainer: Trainer, epochs: list[Epoch]) -> Table:
-    table = Table(title=f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}")
+    title = f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}"
+    table = Table(title=escape(title))  # a recipe's name may be a file's
     for column in ("epoch", "loss", "accuracy", "test loss", "test accuracy", "overflows"):
         table.add_column(column, justify="right")
     for e in epochs:

@@ -184,7 +184,7 @@ def test_the_vector_kernels_are_the_integer_kernel(pair, rounding):
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("K", [0, 1, 2, 63, 64, 65, 127, 128, 129, 256, 300])
-@pytest.mark.parametrize("chunk", [1, 7, 64, 128, 129, 1000])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 128, 129, 1000, 1 << 70])
 def test_any_length_and_any_chunk(rounding, K, chunk):
     arithmetic = ChunkedFloat(chunk=chunk, rounding=rounding)
     a, b = operands("near", FP8, FP16, 7, K, 5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from golden.nn import recipes
 from quaver import cli
 
 
@@ -39,6 +40,28 @@ def test_train_gives_one_json_object(capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["train", "--epochs", "1", "--batch", "64", "--json"]) == 0
     (epoch,) = json.loads(capsys.readouterr().out)["epochs"]
     assert epoch["test_accuracy"] > 0.5
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_diverged_run_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    rate = ["--recipe", "fp32", "--learning-rate", "1e6"]
+    assert cli.main(["train", *rate, "--epochs", "1", "--batch", "256", "--json"]) == 0
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    (epoch,) = json.loads(capsys.readouterr().out, parse_constant=refused)["epochs"]
+    assert epoch["loss"] is None
+
+
+def test_a_recipe_may_be_called_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, out = tmp_path / "recipe.json", str(tmp_path / "run")
+    recipe.write_text(recipes.fp8.replace(name="[/of]").to_json())
+    options = ["--recipe", str(recipe), "--batch", "1437", "--epochs", "1", "--out", out]
+    assert cli.main(["train", *options]) == 0
+    assert "[/of]" in capsys.readouterr().out
+    assert cli.main(["report", out, "-o", str(tmp_path / "report.html")]) == 0
+    assert "[/of]" in capsys.readouterr().out
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:

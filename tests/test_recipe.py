@@ -1,6 +1,7 @@
 """Recipes: one field an ablation, JSON there and back, bad combinations refused."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -99,3 +100,30 @@ def test_bad_values():
         recipes.fp8.replace(cast="stochastic")
     with pytest.raises(ValueError, match="the recipe is 'fp4', but there are fp32, fp8"):
         recipes.recipe("fp4")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("hidden", None, "hidden is None, but it must be Precision"),
+        ("hidden", {"is": "LossScale"}, "hidden is LossScale"),
+        ("elementwise", "FP16", "elementwise is 'FP16', but it must be FloatFormat or FixedFormat"),
+        ("update", "FP16", "update is 'FP16', but it must be UpdatePrecision or FixedUpdatePrecision"),
+        ("loss_scale", 1000, "loss_scale is 1000, but it must be LossScale"),
+        ("loss_scale", {"is": "LossScale", "initial": "1000"}, "initial is '1000'"),
+        ("loss_scale", {"is": "LossScale", "grow_every": 2.5}, "grow_every is 2.5, but it must be int"),
+        ("update", {"is": "UpdatePrecision", "random_bits": "x"}, "random_bits is 'x'"),
+        ("layers", {"linear1": 5}, "layers has 5 for linear1"),
+        ("layers", ["linear1"], "layers is"),
+        ("later", "fp8", "later is 'fp8', but it must be Recipe"),
+        ("name", 5, "name is 5"),
+        ("first", {"is": "Precision", "inputs": 5}, "inputs is 5"),
+        ("first", {"is": "Precision", "forward": {"is": "LossScale"}}, "forward is LossScale"),
+        ("first", {"is": "Precise"}, "'Precise', but there are .*Precision"),
+        ("frist", None, "frist"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(field, value, message):
+    plain = json.loads(recipes.fp8.to_json()) | {field: value}
+    with pytest.raises(ValueError, match=f"not a recipe: .*{message}"):
+        Recipe.from_json(json.dumps(plain))

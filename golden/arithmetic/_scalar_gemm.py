@@ -27,7 +27,7 @@ def scalar_gemm(arithmetic: ChunkedFloat, a: Array, b: Array, x: Array, y: Array
     c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
     columns = np.ascontiguousarray(b.T)
     formats = _fields(operand, False), _fields(acc, acc.saturate)
-    _gemm(a, columns, *formats, arithmetic.chunk, random_bits, x, y, c)
+    _gemm(a, columns, *formats, min(arithmetic.chunk, a.shape[1] or 1), random_bits, x, y, c)
     return c
 
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, reduce
+from numbers import Real
+from operator import or_
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,15 @@ class Role(StrEnum):
     """activations, transposed · errors"""
 
 
+def _check_kinds(thing: Any, **kinds: Any) -> None:
+    """TypeError: a field is not of its kind, as in a recipe that was written by hand."""
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(thing, name), kind):
+            known = [one for one in getattr(kind, "__args__", (kind,)) if one is not NoneType]
+            wanted = " or ".join(_NAMES.get(one, one.__name__) for one in known)
+            raise TypeError(f"{name} is {value!r}, but it must be {wanted}")
+
+
 @dataclass(frozen=True)
 class Precision:
     """How one layer computes: its three GEMMs, and what their operands are cast to on the way in.
@@ -48,6 +60,9 @@ class Precision:
     errors: Format | None = None
 
     def __post_init__(self) -> None:
+        gemm = reduce(or_, ARITHMETICS.values()) | None
+        _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
+        _check_kinds(self, inputs=Format | None, weights=Format | None, errors=Format | None)
         for role, first, second in (
             (Role.FORWARD, "inputs", "weights"),
             (Role.BACKWARD, "errors", "weights"),
@@ -98,6 +113,7 @@ class LossScale:
     grow_every: int | None = None
 
     def __post_init__(self) -> None:
+        _check_kinds(self, initial=Real, grow_every=int | None)
         if not (0 < self.initial < float("inf")):
             raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
         if self.grow_every is not None and self.grow_every < 1:
@@ -122,6 +138,7 @@ class UpdatePrecision:
     random_bits: int = RANDOM_BITS
 
     def __post_init__(self) -> None:
+        _check_kinds(self, format=FloatFormat, random_bits=int)
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -152,6 +169,8 @@ class FixedUpdatePrecision:
     random_bits: int = RANDOM_BITS
 
     def __post_init__(self) -> None:
+        fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
+        _check_kinds(self, **fixed, random_bits=int)
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -213,6 +232,12 @@ class Recipe:
     later: Recipe | None = None
 
     def __post_init__(self) -> None:
+        _check_kinds(self, name=str, hidden=Precision, first=Precision | None, last=Precision | None)
+        _check_kinds(self, layers=Mapping, elementwise=Format | None, loss_scale=LossScale)
+        _check_kinds(self, update=UpdatePrecision | FixedUpdatePrecision | None, later=Recipe | None)
+        for layer, precision in self.layers.items():
+            if not isinstance(precision, Precision):
+                raise TypeError(f"layers has {precision!r} for {layer}, but it must be a Precision")
         object.__setattr__(self, "cast", Rounding(self.cast))
         object.__setattr__(self, "layers", dict(self.layers))
         if self.cast is Rounding.STOCHASTIC:
@@ -254,7 +279,7 @@ class Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
             recipe = _built(json.loads(text))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")
@@ -320,4 +345,8 @@ def _built(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     values = {name: _built(value) for name, value in data.items() if name != "is"}
-    return _CLASSES[data["is"]](**values) if "is" in data else values
+    if "is" not in data:
+        return values
+    if data["is"] not in _CLASSES:
+        raise TypeError(f"it has a {data['is']!r}, but there are {', '.join(_CLASSES)}")
+    return _CLASSES[data["is"]](**values)
