@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(planned))
     else:
-        _print(planned)
+        _print(planned, args.output)
     if args.output:
         write(args.output, to_json(planned) + "\n")
     if args.figure:
@@ -225,7 +225,7 @@ def _ratios(text: str) -> tuple[float, float, float]:
     return (ratios["forward"], ratios["backward"], ratios["gradient"])
 
 
-def _print(planned: Plan) -> None:
+def _print(planned: Plan, output: Path | None) -> None:
     from rich.console import Console
 
     # Into a pipe or a file there is no width to keep to.
@@ -244,6 +244,12 @@ def _print(planned: Plan) -> None:
         )
     else:
         console.print("PE area: not measured yet; python bench/area_by_width.py --write measures it.")
+    file = output or "plan.json"
+    console.print(
+        ("" if output else f"-o {file} keeps it. ")
+        + f"quaver train --plan {file} trains with these accumulators, quaver verilog --plan {file} -o DIR "
+        "builds them."
+    )
 
 
 def _assumptions(planned: Plan) -> Iterator[str]:

@@ -188,6 +188,14 @@ def test_the_plan_says_what_it_assumes(quaver):
     assert "suffices when all of it does, on its whole length; --rule each-stage asks for less." in out
 
 
+def test_the_plan_says_what_comes_next(quaver, tmp_path):
+    out = " ".join(quaver("mlp-digits")[1].split())
+    assert "-o plan.json keeps it. quaver train --plan plan.json trains with these accumulators" in out
+    out = " ".join(quaver("mlp-digits", "-o", tmp_path / "p")[1].split())
+    assert "keeps it" not in out
+    assert f"quaver verilog --plan {tmp_path / 'p'} -o DIR builds" in out
+
+
 def test_names_are_no_markup(quaver, tmp_path):
     file = tmp_path / "net.csv"
     file.write_text("name,in_channels,out_channels\n[/a] block[b] :x:,3,8\n")
