@@ -156,6 +156,25 @@ def test_an_overflow_skips_the_update_and_is_counted():
     assert not np.array_equal(run.weights["linear1.weight"], before["weights/linear1.weight"])
 
 
+@pytest.mark.parametrize("call", [0, -1], ids=["forward", "gradient"])
+def test_an_overflow_leaves_the_running_statistics(call):
+    digits = data.load("digits")
+    network = models.build("resnet8", digits.shape, digits.classes)
+    calls = []
+    settings = Settings(batch=2)
+    Trainer(network, digits, recipes.fp8, settings, trace=calls.append).train_step()
+    gemms = [one for one in calls if one.role != "update"]
+    network = models.build("resnet8", digits.shape, digits.classes)
+    run = Trainer(network, digits, recipes.fp8, settings, engine=Overflowing(range(len(gemms))[call]))
+    before = run.state()
+    assert run.train_step().overflows
+    for name, array in run.state().items():
+        if name.startswith("layer/"):
+            assert np.array_equal(array, before[name])
+    assert not run.train_step().overflows
+    assert np.isfinite(run.evaluate(digits.test_images[:2], digits.test_labels[:2])[0])
+
+
 def test_dynamic_loss_scale_halves_on_overflow_and_doubles_after_good_steps():
     recipe = recipes.fp8.replace(name="dynamic", loss_scale=LossScale(1024, grow_every=3))
     run = trainer(recipe, engine=Overflowing(GEMMS_PER_STEP + LAST_GEMM))

@@ -214,12 +214,18 @@ class Trainer:
         images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
         run = self.run
         run.step, run.overflows = self.step, 0
+        statistics = [
+            (array, array.copy()) for layer in self.network.walk() for array in layer.state().values()
+        ]
         logits = self.network.forward(images, run)
         loss, error = softmax_cross_entropy(logits, labels, self.loss_scale, run)
         self.network.backward(error, run)
         gradients = {p.name: run.round(p.gradient / self.loss_scale) for p in self.parameters}
         overflows = run.overflows + sum(int(np.count_nonzero(~np.isfinite(g))) for g in gradients.values())
-        if not overflows:
+        if overflows:
+            for array, before in statistics:  # an infinity would stay in a running mean for good
+                array[...] = before
+        else:
             self._update(gradients, self._learning_rate(epoch))
         done = Step(
             epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows
