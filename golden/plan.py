@@ -105,6 +105,10 @@ def _plan(data: dict[str, Any]) -> Plan:
         return LayerPlan(shape, tuple(made(GemmPlan, gemm, **widths(gemm)) for gemm in data["gemms"]))
 
     layers = tuple(layer(one) for one in data["layers"])
+    NetworkShape(data["network"], tuple(one.shape for one in layers), data["batch"])  # which checks them
+    for one in layers:
+        if (roles := tuple(gemm.role for gemm in one.gemms)) not in (ROLES, ROLES[::2]):
+            raise ValueError(f"{one.shape.name} has the GEMMs {roles}, but a layer's are {ROLES}")
     return made(Plan, data, rule=ChunkRule(data["rule"]), layers=layers, **widths(data))
 
 

@@ -53,6 +53,12 @@ def test_a_plan_is_kept_whole():
             lambda p: p["chunked"].update(chunk=0),
             "not a plan: chunk is 0, but it must be a whole number, at least 1",
         ),
+        (lambda p: p["layers"].clear(), "not a plan: net has no layers, but a plan is made of at least 1"),
+        (lambda p: p.update(batch=0), "not a plan: batch is 0, but a training step takes at least 1 image"),
+        (
+            lambda p: p["layers"][2]["gemms"].clear(),
+            "not a plan: c has the GEMMs (), but a layer's are ('forward', 'backward', 'gradient')",
+        ),
         (lambda p: p.update(rule="both"), "not a plan: 'both' is not a valid ChunkRule"),
         (
             lambda p: p["layers"][0]["shape"].update(taps=0),
