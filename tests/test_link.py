@@ -268,6 +268,7 @@ def test_the_unmutated_link_is_not_caught() -> None:
     assert not caught(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

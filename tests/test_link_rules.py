@@ -160,6 +160,7 @@ def test_rule(rule: Callable[[Any], None]) -> None:
 MUTANTS = [(rule, edit) for rule, edits in RULES.items() for edit in edits]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "edit"), MUTANTS, ids=[f"{rule.__name__}: {e[2]}" for rule, e in MUTANTS])
 def test_rule_is_not_kept_by_a_mutant(rule: Callable[[Any], None], edit: tuple[str, str, str]) -> None:
     with mutated(*edit):

@@ -129,10 +129,11 @@ def copied(run: Path, to: Path, *, epochs: int = 1, **settings: object) -> Path:
 
 
 def test_the_table_of_an_experiment(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other settings are another experiment; of two equal runs the longer one counts; one without an epoch
     does not pull down the others; what is no run is left out."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.log").touch()
     others = [
         tmp_path / "a.log",
