@@ -7,17 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from golden.formats import FP8, FP16
-
-#: Longer than any sum here: one chunk.
-_NO_CHUNKS = 1 << 30
 
 #: Terms of the stalling sums.
 STALL_LENGTHS = tuple(1 << i for i in range(6, 17))
 STALL_WAYS = {
-    "nearest, no chunks": ChunkedFloat(operand=FP16, chunk=_NO_CHUNKS),
-    "stochastic, no chunks": ChunkedFloat(operand=FP16, chunk=_NO_CHUNKS, rounding="stochastic"),
+    "nearest, no chunks": ChunkedFloat(operand=FP16, chunk=NO_CHUNKS),
+    "stochastic, no chunks": ChunkedFloat(operand=FP16, chunk=NO_CHUNKS, rounding="stochastic"),
     "nearest, chunks of 64": ChunkedFloat(operand=FP16, chunk=64),
 }
 #: Terms of the dot products and lengths of their chunks.

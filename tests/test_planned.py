@@ -105,6 +105,20 @@ def test_without_chunks_and_narrower():
     assert chunks["a", "gradient"] == recipes.NO_CHUNKS
 
 
+@pytest.mark.parametrize(
+    ("recipe", "chunk", "options", "name"),
+    [
+        (recipes.fp8, 64, {}, "fp8-planned"),
+        (recipes.fp8, 32, {"narrower": 1}, "fp8-planned-chunk-32-narrower-1"),
+        (recipes.fp8, 64, {"chunks": False}, "fp8-planned-no-chunks"),
+        (recipes.fp8_no_chunks, 64, {}, "fp8-no-chunks-planned-chunk-64"),
+        (recipes.fp8_no_chunks, 64, {"chunks": False}, "fp8-no-chunks-planned"),
+    ],
+)
+def test_the_name_says_in_which_chunks(recipe, chunk, options, name):
+    assert planned(recipe, plan(NETWORK, chunk=chunk), **options).name == name
+
+
 def test_gemms_of_other_products_keep_the_recipes_accumulator():
     """FP16 images and the FP16 last layer: a plan for FP8 products says nothing of them."""
     recipe = planned(recipes.fp8, plan(NETWORK))
@@ -235,7 +249,8 @@ def test_training_follows_the_plan(quaver, tmp_path):
     narrower = ["train", "--plan", "mlp-digits.json", "--narrower", "1", "--epochs", "2", "--out", out]
     status, _, err = quaver(*narrower, "--resume")
     assert status == 2
-    assert "is a checkpoint of another recipe: fp8-planned (" in err
+    assert 'is a checkpoint of another run: recipe.name is "fp8-planned" there, "fp8-planned-n' in err
+    assert "recipe.layers.linear2.forward.accumulator.mantissa_bits is 5 there, 4 here" in err
 
 
 def test_show_recipe_says_each_width(quaver):

@@ -46,6 +46,7 @@ def test_the_papers_recipe():
     assert fp8.update == UpdatePrecision(FP16, Rounding.STOCHASTIC, 16)
     assert fp8.loss_scale == LossScale(1000.0)
     assert "chunk 64" in str(fp8)
+    assert "chunk none" in str(recipes.fp8_no_chunks)
 
 
 def test_each_ablation_changes_one_thing():

@@ -30,6 +30,9 @@ from golden.rounding import Rounding
 
 Codes = NDArray[Any]
 
+#: A chunk longer than any dot product: plain accumulation.
+NO_CHUNKS = 1 << 30
+
 #: The widest draw that both LFSRs make in one leap: their lowest taps are at 25 and 24.
 MAX_RANDOM_BITS = 24
 
@@ -46,7 +49,7 @@ class ChunkedFloat:
         Format of the partial sums, the totals and C. Overflow goes where the format says: to infinity,
         or at every addition to the largest finite value if it saturates.
     chunk
-        Products in a chunk, at least 1. It may exceed K: then there is one chunk, and one fold.
+        Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
     rounding
         "nearest" (ties to even) or "stochastic".
     random_bits

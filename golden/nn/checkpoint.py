@@ -7,16 +7,20 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from golden.nn.recipe import Recipe
+from golden.arithmetic.chunked_float import NO_CHUNKS
 from golden.nn.train import Trainer
 
 _VERSION = 2
+
+#: Fields that a refused checkpoint names; changing every GEMM changes many.
+_NAMED = 4
 
 
 def about(trainer: Trainer) -> dict[str, Any]:
@@ -66,18 +70,25 @@ def resume(trainer: Trainer, path: str | Path) -> None:
             found = json.loads(state.pop("about").tobytes())
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a whole checkpoint ({error}); remove it and begin anew") from error
-    wanted = about(trainer)
-    for what, value in wanted.items():
-        if found.get(what) != value:
-            raise ValueError(
-                f"{path} is a checkpoint of another {what}: {_brief(found.get(what))} there, "
-                f"{_brief(value)} here; "
-                f"resume with the same {what} or begin anew elsewhere"
-            )
+    if differences := list(_differences(found, about(trainer))):
+        more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+        raise ValueError(
+            f"{path} is a checkpoint of another run: {'; '.join(differences[:_NAMED])}{more}; resume with "
+            f"what is there, or begin anew elsewhere"
+        )
     trainer.restore(state)
 
 
-def _brief(value: Any) -> str:
-    if isinstance(value, dict) and value.get("is") == Recipe.__name__:
-        return f"{value['name']} ({zlib.crc32(json.dumps(value).encode()):08x})"
-    return json.dumps(value)
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """The fields in which two of what `about` gives differ, and both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in here | there:
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+    elif there != here:
+        yield f"{name} is {_brief(name, there)} there, {_brief(name, here)} here"
+
+
+def _brief(name: str, value: Any) -> str:
+    if name.endswith(".chunk") and value == NO_CHUNKS:
+        return "none"
+    return f"a {value['is']}" if isinstance(value, dict) and "is" in value else json.dumps(value)

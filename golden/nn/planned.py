@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from golden.accumulation import product_mantissa_bits
-from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from golden.nn.recipe import Recipe, Role
-from golden.nn.recipes import NO_CHUNKS
 from golden.plan import GemmPlan, Plan
 
 
@@ -15,7 +14,8 @@ def planned(recipe: Recipe, plan: Plan, *, chunks: bool = True, narrower: int = 
     """`recipe` with the mantissa bits and the chunk that `plan` has for each GEMM of each layer.
 
     A GEMM whose products are not the plan's keeps what the recipe says: in `recipes.fp8` those of FP16
-    operands, the first layer's (`recipes.fp8_images` has none there) and the last's.
+    operands, the first layer's (`recipes.fp8_images` has none there) and the last's. The name says the plan's
+    chunk where the recipe's was another.
 
     Parameters
     ----------
@@ -45,6 +45,8 @@ def planned(recipe: Recipe, plan: Plan, *, chunks: bool = True, narrower: int = 
         )
 
     layers = {}
+    chunk = (plan.chunked if chunks else plan.plain).chunk or NO_CHUNKS
+    others = False  # does a planned GEMM sum in other chunks than the recipe's?
     for number, layer in enumerate(plan.layers, start=1):
         name = layer.shape.name
         precision = recipe.precision(name, first=number == 1, last=number == len(plan.layers))
@@ -56,10 +58,13 @@ def planned(recipe: Recipe, plan: Plan, *, chunks: bool = True, narrower: int = 
         }
         if gemms:
             layers[name] = replace(precision, **gemms)  # type: ignore[arg-type]
+            others |= any(getattr(precision, role).chunk != chunk for role in gemms)
     if not layers:
         raise ValueError(
             f"the plan is for products of {plan.product_mantissa} mantissa bits, but the recipe "
             f"{recipe.name} has no such GEMM; take fp8"
         )
-    name = f"{recipe.name}-planned" + ("" if chunks else "-no-chunks")
+    name = f"{recipe.name}-planned"
+    if others:
+        name += f"-chunk-{chunk}" if chunks else "-no-chunks"
     return recipe.replace(name=name + (f"-narrower-{narrower}" if narrower else ""), layers=layers)

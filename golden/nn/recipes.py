@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from golden.arithmetic.fixed_point import FixedPoint
 from golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
 from golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from golden.rounding import Rounding
-
-#: A chunk longer than any dot product: plain accumulation.
-NO_CHUNKS = 1 << 30
 
 #: Holds every value of 1-4-3 and of 1-5-2, nine bits.
 E5M3 = FloatFormat(5, 3, saturate=True)
