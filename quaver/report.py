@@ -11,6 +11,10 @@ experiment: its table, also on standard output, has a row for each recipe with t
 deviation over the seeds and the difference to fp32, and its figure a curve. The histograms replay one step of
 the first run that keeps its weights in FP16, fp8 before its ablations. The page needs no network and no other
 file.
+
+What is left out is said on standard error: a last line that a killed or running training has only half
+written, a directory without a step yet, and a metrics.jsonl that is no run's. With one of these the page is
+written too, but the exit status is 2.
 """
 
 from __future__ import annotations
@@ -53,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(output)
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
-    found = experiments(_read(args.runs))
+    runs, whole = _read(args.runs)
+    found = experiments(runs)
     if args.json:
         print_results(Table(), [as_data(one) for one in found], as_json=True)
     else:
@@ -62,14 +67,32 @@ def run(args: argparse.Namespace) -> int:
     if not args.json or args.output is not None:
         _write(output, found, args.seed, args.data_dir)
         console.print(f"report: {output}, {output.stat().st_size / 1e3:,.0f} kB")
-    return 0
+    return 0 if whole else 2
 
 
-def _read(paths: list[Path]) -> list[StoredRun]:
-    runs = {path: StoredRun.read(path) for path in paths}
-    if none := [str(path) for path, one in runs.items() if one is None]:
-        console.print(f"left out, without a step yet or no run: {', '.join(none)}")
-    return [one for one in runs.values() if one is not None]
+def _read(paths: list[Path]) -> tuple[list[StoredRun], bool]:
+    """The runs that there are, and whether every metrics.jsonl was one's; says what is left out."""
+    runs, none, whole = [], [], True
+    for path in dict.fromkeys(paths):
+        try:
+            one = StoredRun.read(path)
+        except ValueError as error:
+            _say(f"left out: {error}")
+            whole = False
+            continue
+        if one is None:
+            none.append(str(path))
+            continue
+        runs.append(one)
+        if one.torn:
+            _say(f"left out of {path / 'metrics.jsonl'}: its last line, which is torn: {one.torn[:60]}")
+    if none:
+        _say(f"left out, without a step yet or no run: {', '.join(none)}")
+    return runs, whole
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(output: Path, found: list[Experiment], seed: int, data_dir: Path | None) -> None:

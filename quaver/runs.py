@@ -30,6 +30,8 @@ class StoredRun:
     overflows: int
     steps_per_epoch: int
     """The steps so far, where there is no whole epoch yet."""
+    torn: str
+    """The last line of its metrics, where that is not whole and left out."""
 
     @property
     def recipe(self) -> str:
@@ -51,20 +53,20 @@ class StoredRun:
     def read(path: Path) -> StoredRun | None:
         """The run in the directory `path`; None if there is none, or none with a step yet.
 
-        ValueError: `path` does not exist, or its metrics.jsonl is not a run's.
+        FileNotFoundError: `path` does not exist. ValueError: its metrics.jsonl is not a run's.
         """
         file = path / "metrics.jsonl"
         if not path.exists():
-            raise ValueError(f"{path} does not exist; a run is a directory of quaver train --out")
+            raise FileNotFoundError(f"{path} does not exist; a run is a directory of quaver train --out")
         if not file.is_file():
             return None
         try:
-            about, *events = metrics.read(file)
+            (about, *events), torn = metrics.read_torn(file)
             steps = [line for line in events if line["kind"] == "step"]
             losses = np.array([np.nan if s["loss"] is None else s["loss"] for s in steps])
             overflows = sum(s["overflows"] > 0 for s in steps)
             first = sum(s["epoch"] == 0 for s in steps)
-            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first)
+            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first, torn)
             _ = run.recipe, run.seed, run.settings, about["network"], about["data"]["name"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a whole metrics file ({error})") from error

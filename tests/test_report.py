@@ -109,13 +109,36 @@ def test_a_damaged_or_empty_metrics_file(runs: list[Path], tmp_path: Path) -> No
         (tmp_path / "metrics.jsonl").write_text(text)
         with pytest.raises(ValueError, match=message):
             StoredRun.read(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text(whole + '{"kind": "st')
-    torn = StoredRun.read(tmp_path)
-    assert torn is not None
-    assert torn.steps_per_epoch == len(torn.losses) == 1437 // 128
-    assert json.loads(whole.splitlines()[-1])["test_accuracy"] == torn.epochs[-1].test_accuracy
+    for end in ('{"kind": "st', '{"kind": "st\n', "\0\0\0\0"):
+        (tmp_path / "metrics.jsonl").write_text(whole + end)
+        torn = StoredRun.read(tmp_path)
+        assert torn is not None
+        assert torn.torn == end.strip()
+        assert torn.steps_per_epoch == len(torn.losses) == 1437 // 128
+        assert json.loads(whole.splitlines()[-1])["test_accuracy"] == torn.epochs[-1].test_accuracy
     (tmp_path / "metrics.jsonl").write_text(whole.splitlines(keepends=True)[0])
     assert StoredRun.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("garbage", [b"{}\n", b"\x80PNG\n\0", b"", b"no json\n{}\n"])
+def test_garbage_is_named_and_left_out(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], garbage: bytes
+) -> None:
+    """And a torn line is left out of a run; the others' table is printed, and the status says so."""
+    torn, bad = tmp_path / "torn", tmp_path / "bad"
+    for directory in (torn, bad):
+        directory.mkdir()
+    (torn / "metrics.jsonl").write_bytes((runs[2] / "metrics.jsonl").read_bytes()[:-20])
+    (bad / "metrics.jsonl").write_bytes(garbage)
+    assert cli.main(["report", "--json", str(torn)]) == 0
+    out, err = capsys.readouterr()
+    assert f'left out of {torn}/metrics.jsonl: its last line, which is torn: {{"kind": "epoch"' in err
+    ((row,),) = (one["recipes"] for one in json.loads(out))
+    assert (row["recipe"], row["epochs"]) == ("fp8", 0)
+    assert cli.main(["report", "--json", str(bad), str(runs[2])]) == 2
+    out, err = capsys.readouterr()
+    assert f"left out: {bad}/metrics.jsonl is not a whole metrics file" in err
+    assert json.loads(out)[0]["recipes"][0]["epochs"] == 1
 
 
 def copied(run: Path, to: Path, *, epochs: int = 1, **settings: object) -> Path:

@@ -54,9 +54,18 @@ class MetricsFile:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, without a torn last one."""
-    *whole, _torn = Path(path).read_text().split("\n")
-    return [json.loads(line) for line in whole]
+    """The lines of a metrics file, without a torn last one. ValueError: another line is no JSON."""
+    return read_torn(path)[0]
+
+
+def read_torn(path: str | Path) -> tuple[list[dict[str, Any]], str]:
+    """`read`, and the torn last line of a run that was killed or is still writing; "": there is none."""
+    *before, last = Path(path).read_text(encoding="utf-8").splitlines() or [""]
+    lines = [json.loads(line) for line in before]
+    try:
+        return [*lines, json.loads(last)], ""
+    except ValueError:
+        return lines, last
 
 
 def epochs(path: str | Path) -> list[Epoch]:
