@@ -124,6 +124,25 @@ def test_weights_that_no_call_of_the_engine_shows_are_compared_too():
     )
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_call_that_only_one_engine_had_is_a_mismatch(lacking):
+    """Every code of every other call is equal."""
+    made = iter((0, 1))
+
+    def uneven(engine, trace):
+        def deaf(call):
+            if call.layer != "linear3.bias":
+                trace(call)
+
+        return make()(engine, deaf if next(made) == lacking else trace)
+
+    result = compare(uneven, GoldenEngine(), GoldenEngine(), steps=3)
+    assert (result.equal, result.steps, result.mismatches) == (False, 1, 0)
+    counts = (13, 14) if lacking == 0 else (14, 13)
+    assert result.first == Mismatch(0, "linear3.bias", "update", "calls", (), *counts)
+    assert str(result.first).endswith(f"update, calls: {counts[0]} on the left, {counts[1]} on the right")
+
+
 def test_engines_on_either_side():
     result = compare(make(), Flipping(gemm=0), GoldenEngine(), steps=1)
     assert result.first.layer == "linear1"

@@ -18,7 +18,7 @@ from golden.nn.train import Step, Trainer
 @dataclass(frozen=True)
 class Mismatch:
     """The first place where two engines differ. `what`: C of a GEMM, weights or momenta of an update,
-    loss."""
+    loss; or calls, how many one step made of each engine, with layer and role of the first that one lacks."""
 
     step: int
     layer: str
@@ -30,7 +30,7 @@ class Mismatch:
 
     def __str__(self) -> str:
         def shown(code: int | float) -> str:
-            return f"{code:#06x}" if isinstance(code, int) else repr(code)
+            return f"{code:#06x}" if self.index and isinstance(code, int) else repr(code)
 
         where = f"{self.what}[{', '.join(map(str, self.index))}]" if self.index else self.what
         place = f"step {self.step}, {self.layer} {self.role}".rstrip()
@@ -118,6 +118,10 @@ def compare(
     def settle(step: int, losses: list[float]) -> None:
         for one, other in zip(*calls, strict=False):
             _hold(one, other, tallies, comparison)
+        counts = len(calls[0]), len(calls[1])
+        if counts[0] != counts[1] and comparison.first is None:
+            extra = max(calls, key=len)[min(counts)]
+            comparison.first = Mismatch(step, extra.layer, extra.role, "calls", (), *counts)
         for mine in calls:
             mine.clear()
         if comparison.first is None and losses[0] != losses[1] and not np.isnan(losses).all():
