@@ -182,6 +182,36 @@ def test_dynamic_loss_scale_halves_on_overflow_and_doubles_after_good_steps():
     assert scales == [1024, 1024, 512, 512, 512, 1024, 1024, 1024, 2048]
 
 
+@pytest.mark.parametrize(("what", "first"), [("weight", "forward"), ("bias", "gradient")])
+def test_a_lasting_nan_ends_at_the_floor_of_a_dynamic_loss_scale(what, first):
+    """The scale does not shrink for ever, the GEMM is named, and the step never began."""
+    recipe = recipes.fp8.replace(name="dynamic", loss_scale=LossScale(2.0**-11, grow_every=3))
+    run = trainer(recipe)
+    state = run.state()
+    state[f"weights/linear3.{what}"].flat[0] = FP16.nan_code
+    run.restore(state)
+    scales = [run.train_step().loss_scale for _ in range(2)]
+    assert scales == [2.0**-11, 2.0**-12]
+    before = run.state()
+    message = f"step 2: the {first} GEMM of linear3 is not finite, though the loss scale has come down to 0"
+    with pytest.raises(RuntimeError, match=message):
+        run.train_step()
+    assert all(np.array_equal(before[name], array, equal_nan=True) for name, array in run.state().items())
+
+
+def test_a_constant_loss_scale_has_no_floor():
+    run = trainer(recipes.fp8.replace(loss_scale=LossScale(2.0**-14)), engine=Overflowing(LAST_GEMM))
+    assert run.train_step().overflows
+    assert run.loss_scale == 2.0**-14
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_diverges_warns_of_nothing():
+    run = trainer(recipes.fp32, Settings(epochs=1, batch=256, learning_rate=1e6))
+    (epoch,) = epochs(run)
+    assert not np.isfinite([epoch.loss, epoch.test_loss]).any()
+
+
 def test_the_loss_scale_does_not_change_what_is_learnt():
     """Powers of two shift every error exactly: only what falls out of FP8's range at one scale may differ."""
     plain, scaled = (trainer(recipes.fp8.replace(loss_scale=LossScale(scale))) for scale in (1024.0, 2048.0))

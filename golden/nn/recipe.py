@@ -10,11 +10,12 @@ from functools import cache, reduce
 from numbers import Real
 from operator import or_
 from types import NoneType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from golden.arithmetic import ARITHMETICS
+from golden.arithmetic.chunked_float import NO_CHUNKS
 from golden.engine import Arithmetic, UpdateRule
 from golden.fixed_update import FixedUpdate
 from golden.formats import FP16, FixedFormat, FloatFormat, Format
@@ -106,11 +107,15 @@ class LossScale:
 
     A step with an overflow in its backward or gradient GEMMs is not applied. With `grow_every`, each overflow
     also halves the scale, and that many good steps in a row double it (dynamic scaling); without, it is
-    constant.
+    constant. An overflow at a dynamic scale of `FLOOR` or less ends the run: a NaN halves it for ever.
     """
 
     initial: float = 1.0
     grow_every: int | None = None
+
+    FLOOR: ClassVar = 2.0**-13
+    """About the 1e-4 of fairseq's --min-loss-scale, below which it stops too: errors that still overflow when
+    they are 2**13 times smaller than the loss has them are not the scale's doing."""
 
     def __post_init__(self) -> None:
         _check_kinds(self, initial=Real, grow_every=int | None)
@@ -327,8 +332,10 @@ _NAMES = {cls: name for name, cls in _CLASSES.items()}
 def _described(arithmetic: Arithmetic | None) -> str:
     if arithmetic is None:
         return "float32"
-    values = ", ".join(f"{f.name} {getattr(arithmetic, f.name)}" for f in fields(arithmetic))  # type: ignore[arg-type]
-    return f"{_NAMES[type(arithmetic)]}({values})"
+    values = {f.name: getattr(arithmetic, f.name) for f in fields(arithmetic)}  # type: ignore[arg-type]
+    if values.get("chunk") == NO_CHUNKS:
+        values["chunk"] = "none"
+    return f"{_NAMES[type(arithmetic)]}({', '.join(f'{name} {value}' for name, value in values.items())})"
 
 
 def _plain(thing: Any) -> Any:

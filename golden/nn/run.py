@@ -56,6 +56,8 @@ class Run:
         self.training = True
         self.overflows = 0
         """Results of backward and gradient GEMMs that were not finite, since the trainer last cleared it."""
+        self.first_overflow = ""
+        """The first GEMM of all, by layer and role, with a result that was not; cleared likewise."""
 
     def operand(self, values: Values, arithmetic: Arithmetic | None, cast: Any = None) -> NDArray[Any]:
         """A GEMM's operand: codes of the arithmetic's format, or float32 values where there is none."""
@@ -77,8 +79,10 @@ class Run:
             if self.trace is not None:
                 self.trace(Call(self.step, layer, role, arithmetic, (a, b), (codes,)))
             c = arithmetic.result.decode(codes)
-        if role is not Role.FORWARD and not np.isfinite(c).all():
-            self.overflows += int(np.count_nonzero(~np.isfinite(c)))
+        if self.training and not np.isfinite(c).all():
+            self.first_overflow = self.first_overflow or f"{role} GEMM of {layer}"
+            if role is not Role.FORWARD:
+                self.overflows += int(np.count_nonzero(~np.isfinite(c)))
         return c
 
     def update(

@@ -16,7 +16,7 @@ from golden.nn import optimisers
 from golden.nn.layers import GemmLayer
 from golden.nn.loss import softmax_cross_entropy
 from golden.nn.models import Network
-from golden.nn.recipe import Recipe
+from golden.nn.recipe import LossScale, Recipe
 from golden.nn.run import Run, Trace
 
 #: Images that one evaluation GEMM takes.
@@ -200,7 +200,10 @@ class Trainer:
                 return
 
     def train_step(self) -> Step:
-        """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began."""
+        """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began.
+
+        RuntimeError: an overflow, though a dynamic loss scale is at its floor.
+        """
         before = self.state()
         try:
             return self._train_step()
@@ -208,12 +211,13 @@ class Trainer:
             self.restore(before)
             raise
 
+    @np.errstate(over="ignore", invalid="ignore")  # a run that diverges says so in its metrics
     def _train_step(self) -> Step:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         batch = self._shuffle(epoch)[index * self.settings.batch : (index + 1) * self.settings.batch]
         images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
         run = self.run
-        run.step, run.overflows = self.step, 0
+        run.step, run.overflows, run.first_overflow = self.step, 0, ""
         statistics = [
             (array, array.copy()) for layer in self.network.walk() for array in layer.state().values()
         ]
@@ -236,6 +240,7 @@ class Trainer:
         self._enter(self._recipe_at(self.step))
         return done
 
+    @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
         """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
         state."""
@@ -333,6 +338,13 @@ class Trainer:
             return
         self.good_steps = 0 if overflows else self.good_steps + 1
         if overflows:
+            if self.loss_scale <= LossScale.FLOOR:
+                first = self.run.first_overflow or "division by the loss scale"
+                raise RuntimeError(
+                    f"step {self.step}: the {first} is not finite, though the loss scale has come down to "
+                    f"{self.loss_scale:g}, its floor; the run has diverged: go back to an earlier state, or "
+                    f"take a smaller learning rate or wider formats"
+                )
             self.loss_scale /= 2
         elif self.good_steps == grow_every:
             self.loss_scale *= 2
