@@ -145,7 +145,7 @@ def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list
 @contextmanager
 def held_back_interrupt() -> Iterator[Callable[[], None]]:
     """The first Ctrl-C inside is raised where what this gives is called, when state and metrics agree; a
-    second one at once."""
+    second one at once. Where it is ignored, as in the background of a shell, it stays so."""
     pending: list[int] = []
 
     def noted(number: int, frame: object) -> None:
@@ -157,7 +157,8 @@ def held_back_interrupt() -> Iterator[Callable[[], None]]:
         if pending:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield interrupt
         return
     before = signal.signal(signal.SIGINT, noted)

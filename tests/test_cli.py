@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_train_gives_one_json_object(capsys: pytest.CaptureFixture[str]) -> None
     assert epoch["test_accuracy"] > 0.5
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_diverged_run_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     rate = ["--recipe", "fp32", "--learning-rate", "1e6"]
     assert cli.main(["train", *rate, "--epochs", "1", "--batch", "256", "--json"]) == 0
@@ -151,6 +152,15 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     assert b"epoch/test_accuracy" in events.read_bytes()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, though a shell may run the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever in a step it comes, metrics and checkpoint agree and the resumed run is the whole one."""
     from golden.nn.train import Trainer
@@ -173,6 +183,20 @@ def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytes
     assert (parts / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
+@pytest.mark.usefixtures("heard")
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    """As nohup and a shell's background have it."""
+    from quaver.train import held_back_interrupt
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with held_back_interrupt() as interrupt:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        interrupt()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_is_raised_at_once() -> None:
     from quaver.train import held_back_interrupt
 
@@ -185,7 +209,7 @@ def test_a_second_ctrl_c_is_raised_at_once() -> None:
             reached.append("the second was not")
 
     reached: list[str] = []
-    before = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         press_twice()
     assert reached == ["the first was held back"]
