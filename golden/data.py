@@ -16,7 +16,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,10 +170,11 @@ def load(name: str, directory: str | Path | None = None, *, progress: Progress |
         raise ValueError(f"the data set is {name!r}, but there are {', '.join(NAMES)}")
     if name == "digits":
         return _digits()
-    folder = _Folder(name, directory, progress)
+    files = (_CIFAR10,) if name == "cifar10" else _MNIST if name == "mnist" else _FASHION_MNIST
+    folder = _Folder(name, files, directory, progress)
     if name == "cifar10":
         return _cifar10(folder)
-    files = _MNIST if name == "mnist" else _FASHION_MNIST
+    folder.check()
     train_images, train_labels, test_images, test_labels = (_idx(folder.opened(file)) for file in files)
     return Dataset(name, 10, train_images[:, None], train_labels, test_images[:, None], test_labels)
 
@@ -194,6 +195,7 @@ def _cifar10(folder: _Folder) -> Dataset:
         path = folder.find(name)
         if path is not None and folder.find(_CIFAR10.name) is None:
             return _arrays(path)
+    folder.check(f", or {_CIFAR10_ARRAYS[0]} with {', '.join(_ARRAYS)}")
     with tarfile.open(fileobj=io.BytesIO(folder.opened(_CIFAR10)), mode="r:gz") as archive:
         parts = []
         for member in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
@@ -219,8 +221,14 @@ def _arrays(path: Path) -> Dataset:
 class _Folder:
     """Where a data set's files lie."""
 
-    def __init__(self, dataset: str, directory: str | Path | None, progress: Progress | None) -> None:
-        self.dataset = dataset
+    def __init__(
+        self,
+        dataset: str,
+        files: tuple[_File, ...],
+        directory: str | Path | None,
+        progress: Progress | None,
+    ) -> None:
+        self.dataset, self.files = dataset, files
         self.downloads = directory is None
         self.progress = progress
         self.path = Path(user_cache_dir("quaver"), "data") if directory is None else Path(directory)
@@ -233,19 +241,25 @@ class _Folder:
         """The file, here or in the folder named as the data set."""
         return next((p for p in (self.path / name, self.path / self.dataset / name) if p.is_file()), None)
 
+    def path_of(self, file: _File) -> Path | None:
+        """Where the file lies, packed or not."""
+        unpacked = file.name.removesuffix(".gz")
+        return self.find(file.name) or (self.find(unpacked) if file is not _CIFAR10 else None)
+
+    def check(self, instead: str = "") -> None:
+        """FileNotFoundError: some of the files are not there, and are not to be downloaded."""
+        missing = [file for file in self.files if self.path_of(file) is None]
+        if missing and not self.downloads:
+            raise FileNotFoundError(
+                f"{self.dataset}: {_names(missing)} must lie in {self.path} or {self.path / self.dataset}; "
+                f"put what is missing there (from {missing[0].address.rpartition('/')[0]}){instead}, or "
+                f"name another directory with --data-dir"
+            )
+
     def opened(self, file: _File) -> bytes:
         """What the file holds, checked; downloaded before if it may be."""
-        unpacked = file.name.removesuffix(".gz")
-        path = self.find(file.name) or (self.find(unpacked) if file is not _CIFAR10 else None)
-        if path is None and self.downloads:
-            return self._download(file)
-        if path is None:
-            part = f", or {_CIFAR10_ARRAYS[0]} with {', '.join(_ARRAYS)}" if file is _CIFAR10 else ""
-            raise FileNotFoundError(
-                f"{self.dataset}: {file.name} is neither in {self.path} nor in {self.path / self.dataset}; "
-                f"put it there (from {file.address}){part}"
-            )
-        return _checked(file, path, path.read_bytes())
+        path = self.path_of(file)
+        return self._download(file) if path is None else _checked(file, path, path.read_bytes())
 
     def _download(self, file: _File) -> bytes:
         target = self.path / self.dataset / file.name
@@ -263,7 +277,8 @@ class _Folder:
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"{self.dataset}: {file.address} cannot be downloaded ({error}); "
-                f"fetch it elsewhere and put it at {target}, or name the directory that holds it"
+                f"fetch it elsewhere and put it at {target}, or name with --data-dir a directory that holds "
+                f"{_names(self.files)}"
             ) from error
         packed = b"".join(parts)
         content = _checked(file, Path(file.address), packed)
@@ -273,6 +288,10 @@ class _Folder:
             temporary.write(packed)
         os.replace(temporary.name, target)
         return content
+
+
+def _names(files: Iterable[_File]) -> str:
+    return ", ".join(file.name for file in files)
 
 
 def _checked(file: _File, path: Path, stored: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"quaver {version('quaver')}")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help=argparse.SUPPRESS)
     return parser
 
@@ -58,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     args = parser.parse_args(argv)
+    if args.command not in COMMANDS:
+        close = " or ".join(get_close_matches(args.command, COMMANDS)) or f"one of {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {args.command!r}; did you mean {close}?")
     module = import_module(f"quaver.{args.command}")
     parser = argparse.ArgumentParser(
         prog=f"quaver {args.command}",

@@ -35,6 +35,9 @@ def test_an_unknown_command_is_named_with_the_known(capsys: pytest.CaptureFixtur
     assert stopped.value.code == 2
     assert "'bake'" in (err := capsys.readouterr().err)
     assert "verilog" in err
+    with pytest.raises(SystemExit):
+        cli.main(["trian"])
+    assert "there is no command 'trian'; did you mean train?" in capsys.readouterr().err
 
 
 def test_train_gives_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,21 +113,27 @@ def test_no_network_says_where_to_put_the_file(mnist, tmp_path):
     source, _ = mnist
     (source / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"cannot be downloaded.*put it at .*cache/data/mnist/train-im"
+        FileNotFoundError,
+        match=r"cannot be downloaded.*put it at .*cache/data/mnist/train-im.*--data-dir .*, t10k-labels-idx1",
     ):
         data.load("mnist")
 
 
 def test_a_named_directory_is_never_downloaded_into(mnist, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte.gz is neither in .* put it there"):
+    every = r"train-images-\S+.gz, train-labels-\S+.gz, t10k-images-\S+.gz, t10k-labels-\S+.gz"
+    lie = rf"mnist: {every} must lie in .* or .*/mnist; put what is missing there .* with --data-dir"
+    with pytest.raises(FileNotFoundError, match=lie):
         data.load("mnist", tmp_path)
+    (mnist[0] / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mnist: t10k-labels-idx1-ubyte.gz must lie in"):
+        data.load("mnist", mnist[0])
     assert not (tmp_path / "cache").exists()
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a directory"):
         data.load("mnist", tmp_path / "nowhere")
 
 
 def test_cifar10_arrays(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"put it there .*, or cifar10.npz with train_images, "):
+    with pytest.raises(FileNotFoundError, match=r"put .*, or cifar10.npz with train_images, .*--data-dir"):
         data.load("cifar10", tmp_path)
     rng = np.random.default_rng(0)
     arrays = {
