@@ -21,7 +21,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden import formats
 from golden.arithmetic import ARITHMETICS
-from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.arithmetic.fixed_point import FixedPoint
 from golden.lfsr import COLUMN_TAPS, TAPS
 from golden.rounding import RANDOM_BITS
 from rtl.fixed_update import FixedUpdate
@@ -32,9 +32,18 @@ from rtl.once import Emission, HollowEmission, ports_of
 from rtl.pe import PES, pe_for
 from rtl.rounding import Rounding
 from rtl.update import MAX_STAGES, Update
+from rtl.update_unit import UpdateUnit
 
 #: Amaranth's and Yosys's own notes, of no use in Verilog.
 ATTRIBUTES = ("generator", "top", "src", "unused_bits", "amaranth.hierarchy", "amaranth.decoding")
+
+
+#: Of the accelerator's update unit in fixed point: those of the recipe fixed16.
+UPDATE_FORMATS = {
+    "weights": formats.FixedFormat(4, 12),
+    "updates": formats.FixedFormat(4, 12),
+    "gradients": formats.FixedFormat(2, 14),
+}
 
 
 # A memory that is zeroed word by word: megabytes of text for what every simulator and FPGA does anyway.
@@ -189,15 +198,32 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
 
 
 def _accelerator(
-    rows: int, columns: int, stages: int, depth: int, update: str | None, **arithmetic: Any
+    rows: int,
+    columns: int,
+    stages: int,
+    depth: int,
+    update: str,
+    weights: formats.FixedFormat | None,
+    updates: formats.FixedFormat | None,
+    gradients: formats.FixedFormat | None,
+    **arithmetic: Any,
 ) -> wiring.Component:
     from rtl.accelerator import Accelerator
 
     size = {"rows": rows, "columns": columns, "stages": stages, "depth": depth}
     computed = _arithmetic(**arithmetic)
-    if update is None:
-        update = "stochastic" if isinstance(computed, ChunkedFloat) else "none"
-    unit = None if update == "none" else Update(rounding=update)
+    of_unit = {"weights": weights, "updates": updates, "gradients": gradients}
+    given = {name: fmt for name, fmt in of_unit.items() if fmt is not None}
+    unit: UpdateUnit | None = None
+    if isinstance(computed, FixedPoint) and update != "none":
+        unit = FixedUpdate(*(UPDATE_FORMATS | given).values(), rounding=update)
+    elif given:
+        name, fmt = next(iter(given.items()))
+        raise ValueError(
+            f"--{name} is {fmt}, but it is of the update unit of --arithmetic fixed_point; leave it out"
+        )
+    elif update != "none":
+        unit = Update(rounding=update)
     return Accelerator(computed, **size, update=unit)
 
 
@@ -260,9 +286,13 @@ _ACCELERATOR = (
     Option(
         "update",
         str,
-        None,
-        "rounding of the FP16 update unit (stochastic; of fixed_point none)",
+        "stochastic",
+        "rounding of the update unit, which is FP16's, or of fixed_point the three formats'",
         ("stochastic", "nearest", "none"),
+    ),
+    *(
+        Option(name, _parse_fixed, None, f"fixed_point: format of the update unit's {name} ({fmt})")
+        for name, fmt in UPDATE_FORMATS.items()
     ),
     *_ARITHMETIC,
 )

@@ -15,6 +15,8 @@ from equivalence import yosys
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.arithmetic.fixed_point import FixedPoint
 from golden.formats import FP8, FP16, FixedFormat
+from golden.nn.recipes import fixed16, fp8
+from rtl.commands import update_name
 from rtl.float_adder import FloatAdder
 from rtl.verilog import UNITS, to_verilog
 
@@ -207,6 +209,32 @@ def test_options_describe_the_arithmetic():
 def test_options_of_another_arithmetic(options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         verilog("pe", options)
+
+
+def accelerator(options):
+    parser = argparse.ArgumentParser()
+    UNITS["accelerator"].add_arguments(parser)
+    size = ["--rows", "1", "--columns", "1", "--depth", "8"]
+    return UNITS["accelerator"].from_arguments(parser.parse_args([*size, *options.split()]))
+
+
+@pytest.mark.parametrize(
+    ("options", "update"),
+    [
+        ("", update_name(fp8.update.rule(0.1, 0.9, 0.0))),
+        ("--arithmetic fixed_point", update_name(fixed16.update.rule(0.1, 0.9, 0.0))),
+        ("--arithmetic fixed_point --update nearest --gradients q4.12", "q4.12 q4.12 q4.12 nearest"),
+        ("--arithmetic fixed_point --update none", ""),
+    ],
+)
+def test_an_accelerator_updates_what_it_computes(options, update):
+    assert accelerator(options).identity.update == update
+
+
+def test_update_formats_of_floats():
+    message = "--gradients is q4.12, but it is of the update unit of --arithmetic fixed_point; leave it out"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        accelerator("--gradients q4.12")
 
 
 def test_options_describe_fixed_point():
