@@ -38,6 +38,8 @@ fp8_nearest_update = fp8.replace(
 )
 fp8_last_layer = fp8.replace(name="fp8-last-layer", last=None)
 fp8_images = fp8.replace(name="fp8-images", first=None)
+#: FP8 in every GEMM: what hardware with FP8 operands alone computes whole.
+fp8_everywhere = fp8.replace(name="fp8-everywhere", first=None, last=None)
 
 
 def _hybrid(name: str, forward: FloatFormat) -> Recipe:
@@ -110,10 +112,12 @@ fixed20 = fixed("fixed20", 20, 16, activation_bits=14)
 #: 16-bit fixed point with stochastic rounding, 20 bits in the last epochs if so wanted; and to nearest.
 fixed16 = fixed("fixed16", later=fixed20)
 fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
+#: ⟨8,8⟩ in every GEMM: what one accelerator computes whole.
+fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
 _ALL = (
-    *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images),
-    *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed20),
+    *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
+    *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
 )
 RECIPES = {r.name: r for r in _ALL}
 
