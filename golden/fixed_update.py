@@ -35,7 +35,8 @@ class FixedUpdate(Rule):
     Parameters
     ----------
     rate, momentum, decay
-        The learning rate η, μ and λ. μ, η and the product ηλ are rounded to nearest into `SCALAR`.
+        The learning rate η, μ and λ. μ, η and the product ηλ are rounded to nearest into `SCALAR`; none may
+        become zero by that.
     weights, updates, gradients
         Formats of w, of v (the weight update, η included), and of g.
     rounding
@@ -48,7 +49,7 @@ class FixedUpdate(Rule):
     Raises
     ------
     ValueError
-        A scalar beyond `SCALAR`, or formats so far apart that a line is not a 63-bit integer.
+        A scalar beyond `SCALAR` or lost in it, or formats so far apart that a line is not a 63-bit integer.
     """
 
     rate: float
@@ -67,6 +68,13 @@ class FixedUpdate(Rule):
         for name in ("rate", "momentum", "decay"):
             if not 0 <= getattr(self, name) <= SCALAR.max_value:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … {SCALAR.max_value}")
+        for name, value in self._scalar_values.items():
+            if value and not SCALAR.encode(value):
+                what, step = "rate·decay" if name == "decay" else name, 2.0**SCALAR.quantum_exponent
+                raise ValueError(
+                    f"{what} is {value:.3g}, which becomes 0 among the multiples of {step:.3g} that scalars "
+                    f"are; take 0 for {name}, or more"
+                )
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
         if max(f.integer_bits for f in self.formats) + self.fraction_bits[0] + 3 > 63:
@@ -88,8 +96,11 @@ class FixedUpdate(Rule):
     @property
     def scalars(self) -> dict[str, int]:
         """The codes of rate·decay, momentum and rate, what the hardware is given."""
-        values = {"decay": self.rate * self.decay, "momentum": self.momentum, "rate": self.rate}
-        return {name: int(SCALAR.encode(value)) for name, value in values.items()}
+        return {name: int(SCALAR.encode(value)) for name, value in self._scalar_values.items()}
+
+    @property
+    def _scalar_values(self) -> dict[str, float]:
+        return {"decay": self.rate * self.decay, "momentum": self.momentum, "rate": self.rate}
 
     @property
     def fraction_bits(self) -> tuple[int, int]:

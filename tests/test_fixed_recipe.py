@@ -17,6 +17,14 @@ def trainer(recipe=recipes.fixed16, model="mlp", **settings):
     return Trainer(network, digits, recipe, Settings(**settings))
 
 
+def test_a_weight_decay_that_a_later_epoch_would_lose_is_refused_before_the_first():
+    trainer(epochs=3, decay_at=(1,))
+    with pytest.raises(ValueError, match="rate·decay is 5e-08, which becomes 0"):
+        trainer(epochs=3, decay_at=(1, 2))
+    trainer(epochs=3, decay_at=(1, 2), weight_decay=0.0)
+    trainer(epochs=3, decay_at=(1, 3))  # which never comes
+
+
 def test_fixed16_trains_the_digits_like_fp32():
     accuracy = {}
     for recipe in (recipes.fp32, recipes.fixed16):

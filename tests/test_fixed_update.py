@@ -81,6 +81,16 @@ def test_mean_errors_of_both_lines(rounding):
 def test_bad_parameters():
     with pytest.raises(ValueError, match=r"momentum is 2\.5, but it must be in 0"):
         FixedUpdate(0.1, 2.5)
+    half = 2.0**-23  # of a scalar's step: the largest number that becomes 0
+    for lost, message in (
+        ({"rate": 0.1, "decay": 1e-6}, "rate·decay is 1e-07, which .* 2.38e-07 .* take 0 for decay"),
+        ({"rate": half}, "rate is 1.19e-07, which becomes 0 among"),
+        ({"rate": 0.1, "momentum": 1e-9}, "momentum is 1e-09, which"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FixedUpdate(**lost)
+    assert FixedUpdate(0.5, 0.9, 2.1 * half).scalars["decay"] == 1
+    assert FixedUpdate(half * 1.01, 0.0).scalars == {"decay": 0, "momentum": 0, "rate": 1}
     with pytest.raises(ValueError, match="too far apart to be added up in 63 bits"):
         FixedUpdate(0.1, weights=FixedFormat(20, 4), updates=FixedFormat(-20, 40))
     rule, one = FixedUpdate(0.1), np.zeros(1, np.uint16)

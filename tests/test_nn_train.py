@@ -250,8 +250,8 @@ def test_an_overflow_is_no_step_of_adams():
 
 
 def test_learning_rate_decays():
-    run = trainer(settings=Settings(epochs=3, learning_rate=0.1, decay_at=(1, 2)))
-    assert [run._learning_rate(epoch) for epoch in range(3)] == pytest.approx([0.1, 0.01, 0.001])
+    settings = Settings(epochs=3, learning_rate=0.1, decay_at=(1, 2))
+    assert [settings.learning_rate_at(epoch) for epoch in range(3)] == pytest.approx([0.1, 0.01, 0.001])
 
 
 @pytest.mark.parametrize(

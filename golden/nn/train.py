@@ -68,6 +68,10 @@ class Settings:
         if not 0 < self.seed < 1 << 32:
             raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
 
+    def learning_rate_at(self, epoch: int) -> float:
+        """What it is in this epoch, counted from 0."""
+        return self.learning_rate * 0.1 ** sum(epoch >= e for e in self.decay_at)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -133,7 +137,8 @@ class Trainer:
                     f"has {', '.join(layers)}"
                 )
             if one is not None and one.update is not None:
-                optimisers.rule(settings, one.update, settings.learning_rate, settings.weight_decay, 1)
+                for rate in {settings.learning_rate_at(epoch) for epoch in range(settings.epochs)}:
+                    optimisers.rule(settings, one.update, rate, settings.weight_decay, 1)
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
         self.parameters = list(network.all_parameters())
@@ -230,7 +235,7 @@ class Trainer:
             for array, before in statistics:  # an infinity would stay in a running mean for good
                 array[...] = before
         else:
-            self._update(gradients, self._learning_rate(epoch))
+            self._update(gradients, self.settings.learning_rate_at(epoch))
         done = Step(
             epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows
         )
@@ -312,9 +317,6 @@ class Trainer:
             rng = np.random.default_rng([self.settings.seed, 1, epoch])
             self._order = epoch, rng.permutation(len(self.data.train_labels))
         return self._order[1]
-
-    def _learning_rate(self, epoch: int) -> float:
-        return self.settings.learning_rate * 0.1 ** sum(epoch >= e for e in self.settings.decay_at)
 
     def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
         self.updates += 1
