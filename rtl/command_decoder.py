@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -109,6 +109,7 @@ class CommandDecoder(wiring.Component):
         rows_left, columns_left = Signal(range(depth + 1)), Signal(range(depth + 1))
         a_used, b_used = Signal(range(2 * depth + 1)), Signal(range(2 * depth + 1))
         row_words, words = Signal(range(2 * MAX_LENGTH + 2)), Signal(range(2 * MAX_LENGTH + 2))
+        verdict = Signal(Status)  # of the cycle before: no comparison is on the way to what it starts
 
         m.d.comb += [
             self.responses.payload.eq(response),
@@ -124,12 +125,17 @@ class CommandDecoder(wiring.Component):
         ]
         if self.random:
             m.d.comb += job.sources.eq(sources)
-        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0)]
+        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), verdict.eq(Status.OK)]
 
-        def refuse(status: Status) -> None:
+        def refuse(status: ValueLike) -> None:
             """Drop what is left of the command, then say why."""
-            m.d.sync += [response.status.eq(status), response.length.eq(0), loaded.eq(0), open_run.eq(0)]
+            m.d.sync += response.status.eq(status)
             m.next = "DROP"
+
+        def judge(condition: Value, status: Status) -> None:
+            """The next state gets this verdict, unless a later one overrules it."""
+            with m.If(condition):
+                m.d.sync += verdict.eq(status)
 
         with m.FSM():
             with m.State("HEADER"):
@@ -171,6 +177,7 @@ class CommandDecoder(wiring.Component):
 
             with m.State("DROP"):
                 m.d.comb += self.commands.ready.eq(left != 0)
+                m.d.sync += [response.length.eq(0), loaded.eq(0), open_run.eq(0)]
                 with m.If(left == 0):
                     m.next = "RESPOND"
                 with m.Elif(come):
@@ -247,26 +254,21 @@ class CommandDecoder(wiring.Component):
                 ]
                 m.next = "ADD UP COLUMNS"
                 one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
-                with m.If((gemm.zero != 0) | ~(one_tile | (gemm.first & gemm.last))):
-                    refuse(Status.BAD_ARGUMENT)
+                judge((gemm.zero != 0) | ~(one_tile | (gemm.first & gemm.last)), Status.BAD_ARGUMENT)
                 for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
-                    with m.If((size == 0) | (size > depth)):
-                        refuse(Status.OUT_OF_RANGE)
-                with m.If(~loaded.bit_select(Cat(gemm.a_half, Const(Operand.A, 1)), 1)):
-                    refuse(Status.NOT_LOADED)
-                with m.If(~loaded.bit_select(Cat(gemm.b_half, Const(Operand.B, 1)), 1)):
-                    refuse(Status.NOT_LOADED)
-                with m.If(~gemm.first & ~open_tile):
-                    refuse(Status.NOT_OPEN)
+                    judge((size == 0) | (size > depth), Status.OUT_OF_RANGE)
+                for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
+                    judge(~loaded.bit_select(Cat(half, Const(operand, 1)), 1), Status.NOT_LOADED)
+                judge(~gemm.first & ~open_tile, Status.NOT_OPEN)
             for name, tiles_left, used, total, more, following in (
                 ("ADD UP COLUMNS", columns_left, b_used, row_words, self.tile_words, "ADD UP ROWS"),
                 ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
             ):
                 with m.State(name):
-                    with m.If(used > depth):
-                        refuse(Status.OUT_OF_RANGE)
-                    with m.Elif(total > MAX_LENGTH):
-                        refuse(Status.RESULT_TOO_LONG)
+                    judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
+                    judge(used > depth, Status.OUT_OF_RANGE)
+                    with m.If(verdict != Status.OK):
+                        refuse(verdict)
                     with m.Elif(tiles_left == 0):
                         m.next = following
                     with m.Else():
@@ -276,8 +278,10 @@ class CommandDecoder(wiring.Component):
                             total.eq(total + more),
                         ]
             with m.State("START"):
-                m.d.comb += self.jobs.valid.eq(1)
-                with m.If(self.jobs.ready):
+                m.d.comb += self.jobs.valid.eq(verdict == Status.OK)
+                with m.If(verdict != Status.OK):
+                    refuse(verdict)
+                with m.Elif(self.jobs.ready):
                     m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
                     m.next = "RESPOND"
 
@@ -285,27 +289,27 @@ class CommandDecoder(wiring.Component):
                 m.d.comb += self.commands.ready.eq(1)
                 with m.If(come):
                     m.d.sync += [update.eq(word), left.eq(left - 1)]
-                    m.next = "UPDATE CHECK"
-            with m.State("UPDATE CHECK"):
+                    m.next = "UPDATE COUNT"
+            with m.State("UPDATE COUNT"):
                 settings = Mux(update.first, self.settings_words, 0)
-                m.d.sync += [
-                    open_run.eq(1),
-                    settings_left.eq(settings),
-                    response.length.eq(update.groups << 1),
-                ]
-                m.next = "UPDATE RESPOND"
                 # 3 · groups would be a multiplier of the FPGA's.
-                with m.If(left != (update.groups << 1) + update.groups + settings):
-                    refuse(Status.BAD_LENGTH)
-                with m.If(update.zero != 0):
-                    refuse(Status.BAD_ARGUMENT)
-                with m.If(update.groups == 0):
-                    refuse(Status.OUT_OF_RANGE)
-                with m.If(~update.first & ~open_run):
-                    refuse(Status.NOT_OPEN)
+                m.d.sync += [
+                    settings_left.eq(settings),
+                    words.eq((update.groups << 1) + update.groups + settings),
+                ]
+                m.next = "UPDATE CHECK"
+            with m.State("UPDATE CHECK"):
+                m.d.sync += [open_run.eq(1), response.length.eq(update.groups << 1)]
+                m.next = "UPDATE RESPOND"
+                judge(left != words, Status.BAD_LENGTH)
+                judge(update.zero != 0, Status.BAD_ARGUMENT)
+                judge(update.groups == 0, Status.OUT_OF_RANGE)
+                judge(~update.first & ~open_run, Status.NOT_OPEN)
             with m.State("UPDATE RESPOND"):  # at once: the results may leave while the elements come
-                m.d.comb += self.responses.valid.eq(1)
-                with m.If(self.responses.ready):
+                m.d.comb += self.responses.valid.eq(verdict == Status.OK)
+                with m.If(verdict != Status.OK):
+                    refuse(verdict)
+                with m.Elif(self.responses.ready):
                     m.next = "UPDATE"
             with m.State("UPDATE"):
                 m.d.comb += [

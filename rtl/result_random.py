@@ -29,11 +29,12 @@ class ResultRandom(wiring.Component):
         Of a draw.
 
     ============== === ====================================================================================
-    reserve        in  a tile's results will come; one pulse a tile, in order, 3 cycles before them or sooner
+    reserve        in  a tile's results will come; one pulse a tile, in order, 4 cycles before them or sooner,
+                       and 2 after the last
     sources        in  `Sources` of its GEMM, with `reserve`
     first, restart in  with `reserve`: it is the GEMM's first tile; the first tile of a row of tiles
-    leaving        in  column 0 rounds a result in this cycle; `rows` of them a tile
-    random         out `columns` · `bits`: for column c's result, c cycles after column 0's; combinational
+    leaving        in  column 0 rounds a result in the next cycle; `rows` of them a tile
+    random         out `columns` · `bits`: for column c's result, c cycles after column 0's; registers
     ============== === ====================================================================================
     """
 
@@ -52,25 +53,26 @@ class ResultRandom(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Where tiles begin: the row source behind the tile's rows, the column source before its columns.
+        # Where tiles begin: the row source behind the tile's rows, the column source before its columns. The
+        # leaps are long exclusive-ors, so that they have a cycle to themselves.
         m.submodules.tiles = tiles = SyncFIFOBuffered(width=Sources.size, depth=4)
-        tile, end, following = Signal(Sources), Signal(32), Signal(32)
+        begin, tile, end, following = Signal(Sources), Signal(Sources), Signal(32), Signal(32)
+        leaps = Signal()
         m.d.comb += [
-            tile.row.eq(
-                Mux(
-                    self.restart,
-                    leap(Mux(self.first, self.sources.row, end), self.rows * self.bits, TAPS),
-                    end,
-                )
-            ),
-            tile.column.eq(Mux(self.restart, self.sources.column, following)),
+            tile.row.eq(Mux(leaps, leap(begin.row, self.rows * self.bits, TAPS), begin.row)),
+            tile.column.eq(begin.column),
             tiles.w_data.eq(tile),
-            tiles.w_en.eq(self.reserve),
         ]
-        with m.If(self.reserve):
+        m.d.sync += [
+            tiles.w_en.eq(self.reserve),
+            leaps.eq(self.restart),
+            begin.row.eq(Mux(self.first, self.sources.row, end)),
+            begin.column.eq(Mux(self.restart, self.sources.column, following)),
+        ]
+        with m.If(tiles.w_en):
             m.d.sync += [
                 end.eq(tile.row),
-                following.eq(leap(tile.column, self.columns * self.bits, COLUMN_TAPS)),
+                following.eq(leap(begin.column, self.columns * self.bits, COLUMN_TAPS)),
             ]
 
         left, begins = Signal(range(self.rows)), Signal()
@@ -92,12 +94,9 @@ class ResultRandom(wiring.Component):
                 Signal(n, name=f"{name}_{c}")
                 for name, n in (("drawn", 32), ("y", self.bits), ("y_now", self.bits))
             )
-            m.d.comb += [
-                drawn.eq(leap(column, self.bits, COLUMN_TAPS)),
-                y_now.eq(Mux(begins, drawn[: self.bits], y)),
-                self.random[c].eq(x ^ y_now),
-            ]
-            m.d.sync += y.eq(y_now)
+            m.d.comb += drawn.eq(leap(column, self.bits, COLUMN_TAPS))
+            m.d.comb += y_now.eq(Mux(begins, drawn[: self.bits], y))
+            m.d.sync += [y.eq(y_now), self.random[c].eq(x ^ y_now)]
             before = begins, x, drawn
             begins, x, column = (
                 Signal(name=f"begins_{c}"),

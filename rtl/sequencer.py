@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -52,9 +52,11 @@ class Sequencer(wiring.Component):
     room : in
         The result buffer has room for a tile that has not been reserved yet.
     reserve : out
-        Reserve that room: this tile's results are on their way.
+        Reserve that room: this tile's last fold begins, its results are on their way.
     sources, first_tile, first_column : out
         With `reserve`, if `random`: the job's `Sources`; whether the tile is its first; the first of a row.
+
+    What decides the next step is in registers: no comparison of counters lies on the way to it.
     """
 
     def __init__(self, geometry: Geometry, chunk: int, drain: int, random: bool = False):
@@ -81,22 +83,24 @@ class Sequencer(wiring.Component):
         job, new = Signal(self.jobs.payload.shape()), self.jobs.payload
         busy = Signal()  # the job has steps to come
         lane = Signal(range(self.geometry.interleave))
+        # Products of this tile, tiles of this row and rows of tiles that are still to begin.
         k_left, m_left, n_left = Signal.like(job.k), Signal.like(job.m_tiles), Signal.like(job.n_tiles)
+        tile_over, last_row, last_column = Signal(init=1), Signal(), Signal()  # whether these are 0
         a_tile, a_next = Signal.like(self.a_address), Signal.like(self.a_address)
         in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
+        chunk_over = Signal()  # this step's product is its last
         first = Signal(init=1)  # the next fold is the tile's first
         dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
         flush = Signal()  # the fold that waits only clears such a tile
         overdue = Signal()  # a fold waits
         draining = Signal(range(self.drain_steps + 1))  # steps until the array can take a fold
 
-        step_ends, tile_over, tile_leaves, job_over, fold_due, may_fold = (Signal() for _ in range(6))
+        step_ends, tile_leaves, job_over, fold_due, may_fold = (Signal() for _ in range(5))
         m.d.comb += [
             step_ends.eq(lane == self.geometry.interleave - 1),
-            tile_over.eq((k_left == 0) | (self.read & (k_left == 1))),
             tile_leaves.eq(tile_over & job.last),
-            job_over.eq(~busy | ((m_left == 1) & (n_left == 1))),
-            fold_due.eq(overdue | (self.read & ((in_chunk == self.chunk - 1) | tile_leaves))),
+            job_over.eq(~busy | (last_row & last_column)),
+            fold_due.eq(overdue | (self.read & (chunk_over | tile_leaves))),
             may_fold.eq((draining <= 1) & (self.room | ~tile_leaves)),
             a_next.eq(self.a_address + self.read),
             self.a_half.eq(job.a_half),
@@ -104,18 +108,29 @@ class Sequencer(wiring.Component):
             self.reading.eq(Cat(~job.a_half, job.a_half, ~job.b_half, job.b_half) & busy.replicate(4)),
         ]
         if self.random:
-            m.d.comb += [
-                self.sources.eq(job.sources),
-                self.first_column.eq(n_left == job.n_tiles),
-                self.first_tile.eq(self.first_column & (m_left == job.m_tiles)),
+            m.d.comb += self.sources.eq(job.sources)
+
+        def begin_product(left: Value) -> None:
+            """Next is a product, the first of `left`."""
+            m.d.sync += [
+                self.read.eq(1),
+                k_left.eq(left - 1),
+                tile_over.eq(left == 1),
+                in_chunk.eq(in_chunk + 1),
+                chunk_over.eq(in_chunk == self.chunk - 1),
             ]
-        m.d.sync += [lane.eq(lane + 1), self.b_address.eq(self.b_address + self.read)]
+
+        def begin_row(columns: Value, first: int) -> None:
+            """Next is the first of `columns` tiles in a row, which is the job's first row or not."""
+            m.d.sync += [n_left.eq(columns - 1), last_column.eq(columns == 1)]
+            if self.random:
+                m.d.sync += [self.first_column.eq(1), self.first_tile.eq(first)]
+
+        m.d.sync += [lane.eq(lane + 1), self.b_address.eq(self.b_address + self.read), self.reserve.eq(0)]
         with m.If(step_ends):
             m.d.sync += [
                 lane.eq(0),
                 draining.eq(draining - (draining != 0)),
-                k_left.eq(k_left - self.read),
-                in_chunk.eq(in_chunk + self.read),
                 self.a_address.eq(a_next),
                 self.read.eq(0),
                 self.control.eq(0),
@@ -123,41 +138,56 @@ class Sequencer(wiring.Component):
             with m.If(fold_due):
                 m.d.sync += overdue.eq(~may_fold)
                 with m.If(may_fold):
-                    m.d.comb += self.reserve.eq(tile_leaves)
                     m.d.sync += [
+                        self.reserve.eq(tile_leaves),
                         self.control.fold.eq(1),
                         self.control.first.eq(first),
                         self.control.last.eq(tile_leaves),
                         in_chunk.eq(0),
+                        chunk_over.eq(0),
                         first.eq(tile_leaves | flush),
                         flush.eq(0),
                     ]
                     with m.If(tile_leaves):
                         m.d.sync += draining.eq(self.drain_steps)
             with m.Elif(~tile_over):
-                m.d.sync += self.read.eq(1)
+                begin_product(k_left)
             with m.Elif(~job_over):
-                m.d.sync += [self.read.eq(1), k_left.eq(job.k)]
-                with m.If(n_left == 1):
-                    m.d.sync += [m_left.eq(m_left - 1), n_left.eq(job.n_tiles)]
+                begin_product(job.k)
+                with m.If(last_column):
+                    m.d.sync += [m_left.eq(m_left - 1), last_row.eq(m_left == 1)]
                     m.d.sync += [a_tile.eq(a_next), self.b_address.eq(0)]
+                    begin_row(job.n_tiles, first=0)
                 with m.Else():
-                    m.d.sync += [n_left.eq(n_left - 1), self.a_address.eq(a_tile)]
+                    m.d.sync += [
+                        n_left.eq(n_left - 1),
+                        last_column.eq(n_left == 1),
+                        self.a_address.eq(a_tile),
+                    ]
+                    if self.random:
+                        m.d.sync += [self.first_column.eq(0), self.first_tile.eq(0)]
             with m.Else():
                 m.d.comb += self.jobs.ready.eq(1)
                 m.d.sync += busy.eq(self.jobs.valid)
                 with m.If(self.jobs.valid):
+                    begin_product(new.k)
+                    begin_row(new.n_tiles, first=1)
                     m.d.sync += [
                         job.eq(new),
-                        k_left.eq(new.k),
-                        m_left.eq(new.m_tiles),
-                        n_left.eq(new.n_tiles),
+                        m_left.eq(new.m_tiles - 1),
+                        last_row.eq(new.m_tiles == 1),
                         a_tile.eq(0),
                         self.a_address.eq(0),
                         self.b_address.eq(0),
                         dirty.eq(~new.last),
-                        self.read.eq(1),
                     ]
                     with m.If(new.first & dirty):
-                        m.d.sync += [self.read.eq(0), overdue.eq(1), flush.eq(1), first.eq(1)]
+                        m.d.sync += [
+                            self.read.eq(0),
+                            k_left.eq(new.k),
+                            tile_over.eq(0),
+                            overdue.eq(1),
+                            flush.eq(1),
+                            first.eq(1),
+                        ]
         return m

@@ -51,7 +51,7 @@ class SystolicArray(wiring.Component):
     a                  in  `rows` operand codes; row r is skewed by r cycles
     b                  in  `columns` operand codes; column c is skewed by c cycles
     a_random, b_random in  random bits for each row and column, skewed likewise; only where stochastic
-    leaving            out column 0 has a total at its foot; column c has one c cycles later
+    leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
     result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
     results            out `columns` result codes, skewed likewise: `rows` · L of each tile in successive
@@ -71,7 +71,7 @@ class SystolicArray(wiring.Component):
         self.element = element = pe_for(arithmetic, stages=stages)  # the upper left one
         self.interleave = element.interleave
         complete = rows - 1 + self.interleave - 1 + element.latency  # the last lane's total in the last row
-        self.latency = complete + 1
+        self.latency = complete + 2
         self.drain = complete + rows * self.interleave - 1
         self.stochastic = "a_random" in element.signature.members
         self.foot = element.exit()  # of column 0
@@ -128,7 +128,7 @@ class SystolicArray(wiring.Component):
             m.submodules[f"upper_{c}"] = entry = column[0].entry()
             m.submodules[f"foot_{c}"] = foot = column[-1].exit() if c else self.foot
             m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
-            m.d.comb += foot.number.eq(column[-1].chain_out)
+            m.d.sync += foot.number.eq(column[-1].chain_out)
             if self.results_draw:
                 m.d.comb += foot.random.eq(self.result_random[c])
             m.d.sync += self.results[c].eq(foot.code)
@@ -146,17 +146,18 @@ class SystolicArray(wiring.Component):
                     m.d.comb += lower.b_random.eq(upper.b_random_out)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
-        was_last, shift = Signal(), Signal()
+        was_last, shift, rounds = Signal(), Signal(), Signal()
         until_shift, left_to_shift = Signal(range(self.latency)), Signal(range(self.rows * self.interleave))
         m.d.sync += [
             was_last.eq(self.control.last),
             until_shift.eq(until_shift - (until_shift != 0)),
             left_to_shift.eq(left_to_shift - (left_to_shift != 0)),
-            self.valid.eq(shift),
+            rounds.eq(shift),
+            self.valid.eq(rounds),
         ]
         m.d.comb += self.leaving.eq(shift)
         with m.If(self.control.last & ~was_last):
-            m.d.sync += until_shift.eq(self.latency - 2)
+            m.d.sync += until_shift.eq(self.latency - 3)
         with m.If(until_shift == 1):
             m.d.sync += [shift.eq(1), left_to_shift.eq(self.rows * self.interleave - 1)]
         with m.Elif(left_to_shift == 0):

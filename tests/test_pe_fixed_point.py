@@ -193,7 +193,7 @@ def test_random_bits_at_the_feet(rows, columns):
         )
 
     async def bench(ctx):
-        leaving = []  # of the last cycles: column c sees it c cycles later
+        leaving = []  # of the last cycles: column c rounds c + 1 cycles later
         queue = []
         pending = list(tiles)
         for cycle in range(len(tiles) * (rows + 4) + 40):
@@ -204,13 +204,13 @@ def test_random_bits_at_the_feet(rows, columns):
                 ctx.set(unit.sources, {"row": row, "column": column})
                 ctx.set(unit.first, i == j == 0)
                 ctx.set(unit.restart, j == 0)
-                queue += [0] * (cycle + 9 - len(queue)) + [1] * rows
+                queue += [0] * (cycle + 4 - len(queue)) + [1] * rows
             now = cycle < len(queue) and queue[cycle]
             ctx.set(unit.leaving, now)
-            leaving.insert(0, now)
             for c, active in enumerate(leaving[:columns]):
                 if active:
                     got[c].append(ctx.get(unit.random[c]))
+            leaving.insert(0, now)
             await ctx.tick()
 
     simulator = Simulator(unit)
