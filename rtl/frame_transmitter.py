@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.frames import CRC, ESCAPE, FLAG, FLIP, HEADER_BYTES, Header
+from rtl.frames import CRC, ESCAPE, FLAG, FLIP, HEADER_BYTES, MAX_WORDS, Header
 
 
 class FrameTransmitter(wiring.Component):
@@ -18,11 +18,11 @@ class FrameTransmitter(wiring.Component):
         When idle, begin a frame with this header.
     idle : out
     word : in, 32 bits
-        The next word, always there from 8 cycles after `start` and the cycle after `next` on.
+        The next word, always there from 8 cycles after `start` and the third cycle after `next` on.
     next : out
         The word was taken.
     bytes : out, stream of 8 bits
-        One every cycle, from the cycle after `start` on.
+        From the cycle after `start` on; one every cycle but for one cycle before each word and the CRC.
     """
 
     def __init__(self) -> None:
@@ -40,54 +40,48 @@ class FrameTransmitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.crc = crc = CRC.create()
-        header, left = Signal(Header.size), Signal(Header["length"].shape)
-        place, escaped = Signal(range(HEADER_BYTES)), Signal()
-        byte, done = Signal(8), Signal()
+        # Header, words and CRC are parts of the frame, which leave from the low end of one register: memory,
+        # CRC and the detection of flags are not in one path.
+        part, left = Signal(Header.size), Signal(range(HEADER_BYTES + 1))
+        parts, escaped, done = Signal(range(MAX_WORDS + 2)), Signal(), Signal()
+        byte = part[:8]
         special = ((byte == FLAG) | (byte == ESCAPE)) & ~escaped
-
-        def content(value: object, last: int) -> object:
-            """The next byte between the flags; true when it was the last of `last` + 1 and is gone."""
-            m.d.comb += [
-                byte.eq(value),
-                self.bytes.valid.eq(1),
-                self.bytes.payload.eq(Mux(special, ESCAPE, byte ^ Mux(escaped, FLIP, 0))),
-                done.eq(self.bytes.ready & ~special),
-            ]
-            with m.If(self.bytes.ready):
-                m.d.sync += escaped.eq(special)
-            with m.If(done):
-                m.d.sync += place.eq(Mux(place == last, 0, place + 1))
-            return done & (place == last)
-
+        word = Signal(32)  # out of the memory, which is slow
+        m.d.sync += word.eq(self.word)
         m.d.comb += crc.data.eq(byte)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), crc.start.eq(1)]
-                m.d.sync += [header.eq(self.header), left.eq(self.header.length)]
+                m.d.sync += [part.eq(self.header), left.eq(HEADER_BYTES), parts.eq(self.header.length + 1)]
                 with m.If(self.start):
                     m.next = "OPEN"
             with m.State("OPEN"):
                 m.d.comb += [self.bytes.payload.eq(FLAG), self.bytes.valid.eq(1)]
                 with m.If(self.bytes.ready):
-                    m.next = "HEADER"
-            with m.State("HEADER"):
-                gone = content(header[:8], HEADER_BYTES - 1)
-                m.d.comb += crc.valid.eq(done)
+                    m.next = "BYTES"
+            with m.State("BYTES"):
+                m.d.comb += [
+                    self.bytes.payload.eq(Mux(special, ESCAPE, byte ^ Mux(escaped, FLIP, 0))),
+                    self.bytes.valid.eq(1),
+                    done.eq(self.bytes.ready & ~special),
+                    crc.valid.eq(self.bytes.ready & ~escaped),  # with the escape, if there is one
+                ]
+                with m.If(self.bytes.ready):
+                    m.d.sync += escaped.eq(special)
                 with m.If(done):
-                    m.d.sync += header.eq(Cat(header[8:], header[:8]))
-                with m.If(gone):
-                    m.next = "WORDS"
-                    with m.If(left == 0):
-                        m.next = "CRC"
-            with m.State("WORDS"):
-                gone = content(self.word.word_select(place[:2], 8), 3)
-                m.d.comb += [crc.valid.eq(done), self.next.eq(gone)]
-                with m.If(gone):
-                    m.d.sync += left.eq(left - 1)
+                    m.d.sync += [part.eq(part >> 8), left.eq(left - 1)]
                     with m.If(left == 1):
-                        m.next = "CRC"
-            with m.State("CRC"), m.If(content(crc.crc.word_select(place[:2], 8), 3)):
-                m.next = "CLOSE"
+                        m.next = "NEXT"
+                        with m.If(parts == 0):
+                            m.next = "CLOSE"
+            with m.State("NEXT"):
+                m.d.comb += self.next.eq(parts != 1)
+                m.d.sync += [
+                    part[:32].eq(Mux(self.next, word, crc.crc)),
+                    left.eq(4),
+                    parts.eq(parts - 1),
+                ]
+                m.next = "BYTES"
             with m.State("CLOSE"):
                 m.d.comb += [self.bytes.payload.eq(FLAG), self.bytes.valid.eq(1)]
                 with m.If(self.bytes.ready):

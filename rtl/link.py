@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from rtl.frame_receiver import FrameReceiver
 from rtl.frame_transmitter import FrameTransmitter
@@ -35,13 +36,13 @@ class Link(wiring.Component):
     sent : out, stream of 8 bits
         Bytes to the host.
     commands : out, stream of 32 bits
-        Words of frames that were right, each once and in order; one a cycle.
+        Words of frames that were right, each once and in order; one every third cycle.
     responses : in, stream of 32 bits
-        Words for the host; one a cycle while there is room.
+        Words for the host; one a cycle while there is room, less one for each word that leaves.
     reset : out
         The host begins a new session: drop everything. Set for one cycle.
 
-    A word leaves at `commands` 3 cycles after the closing flag of its frame came, or later.
+    A word leaves at `commands` 5 cycles after the closing flag of its frame came, or later.
 
     Raises
     ------
@@ -76,91 +77,120 @@ class Link(wiring.Component):
         connect(m, transmitter.bytes, flipped(self.sent))
 
         session, heard, owed = Signal(16), receiver.header, Signal()
-        # Positions of words from the host: consumed ≤ expected.
-        expected, consumed, told = Signal(16), Signal(16), Signal(16)
+        # Positions of words from the host: told ≤ consumed ≤ expected ≤ arriving.
+        bits = exact_log2(self.buffer)
+        consumed, expected, arriving, told = Signal(16), Signal(16), Signal(16), Signal(bits + 1)
         # Positions of words to the host: acknowledged ≤ sent ≤ written; `reading` is the transmitter's.
-        acknowledged, sent, written, reading = Signal(16), Signal(16), Signal(16), Signal(16)
+        acknowledged, sent, written, reading = Signal(16), Signal(16), Signal(16), Signal(bits)
 
-        def distance(after: Signal, before: Signal) -> Signal:
-            """after − before, modulo 2**16."""
-            return (after - before)[:16]
+        def distance(after: Signal, before: Signal) -> Value:
+            """after − before, which is a buffer at most."""
+            return (after - before)[: bits + 1]
+
+        def precedes(position: Value, other: Value) -> Value:
+            """Whether `position` comes before `other`; they are less than half of all positions apart."""
+            return (position - other)[15]
 
         # From the frame to the buffer. What is beyond `expected` is not there before it is moved.
-        write, overflow = in_buffer.write_port(), Signal()
-        room = self.buffer - distance(expected, consumed)
-        fits = receiver.index < room
+        write, overflow, fits = in_buffer.write_port(), Signal(), Signal()
         m.d.comb += [
-            write.addr.eq((expected + receiver.index)[: write.addr.shape().width]),
+            fits.eq(~distance(arriving, consumed)[bits]),
+            write.addr.eq(arriving[:bits]),
             write.data.eq(receiver.word),
-            write.en.eq(receiver.write & fits),
+            write.en.eq(receiver.write & fits & ~overflow),
         ]
-        with m.If(receiver.write):
-            m.d.sync += overflow.eq(~fits | (overflow & (receiver.index != 0)))
+        with m.If(receiver.heading):
+            m.d.sync += [arriving.eq(expected), overflow.eq(0)]
+        with m.Elif(write.en):
+            m.d.sync += arriving.eq(arriving + 1)
+        with m.Elif(receiver.write):
+            m.d.sync += overflow.eq(1)
 
-        # From the buffer to the commands.
+        # From the buffer to the commands: a register, as block RAM is slow, and two cycles to fill it again.
+        # No buffer is read while it is written: tools spend 70 LUTs on what comes out then.
         read = in_buffer.read_port()
-        following = Signal(16)
+        some, taken, refill = Signal(), Signal(), Signal()
         m.d.comb += [
-            following.eq(consumed + (self.commands.valid & self.commands.ready)),
-            read.addr.eq(following[: read.addr.shape().width]),
-            self.commands.payload.eq(read.data),
+            read.addr.eq(consumed[:bits]),
+            read.en.eq(~write.en),
+            taken.eq(self.commands.valid & self.commands.ready),
         ]
-        m.d.sync += [consumed.eq(following), self.commands.valid.eq(following != expected)]
+        m.d.sync += [some.eq(consumed != expected), refill.eq(taken | write.en)]
+        with m.If(taken):
+            m.d.sync += [consumed.eq(consumed + 1), self.commands.valid.eq(0)]
+        with m.Elif(~self.commands.valid & ~refill):
+            m.d.sync += [self.commands.payload.eq(read.data), self.commands.valid.eq(some)]
 
-        # From the responses to the buffer.
-        store = out_buffer.write_port()
+        # From the responses to the buffer. One more may come before `space` falls.
+        store, space, fetching = out_buffer.write_port(), Signal(), Signal()
+        kept = distance(written, acknowledged)
         m.d.comb += [
-            self.responses.ready.eq((distance(written, acknowledged) != self.buffer) & ~self.reset),
-            store.addr.eq(written[: store.addr.shape().width]),
+            self.responses.ready.eq(space & ~fetching),
+            store.addr.eq(written[:bits]),
             store.data.eq(self.responses.payload),
             store.en.eq(self.responses.valid & self.responses.ready),
         ]
-        m.d.sync += written.eq(written + store.en)
+        m.d.sync += [
+            written.eq(written + store.en),
+            space.eq(~(kept[bits] | kept[:bits].all())),
+        ]
 
         # From the buffer to the frame. A frame goes out when there are words to send, when the host has
         # asked, and when there is room again for a frame, or for as much as ever.
-        fetch = out_buffer.read_port()
-        header, limit, moved = transmitter.header, Signal(16), Signal(16)
-        unsent = distance(written, sent)
-        place = Signal(16)
+        fetch, begin = out_buffer.read_port(), Signal()
+        header, unsent, moved, news = transmitter.header, Signal(bits + 1), Signal(bits + 1), Signal()
+        changed = Signal()  # the positions; what is computed from them is not there yet
         m.d.comb += [
-            limit.eq(consumed + self.buffer),
-            moved.eq(limit - told),
+            moved.eq(distance(consumed, told)),
             header.length.eq(Mux(unsent < MAX_WORDS, unsent, MAX_WORDS)),
             header.poll.eq(owed),
             header.session.eq(session),
             header.sequence.eq(sent),
             header.acknowledge.eq(expected),
-            header.limit.eq(limit),
-            transmitter.start.eq(
-                owed | (unsent != 0) | (moved >= MAX_WORDS) | ((moved != 0) & (consumed == expected))
-            ),
+            header.limit.eq(consumed + self.buffer),
+            begin.eq(transmitter.start & transmitter.idle),
+            transmitter.start.eq((owed | (unsent != 0) | news) & ~receiver.good & ~changed),
             transmitter.word.eq(fetch.data),
-            place.eq(reading + transmitter.next),
-            fetch.addr.eq(place[: fetch.addr.shape().width]),
+            fetch.addr.eq(reading),
+            fetch.en.eq(fetching),
         ]
-        m.d.sync += reading.eq(place)
-        with m.If(transmitter.start & transmitter.idle):
-            m.d.sync += [reading.eq(sent), sent.eq(sent + header.length), told.eq(limit), owed.eq(0)]
+        m.d.sync += [
+            unsent.eq(distance(written, sent)),
+            news.eq((moved >= MAX_WORDS) | ((moved != 0) & ~some)),
+            changed.eq(receiver.good),
+            reading.eq(reading + transmitter.next),
+            fetching.eq(begin | transmitter.next),
+        ]
+        with m.If(begin):
+            m.d.sync += [reading.eq(sent), sent.eq(sent + header.length), told.eq(consumed), owed.eq(0)]
 
-        # What a frame says.
+        # What a frame says. The header is there long before the frame is known to be good: its positions are
+        # compared on the way.
+        same, follows, credible, overtakes = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            same.eq(heard.session == session),
+            follows.eq(heard.sequence == expected),
+            # An acknowledgement that was overtaken by later ones says nothing.
+            credible.eq(~precedes(heard.acknowledge, acknowledged) & ~precedes(written, heard.acknowledge)),
+            overtakes.eq(precedes(sent, heard.acknowledge)),
+        ]
         m.d.sync += self.reset.eq(0)
         with m.If(receiver.good):
-            with m.If(heard.reset & (heard.session != session)):
+            with m.If(heard.reset & ~same):
                 m.d.sync += [
                     self.reset.eq(1),
                     session.eq(heard.session),
+                    space.eq(0),
                     self.commands.valid.eq(0),
-                    *(p.eq(0) for p in (expected, consumed, acknowledged, sent, written, told)),
+                    refill.eq(1),
+                    *(p.eq(0) for p in (expected, consumed, told, acknowledged, sent, written)),
                 ]
-            with m.Elif(heard.session == session):
-                with m.If((heard.sequence == expected) & ~overflow):
-                    m.d.sync += expected.eq(expected + heard.length)
-                acknowledges = distance(heard.acknowledge, acknowledged)
-                # An acknowledgement that was overtaken by later ones says nothing.
-                with m.If(acknowledges <= distance(written, acknowledged)):
+            with m.Elif(same):
+                with m.If(follows & ~overflow):
+                    m.d.sync += expected.eq(arriving)
+                with m.If(credible):
                     m.d.sync += acknowledged.eq(heard.acknowledge)
-                    with m.If(heard.poll | (acknowledges > distance(sent, acknowledged))):
+                    with m.If(heard.poll | overtakes):
                         m.d.sync += sent.eq(heard.acknowledge)
             with m.If(heard.reset | heard.poll):
                 m.d.sync += owed.eq(1)

@@ -236,7 +236,7 @@ def test_gemms_over_a_line_that_spoils_frames() -> None:
 #: name → (module, old text, new text); more of them are in test_link_rules.py.
 MUTANTS = {
     "CRC not checked": ("frame_receiver", " & crc.match_detected", ""),
-    "sequence ignored": ("link", "(heard.sequence == expected) & ~overflow", "~overflow"),
+    "sequence ignored": ("link", "follows & ~overflow", "~overflow"),
 }
 
 
