@@ -133,6 +133,8 @@ def _layer(row: dict[str, Any], where: str) -> LayerShape:
     for column in REQUIRED:
         if row.get(column) in (None, ""):
             raise ValueError(f"{where}: {column} is empty; give a value")
+    if not isinstance(row["name"], str):
+        raise ValueError(f"{where}: name is {row['name']!r}, but it must be a string")
     row = DEFAULTS | row
     size = {column: _integer(row, column, where, 1) for column in ("in_channels", "out_channels", "groups")}
     stride, padding = _integer(row, "stride", where, 1), _integer(row, "padding", where, 0)
@@ -176,7 +178,7 @@ def _integer(row: dict[str, Any], column: str, where: str, least: int) -> int:
 
 def _ratio(row: dict[str, Any], column: str, where: str) -> float:
     try:
-        value = float(row[column])
+        value = float(str(row[column]))  # true is no share
     except (TypeError, ValueError):
         value = 0.0
     if not 0 < value <= 1:
@@ -186,13 +188,13 @@ def _ratio(row: dict[str, Any], column: str, where: str) -> float:
 
 def _onnx(path: Path) -> list[LayerShape]:
     """The Conv, Gemm and MatMul nodes with constant weights; no other ONNX operator is a GEMM that learns."""
+    path.open("rb").close()  # an OSError that names the file
     try:
         onnx = import_module("onnx")  # an optional extra
     except ImportError:
         raise ImportError(
             f"{path}: reading ONNX needs the onnx package; install it: pip install onnx"
         ) from None
-    path.open("rb").close()  # an OSError that names the file
     try:
         graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
     except Exception as error:  # protobuf's own errors share no base

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from math import inf
 from typing import Any
 
 from golden.accumulation import (
@@ -33,12 +34,6 @@ class Width:
     mantissa_bits: int
     loss: float
     not_monotone: bool
-
-    def __post_init__(self) -> None:
-        chunk = 1 if self.chunk is None else self.chunk
-        for name, value in (("mantissa_bits", self.mantissa_bits), ("chunk", chunk)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is {value!r}, but it must be a whole number, at least 1")
 
 
 @dataclass(frozen=True)
@@ -83,33 +78,88 @@ class Plan:
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
-    def from_json(text: str) -> Plan:
+    def from_json(text: str | bytes) -> Plan:
         """The plan of `to_json`; keys that it does not write are not looked at. ValueError: it is none."""
         try:
             return _plan(json.loads(text))
-        except KeyError as error:
-            raise ValueError(f"not a plan: {error} is missing") from error
-        except (AttributeError, TypeError, ValueError) as error:
+        except (RecursionError, ValueError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
 
-def _plan(data: dict[str, Any]) -> Plan:
-    def made(kind: Any, data: dict[str, Any], **parts: Any) -> Any:
-        return kind(**{f.name: data[f.name] for f in fields(kind)} | parts)
+#: What a field in JSON is, by the type of the dataclass's field: whether a value is one, and in words.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda value: type(value) is int and value >= 1, "a whole number, at least 1"),
+    "float": (lambda value: type(value) in (int, float) and 0 <= value < inf, "a number, at least 0"),
+    "bool": (lambda value: type(value) is bool, "true or false"),
+    "str": (lambda value: type(value) is str, "a string"),
+    "list": (lambda value: type(value) is list, "a list"),
+    "object": (lambda value: type(value) is dict, "an object"),
+}
+_KINDS["int | None"] = (lambda value: value is None or _KINDS["int"][0](value), _KINDS["int"][1])
 
-    def widths(data: dict[str, Any]) -> dict[str, Width]:
-        return {name: made(Width, data[name]) for name in ("plain", "chunked", "best")}
 
-    def layer(data: dict[str, Any]) -> LayerPlan:
-        shape = made(LayerShape, data["shape"], nonzero_ratios=tuple(data["shape"]["nonzero_ratios"]))
-        return LayerPlan(shape, tuple(made(GemmPlan, gemm, **widths(gemm)) for gemm in data["gemms"]))
+def _get(data: Any, name: str, kind: str, where: str) -> Any:
+    """The field `name` of `data`, which stands at `where`. ValueError: it is missing or of another kind."""
+    if type(data) is not dict:
+        raise ValueError(f"{where}it is {data!r:.40}, but it must be an object")
+    if name not in data:
+        raise ValueError(f"{where}{name!r} is missing")
+    fits, what = _KINDS[kind]
+    if not fits(data[name]):
+        raise ValueError(f"{where}{name} is {data[name]!r:.40}, but it must be {what}")
+    return data[name]
 
-    layers = tuple(layer(one) for one in data["layers"])
-    NetworkShape(data["network"], tuple(one.shape for one in layers), data["batch"])  # which checks them
-    for one in layers:
-        if (roles := tuple(gemm.role for gemm in one.gemms)) not in (ROLES, ROLES[::2]):
-            raise ValueError(f"{one.shape.name} has the GEMMs {roles}, but a layer's are {ROLES}")
-    return made(Plan, data, rule=ChunkRule(data["rule"]), layers=layers, **widths(data))
+
+def _made(kind: Any, data: Any, where: str, **parts: Any) -> Any:
+    read = [field for field in fields(kind) if field.name not in parts]
+    return kind(**{field.name: _get(data, field.name, str(field.type), where) for field in read}, **parts)
+
+
+def _widths(data: Any, chunk: int, where: str) -> dict[str, Width]:
+    names = ("plain", "chunked", "best")
+    found = {n: _made(Width, _get(data, n, "object", where), f"{where}{n}: ") for n in names}
+    for name, wanted in (("plain", None), ("chunked", chunk)):
+        if (there := found[name].chunk) != wanted:
+            raise ValueError(f"{where}{name}: chunk is {there}, but it must be {wanted}")
+    return found
+
+
+def _layer(data: Any, batch: int, chunk: int, where: str) -> LayerPlan:
+    shape = _get(data, "shape", "object", where)
+    ratios = _get(shape, "nonzero_ratios", "list", where)
+    if len(ratios) != 3 or not all(ratio is None or _is_share(ratio) for ratio in ratios):
+        raise ValueError(f"{where}nonzero_ratios is {ratios}, but it must be three of null or shares above 0")
+    made = _made(LayerShape, shape, where, nonzero_ratios=tuple(ratios))
+    lengths = dict(zip(ROLES, (made.forward, made.backward, made.gradient(batch)), strict=True))
+    gemms = []
+    for one in _get(data, "gemms", "list", where):
+        role = _get(one, "role", "str", where)
+        there = f"{where}{role}: "
+        gemm = _made(GemmPlan, one, there, **_widths(one, chunk, there))
+        if gemm.length != lengths.get(role):
+            raise ValueError(f"{there}length is {gemm.length}, but the layer's is {lengths.get(role)}")
+        if not _is_share(gemm.nonzero_ratio):
+            raise ValueError(f"{there}nonzero_ratio is {gemm.nonzero_ratio}, but it is a share above 0")
+        gemms.append(gemm)
+    roles = tuple(gemm.role for gemm in gemms)
+    if roles not in (ROLES, ROLES[::2]):
+        raise ValueError(f"{where}the GEMMs are {roles}, but a layer's are {ROLES}")
+    return LayerPlan(made, tuple(gemms))
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= 1
+
+
+def _plan(data: Any) -> Plan:
+    batch, chunk = (_get(data, name, "int", "") for name in ("batch", "chunk"))
+    layers = tuple(
+        _layer(one, batch, chunk, f"layer {number}: ")
+        for number, one in enumerate(_get(data, "layers", "list", ""), start=1)
+    )
+    NetworkShape(_get(data, "network", "str", ""), tuple(one.shape for one in layers), batch)  # which checks
+    rule = ChunkRule(_get(data, "rule", "str", ""))
+    return _made(Plan, data, "", rule=rule, layers=layers, **_widths(data, chunk, ""))
 
 
 def plan(

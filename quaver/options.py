@@ -152,8 +152,8 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
         recipe = recipes.recipe(args.recipe)
     else:
         try:
-            recipe = Recipe.from_json(Path(args.recipe).read_text())
-        except (ValueError, UnicodeDecodeError) as error:
+            recipe = Recipe.from_json(Path(args.recipe).read_bytes())
+        except ValueError as error:
             raise ValueError(f"--recipe is {args.recipe}, but that file is {error}") from error
     plan = read_plan(args)
     if plan is not None:
@@ -182,7 +182,7 @@ def read_plan(args: argparse.Namespace) -> Plan | None:
     if args.plan is None:
         return None
     try:
-        return Plan.from_json(args.plan.read_text(encoding="utf-8"))
+        return Plan.from_json(args.plan.read_bytes())
     except ValueError as error:
         raise ValueError(
             f"--plan is {args.plan}, but that file is {error}; quaver plan -o makes one"

@@ -67,13 +67,14 @@ def run(args: argparse.Namespace) -> int:
         if plan is None:
             raise ValueError(f"name a unit, or a plan by --plan FILE; the units are {', '.join(UNITS)}")
         return _write_all(args, plan)
-    unit = UNITS[args.unit]
+    unit, taken = UNITS[args.unit], ""
+    check_output(args.output)
     if plan is not None:
-        _take(args, plan)
+        taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
-    check_output(args.output)
     text = to_verilog(unit.from_arguments(args), args.name)
+    _say(taken)
     if args.output is None:
         sys.stdout.write(text)
     else:
@@ -83,11 +84,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(path: Path, name: str, text: str) -> None:
     write(path, text)
-    console.print(f"{path}: module {name}, {len(text.splitlines()):,} lines")
+    _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
 
 
-def _take(args: argparse.Namespace, plan: Plan) -> None:
-    """The plan's accumulator and chunk as if they were given."""
+def _say(text: str) -> None:
+    if text:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _take(args: argparse.Namespace, plan: Plan) -> str:
+    """The plan's accumulator and chunk as if they were given; says which these are."""
     if not hasattr(args, "accumulator"):
         raise ValueError(f"--plan is {args.plan}, but {args.unit} has no accumulator; leave it out")
     for name in ("accumulator", "chunk"):
@@ -107,7 +113,7 @@ def _take(args: argparse.Namespace, plan: Plan) -> None:
     # Without chunks there is one, as long as the longest sum.
     args.chunk = width.chunk or max(gemm.length for gemm, _ in gemms.values())
     others = sum(other.mantissa_bits == width.mantissa_bits for _, other in gemms.values()) - 1
-    console.print(
+    return (
         f"accumulator 1-{FP16.exponent_bits}-{width.mantissa_bits}, "
         f"{'in chunks of ' + str(width.chunk) if width.chunk else 'without chunks'}: "
         f"{name} asks for it, {gemm.length:,} products" + (f"; and {others} more GEMMs" if others else "")
@@ -146,14 +152,15 @@ def _write_all(args: argparse.Namespace, plan: Plan) -> int:
     modules = {"accelerator": ("accelerator", None)} | {
         f"pe_1_{FP16.exponent_bits}_{bits}": ("pe", name) for bits, name in sorted(first_of_width.items())
     }
-    texts = {}
+    texts, taken = {}, {}
     for module, (unit, gemm) in modules.items():
         defaults = argparse.ArgumentParser()
         UNITS[unit].add_arguments(defaults)
         one = defaults.parse_args([], argparse.Namespace(**vars(args) | {"unit": unit, "gemm": gemm}))
-        _take(one, plan)
+        taken[module] = _take(one, plan)
         texts[module] = to_verilog(UNITS[unit].from_arguments(one), module)
     folder.mkdir(exist_ok=True)
     for module, text in texts.items():
+        _say(taken[module])
         _write(folder / f"{module}.v", module, text)
     return 0

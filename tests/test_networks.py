@@ -165,6 +165,17 @@ def test_bad_rows(table, change, message):
         ("3", "n.json", "n.json holds no list of layers"),
         ("[3]", "n.json", "n.json, layer 1 is 3, but a layer is an object"),
         ('[{"name": "a", "in_channels": 1}]', "n.json", "layer 1: out_channels is missing"),
+        ('[{"name": 7, "in_channels": 1, "out_channels": 1}]', "n.json", "name is 7, but it must be"),
+        (
+            '[{"name": "a", "in_channels": -3, "out_channels": 1}]',
+            "n.json",
+            "layer 1: in_channels is -3, but it must be a whole number, at least 1",
+        ),
+        (
+            '[{"name": "a", "in_channels": 3, "out_channels": 1, "nonzero_forward": true}]',
+            "n.json",
+            "nonzero_forward is True, but it is a share",
+        ),
         ('{"batch": 0, "layers": []}', "n.json", "n.json: batch is 0"),
         ("[]", "n.json", "n has no layers"),
         ("", "n.csv", "line 1: name is missing"),
@@ -190,8 +201,9 @@ def test_a_table_without_a_batch(table):
         read(table(TABLE))
 
 
-def test_no_such_file(tmp_path):
-    for name in ("n.csv", "n.json"):
+def test_no_such_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)  # whether it is installed or not
+    for name in ("n.csv", "n.json", "n.onnx"):
         with pytest.raises(FileNotFoundError, match=name):
             read(tmp_path / name, batch=1)
 

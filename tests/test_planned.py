@@ -43,37 +43,71 @@ def test_a_plan_is_kept_whole():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.pop("layers"), "not a plan: 'layers' is missing"),
-        (lambda p: p["layers"][1]["gemms"][0].pop("plain"), "not a plan: 'plain' is missing"),
+        (lambda p: p.pop("layers"), "'layers' is missing"),
+        (lambda p: p["layers"][1]["gemms"][0].pop("plain"), "layer 2: forward: 'plain' is missing"),
         (
             lambda p: p["layers"][0]["gemms"][0]["chunked"].update(mantissa_bits="7"),
-            "not a plan: mantissa_bits is '7', but it must be a whole number, at least 1",
+            "layer 1: forward: chunked: mantissa_bits is '7', but it must be a whole number, at least 1",
         ),
         (
             lambda p: p["chunked"].update(chunk=0),
-            "not a plan: chunk is 0, but it must be a whole number, at least 1",
+            "chunked: chunk is 0, but it must be a whole number, at least 1",
         ),
-        (lambda p: p["layers"].clear(), "not a plan: net has no layers, but a plan is made of at least 1"),
-        (lambda p: p.update(batch=0), "not a plan: batch is 0, but a training step takes at least 1 image"),
+        (lambda p: p["layers"].clear(), "net has no layers, but a plan is made of at least 1"),
+        (lambda p: p.update(batch=0), "batch is 0, but it must be a whole number, at least 1"),
+        (
+            lambda p: p["layers"][0]["gemms"][0].update(length=-27),
+            "layer 1: forward: length is -27, but it must be a whole number, at least 1",
+        ),
+        (
+            lambda p: p["layers"][0]["gemms"][0].update(length=28),
+            "layer 1: forward: length is 28, but the layer's is 27",
+        ),
+        (
+            lambda p: p["layers"][0]["gemms"][0].update(nonzero_ratio=0),
+            "layer 1: forward: nonzero_ratio is 0, but it is a share above 0",
+        ),
+        (
+            lambda p: p["layers"][1]["shape"].update(nonzero_ratios=[1, "a", 1]),
+            "layer 2: nonzero_ratios is [1, 'a', 1], but it must be three of null or shares above 0",
+        ),
+        (lambda p: p.update(batch="64"), "batch is '64', but it must be a whole number, at least 1"),
+        (lambda p: p.update(chunk=6.5), "chunk is 6.5, but it must be a whole number, at least 1"),
+        (lambda p: p.update(network=7), "network is 7, but it must be a string"),
+        (lambda p: p.update(layers={"a": 1}), "layers is {'a': 1}, but it must be a list"),
+        (lambda p: p.update(layers=[7]), "layer 1: it is 7, but it must be an object"),
+        (
+            lambda p: p.update(product_mantissa=-1),
+            "product_mantissa is -1, but it must be a whole number, at least 1",
+        ),
+        (lambda p: p["best"].update(loss=-1), "best: loss is -1, but it must be a number, at least 0"),
+        (
+            lambda p: p["best"].update(not_monotone=0),
+            "best: not_monotone is 0, but it must be true or false",
+        ),
+        (
+            lambda p: p["layers"][0]["gemms"][0]["plain"].update(chunk=8),
+            "layer 1: forward: plain: chunk is 8, but it must be None",
+        ),
         (
             lambda p: p["layers"][2]["gemms"].clear(),
-            "not a plan: c has the GEMMs (), but a layer's are ('forward', 'backward', 'gradient')",
+            "layer 3: the GEMMs are (), but a layer's are ('forward', 'backward', 'gradient')",
         ),
-        (lambda p: p.update(rule="both"), "not a plan: 'both' is not a valid ChunkRule"),
+        (lambda p: p.update(rule="both"), "'both' is not a valid ChunkRule"),
         (
             lambda p: p["layers"][0]["shape"].update(taps=0),
-            "not a plan: a: taps is 0, but it must be at least 1",
+            "layer 1: taps is 0, but it must be a whole number, at least 1",
         ),
     ],
 )
 def test_what_is_no_plan(change, message):
     data = json.loads(plan(NETWORK).to_json())
     change(data)
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ValueError, match=f"^not a plan: {re.escape(message)}$"):
         Plan.from_json(json.dumps(data))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"network": "n"}'])
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"network": "n"}', b"\x7fELF\xd0", "[" * 100_000])
 def test_other_json_is_no_plan(text):
     with pytest.raises(ValueError, match=r"^not a plan: "):
         Plan.from_json(text)
@@ -210,6 +244,7 @@ def kept(tmp_path_factory):
     for network, batch in (("mlp-digits", "64"), ("resnet18-imagenet", "256")):
         assert cli.main(["plan", network, "--batch", batch, "-o", str(folder / f"{network}.json")]) == 0
     (folder / "broken.json").write_text("{")
+    (folder / "binary.json").write_bytes(b"\x7fELF\xd0\xff")
     wide = json.loads((folder / "mlp-digits.json").read_text())
     wide["layers"][1]["gemms"][2]["chunked"]["mantissa_bits"] = 30
     (folder / "wide.json").write_text(json.dumps(wide))
@@ -279,6 +314,7 @@ def test_show_recipe_says_each_width(quaver):
             "--chunk is 8, but mlp-digits.json says the chunk; leave it out, or plan with --chunk",
         ),
         ("--plan broken.json", "--plan is broken.json, but that file is not a plan: "),
+        ("--plan binary.json", "--plan is binary.json, but that file is not a plan: 'utf-8' codec can't"),
         ("--plan none.json", "none.json: No such file or directory"),
         (
             "--narrower 1",
@@ -360,6 +396,8 @@ def cli_arguments(module, text):
             "pe --plan wide.json",
             "linear2/gradient of wide.json asks for 30 mantissa bits: 1 + 6 + 30 = 37 bits, but a format",
         ),
+        ("pe --plan mlp-digits.json -o .", "--output is ., a directory; name a file in it"),
+        ("pe --plan mlp-digits.json --stages 99", "stages is 99"),
         ("pe --plan broken.json", "--plan is broken.json, but that file is not a plan: "),
         (
             "pe --plan mlp-digits.json --arithmetic fixed_point",
@@ -374,6 +412,7 @@ def test_hardware_that_cannot_be(quaver, arguments, message):
     status, out, err = quaver("verilog", *arguments.split())
     assert status == 2
     assert message in err
+    assert err.count("\n") == 1  # refused before anything else is said
     assert not out
 
 

@@ -280,11 +280,11 @@ class Recipe:
         return json.dumps(_plain(self), indent=1)
 
     @staticmethod
-    def from_json(text: str) -> Recipe:
+    def from_json(text: str | bytes) -> Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
             recipe = _built(json.loads(text))
-        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")
