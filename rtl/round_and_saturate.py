@@ -13,7 +13,6 @@ from golden.rounding import Rounding as RoundingMode
 
 class RoundAndSaturate(wiring.Component):
     """Drops the low bits of an integer, rounding as `golden.rounding.round_integer`, and saturates.
-    Combinational.
 
     Parameters
     ----------
@@ -25,6 +24,8 @@ class RoundAndSaturate(wiring.Component):
         The format of what is left.
     rounding, random_bits
         Nearest, or stochastic with so many random bits.
+    registers
+        0: combinational. 1: a register behind the addition, a cycle of latency.
 
     ====== === ========================================
     number in  the exact sum, signed
@@ -40,12 +41,13 @@ class RoundAndSaturate(wiring.Component):
         result: FixedFormat,
         rounding: RoundingMode | str = RoundingMode.STOCHASTIC,
         random_bits: int = RANDOM_BITS,
+        registers: int = 0,
     ) -> None:
         if not 0 <= dropped_bits < width:
             raise ValueError(f"dropped_bits is {dropped_bits}, but of {width} bits 0 to {width - 1} can go")
         if not 1 <= random_bits <= 32:
             raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
-        self.dropped_bits, self.result = dropped_bits, result
+        self.dropped_bits, self.result, self.registers = dropped_bits, result, registers
         self.rounding, self.random_bits = RoundingMode(rounding), random_bits
         if self.rounding is RoundingMode.TOWARD_ZERO:
             raise ValueError(f"rounding is {rounding}, but sums round to nearest or stochastically")
@@ -65,7 +67,7 @@ class RoundAndSaturate(wiring.Component):
         elif dropped:
             m.d.comb += up.eq((1 << (dropped - 1)) - 1 + self.number[dropped])
         total = Signal(signed(len(self.number) + 1))
-        m.d.comb += total.eq(self.number + up)
+        m.d["sync" if self.registers else "comb"] += total.eq(self.number + up)
         rounded = Signal(signed(max(len(total) - dropped, self.result.width)))
         m.d.comb += rounded.eq(total[dropped:].as_signed())
         # The sign, and all that lies between it and the result's own sign bit: alike if the number fits.

@@ -88,20 +88,18 @@ class Sequencer(wiring.Component):
         tile_over, last_row, last_column = Signal(init=1), Signal(), Signal()  # whether these are 0
         a_tile, a_next = Signal.like(self.a_address), Signal.like(self.a_address)
         in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
-        chunk_over = Signal()  # this step's product is its last
         first = Signal(init=1)  # the next fold is the tile's first
         dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
         flush = Signal()  # the fold that waits only clears such a tile
-        overdue = Signal()  # a fold waits
-        draining = Signal(range(self.drain_steps + 1))  # steps until the array can take a fold
+        fold_due = Signal()  # next is a fold, and the array or the result buffer may keep it waiting
+        tile_leaves = Signal()  # with it: the tile's last
+        draining = Signal(range(self.drain_steps))  # steps until the array can take a fold
 
-        step_ends, tile_leaves, job_over, fold_due, may_fold = (Signal() for _ in range(5))
+        step_ends, job_over, may_fold = Signal(), Signal(), Signal()
         m.d.comb += [
             step_ends.eq(lane == self.geometry.interleave - 1),
-            tile_leaves.eq(tile_over & job.last),
             job_over.eq(~busy | (last_row & last_column)),
-            fold_due.eq(overdue | (self.read & (chunk_over | tile_leaves))),
-            may_fold.eq((draining <= 1) & (self.room | ~tile_leaves)),
+            may_fold.eq((draining == 0) & (self.room | ~tile_leaves)),
             a_next.eq(self.a_address + self.read),
             self.a_half.eq(job.a_half),
             self.b_half.eq(job.b_half),
@@ -110,14 +108,15 @@ class Sequencer(wiring.Component):
         if self.random:
             m.d.comb += self.sources.eq(job.sources)
 
-        def begin_product(left: Value) -> None:
-            """Next is a product, the first of `left`."""
+        def begin_product(left: Value, last: Value) -> None:
+            """Next is a product, the first of `left`; behind them the tile leaves if `last`."""
             m.d.sync += [
                 self.read.eq(1),
                 k_left.eq(left - 1),
                 tile_over.eq(left == 1),
                 in_chunk.eq(in_chunk + 1),
-                chunk_over.eq(in_chunk == self.chunk - 1),
+                fold_due.eq((in_chunk == self.chunk - 1) | ((left == 1) & last)),
+                tile_leaves.eq((left == 1) & last),
             ]
 
         def begin_row(columns: Value, first: int) -> None:
@@ -135,25 +134,23 @@ class Sequencer(wiring.Component):
                 self.read.eq(0),
                 self.control.eq(0),
             ]
-            with m.If(fold_due):
-                m.d.sync += overdue.eq(~may_fold)
-                with m.If(may_fold):
-                    m.d.sync += [
-                        self.reserve.eq(tile_leaves),
-                        self.control.fold.eq(1),
-                        self.control.first.eq(first),
-                        self.control.last.eq(tile_leaves),
-                        in_chunk.eq(0),
-                        chunk_over.eq(0),
-                        first.eq(tile_leaves | flush),
-                        flush.eq(0),
-                    ]
-                    with m.If(tile_leaves):
-                        m.d.sync += draining.eq(self.drain_steps)
+            with m.If(fold_due), m.If(may_fold):
+                m.d.sync += [
+                    fold_due.eq(0),
+                    self.reserve.eq(tile_leaves),
+                    self.control.fold.eq(1),
+                    self.control.first.eq(first),
+                    self.control.last.eq(tile_leaves),
+                    in_chunk.eq(0),
+                    first.eq(tile_leaves | flush),
+                    flush.eq(0),
+                ]
+                with m.If(tile_leaves):
+                    m.d.sync += draining.eq(self.drain_steps - 1)
             with m.Elif(~tile_over):
-                begin_product(k_left)
+                begin_product(k_left, job.last)
             with m.Elif(~job_over):
-                begin_product(job.k)
+                begin_product(job.k, job.last)
                 with m.If(last_column):
                     m.d.sync += [m_left.eq(m_left - 1), last_row.eq(m_left == 1)]
                     m.d.sync += [a_tile.eq(a_next), self.b_address.eq(0)]
@@ -170,7 +167,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.jobs.ready.eq(1)
                 m.d.sync += busy.eq(self.jobs.valid)
                 with m.If(self.jobs.valid):
-                    begin_product(new.k)
+                    begin_product(new.k, new.last)
                     begin_row(new.n_tiles, first=1)
                     m.d.sync += [
                         job.eq(new),
@@ -186,7 +183,8 @@ class Sequencer(wiring.Component):
                             self.read.eq(0),
                             k_left.eq(new.k),
                             tile_over.eq(0),
-                            overdue.eq(1),
+                            fold_due.eq(1),
+                            tile_leaves.eq(0),
                             flush.eq(1),
                             first.eq(1),
                         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,7 +71,7 @@ class SystolicArray(wiring.Component):
         self.element = element = pe_for(arithmetic, stages=stages)  # the upper left one
         self.interleave = element.interleave
         complete = rows - 1 + self.interleave - 1 + element.latency  # the last lane's total in the last row
-        self.latency = complete + 2
+        self.complete, self.latency = complete, complete + 2 + element.exit_latency
         self.drain = complete + rows * self.interleave - 1
         self.stochastic = "a_random" in element.signature.members
         self.foot = element.exit()  # of column 0
@@ -146,18 +146,17 @@ class SystolicArray(wiring.Component):
                     m.d.comb += lower.b_random.eq(upper.b_random_out)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
-        was_last, shift, rounds = Signal(), Signal(), Signal()
-        until_shift, left_to_shift = Signal(range(self.latency)), Signal(range(self.rows * self.interleave))
+        was_last, shift, valid = Signal(), Signal(), Signal(self.element.exit_latency + 2)
+        until_shift, left_to_shift = Signal(range(self.complete)), Signal(range(self.rows * self.interleave))
         m.d.sync += [
             was_last.eq(self.control.last),
             until_shift.eq(until_shift - (until_shift != 0)),
             left_to_shift.eq(left_to_shift - (left_to_shift != 0)),
-            rounds.eq(shift),
-            self.valid.eq(rounds),
+            valid.eq(Cat(shift, valid)),
         ]
-        m.d.comb += self.leaving.eq(shift)
+        m.d.comb += [self.leaving.eq(shift), self.valid.eq(valid[-1])]
         with m.If(self.control.last & ~was_last):
-            m.d.sync += until_shift.eq(self.latency - 3)
+            m.d.sync += until_shift.eq(self.complete - 1)
         with m.If(until_shift == 1):
             m.d.sync += [shift.eq(1), left_to_shift.eq(self.rows * self.interleave - 1)]
         with m.Elif(left_to_shift == 0):

@@ -147,8 +147,8 @@ NEAREST_SLIPS = {
 ELEMENT_SLIPS = {
     "the partial sum is kept": ("[partial.eq(0), self", "[self"),
     "a fold adds its product": ("[partial.eq(0), self", "[partial.eq(product), self"),
-    "unsigned": ("self.a_out * self.b_out", "self.a_out.as_unsigned() * self.b_out"),
-    "a stage too many": ("range(self.stages - 2)", "range(self.stages - 1)"),
+    "unsigned": ("product = a * b", "product = a.as_unsigned() * b"),
+    "a stage too many": ("range(self.stages - 2 - second)", "range(self.stages - 1 - second)"),
     "no shift": ("m.Elif(self.shift)", "m.Elif(0)"),
 }
 

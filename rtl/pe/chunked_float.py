@@ -33,6 +33,8 @@ class ChunkedFloatPE(wiring.Component):
         Lanes L.
     latency
         Cycles from an operand at `a` to its sum in the total registers: L + 2.
+    exit_latency
+        Cycles that `exit()` takes: 0.
     operand, sum
         The `Unpacked` of operands and totals.
 
@@ -66,7 +68,7 @@ class ChunkedFloatPE(wiring.Component):
             raise ValueError(f"stages is {stages}, but the adder of a processing element has 1 to 7")
         self.arithmetic = arithmetic
         self.interleave = stages
-        self.latency = stages + 2
+        self.latency, self.exit_latency = stages + 2, 0
         accumulator = arithmetic.accumulator
         self.operand = Unpacked.normalised(arithmetic.operand)
         product = product_of(self.operand, self.operand)

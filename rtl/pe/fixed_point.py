@@ -32,8 +32,9 @@ class FixedPointPE(wiring.Component):
     arithmetic
         Formats and the accumulator's width.
     stages
-        Cycles from an operand to the sum, 2 … 7: one register before the multiplier, the sum, and the other
-        registers behind the multiplier.
+        Cycles from an operand to the sum, 2 … 7: a register before the multiplier, the sum; from 3 on, a
+        register behind the multiplier; from 4 on, a second one before it, which nothing else keeps from its
+        side; further ones behind it.
 
     Attributes
     ----------
@@ -41,6 +42,8 @@ class FixedPointPE(wiring.Component):
         1: it works on one output.
     latency
         Cycles from an operand at `a` to its sum in the total register: `stages`.
+    exit_latency
+        Cycles that `exit()` takes: 1.
 
     ==================== === ============================================================================
     control              in  `CONTROL`: what this cycle is; there is one fold an output, `first` says nothing
@@ -64,7 +67,7 @@ class FixedPointPE(wiring.Component):
             raise ValueError(f"stages is {stages}, but a fixed-point processing element has 2 to 7")
         self.arithmetic, self.stages = arithmetic, stages
         self.random_bits = arithmetic.random_bits
-        self.interleave, self.latency = 1, stages
+        self.interleave, self.latency, self.exit_latency = 1, stages, 1
         operand, total = signed(arithmetic.a.width), signed(arithmetic.accumulator_bits)
         super().__init__(
             {
@@ -85,16 +88,22 @@ class FixedPointPE(wiring.Component):
         return Operand(self.arithmetic.a.width)
 
     def exit(self) -> RoundAndSaturate:
-        """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
+        """What stands at the foot of a column: `number` (chain_out) → `code`, after `exit_latency`."""
         ar = self.arithmetic
-        return RoundAndSaturate(ar.accumulator_bits, ar.dropped_bits, ar.result, ar.rounding, ar.random_bits)
+        widths = ar.accumulator_bits, ar.dropped_bits, ar.result
+        return RoundAndSaturate(*widths, ar.rounding, ar.random_bits, registers=self.exit_latency)
 
     @once("arithmetic", "stages")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += [self.control_out.eq(self.control), self.a_out.eq(self.a), self.b_out.eq(self.b)]
-        product, fold = self.a_out * self.b_out, self.control_out.fold
-        for i in range(self.stages - 2):
+        a, b, fold = self.a_out, self.b_out, self.control_out.fold
+        second = self.stages > 3
+        if second:
+            before, (a, b, fold) = (a, b, fold), (Signal.like(a), Signal.like(b), Signal())
+            m.d.sync += [after.eq(value) for after, value in zip((a, b, fold), before, strict=True)]
+        product = a * b
+        for i in range(self.stages - 2 - second):
             behind, folds = Signal(product.shape(), name=f"product_{i}"), Signal(name=f"fold_{i}")
             m.d.sync += [behind.eq(product), folds.eq(fold)]
             product, fold = behind, folds
