@@ -53,6 +53,13 @@ PAIRS = [
     (FP8, FP32),
     (FP16, FP32),
     (BFLOAT16, FP32),
+    (HALF, FP32),
+    (FloatFormat(6, 2, bias=0), FP32),  # products of up to 2**126: sums overflow
+    (FloatFormat(6, 2, bias=0), FP32.replace(saturate=True)),
+    (FP8, FloatFormat(6, 23)),
+    (FP8, FloatFormat(5, 23)),
+    (FP8, FloatFormat(4, 23)),  # with sums that are subnormal
+    (FP8, FloatFormat(5, 23, specials="fn", saturate=True)),
 ]
 ROUNDINGS = [("nearest", 14), ("stochastic", 14), ("stochastic", 1), ("stochastic", 24)]
 KINDS = ("any", "near", "small", "large", "ties")
@@ -194,6 +201,17 @@ def test_any_length_and_any_chunk(rounding, K, chunk):
         assert not c.any()
 
 
+@pytest.mark.parametrize("K", [0, 1, 63, 64, 65, 128, 129, 256])
+def test_any_length_of_sums_in_float32(K):
+    for pair in ((FP8, FP32), (FP16, FP32), (FloatFormat(6, 2, bias=0), FP32), (FP8, FloatFormat(5, 23))):
+        for kind in KINDS:
+            for chunk in (1, 63, 64, 129, 1000):
+                arithmetic = ChunkedFloat(*pair, chunk)
+                a, b = operands(kind, *pair, 7, K, 50)
+                c = arithmetic.gemm(a, b)
+                assert_same(c, scalar_gemm(arithmetic, a, b, *arithmetic._draws(a, b, None)))
+
+
 @pytest.mark.parametrize(
     ("M", "N"), [(0, 3), (3, 0), (0, 0), (1, 1), (6, 48), (7, 49), (200, 3), (3, 200), (500, 500)]
 )
@@ -256,6 +274,16 @@ def test_the_plans():
     assert chosen(BFLOAT16, BFLOAT16) == (64, {"corrected", "subnormal", "directed"})
     assert chosen(FloatFormat(9, 4)) == (64, {"subnormal"})
     assert chosen(FloatFormat(9, 4, bias=500)) is None
+    assert chosen(FP8, FP32, bound=math.inf) == (32, set())
+    assert chosen(FP16, FP32, bound=math.inf) == (32, set())
+    assert chosen(HALF, FP32) == (32, set())
+    assert chosen(FP8, FP32.replace(saturate=True), bound=math.inf) == (32, {"checked"})
+    assert chosen(FP8, FP32, rounding="stochastic") == (64, {"directed"})
+    assert chosen(FP8, FloatFormat(6, 23), bound=math.inf) == (32, {"checked"})
+    assert chosen(FP8, FloatFormat(4, 23)) == (64, {"subnormal"})
+    assert chosen(BFLOAT16, FP32) == (64, {"subnormal"})
+    assert chosen(FloatFormat(6, 2, bias=0), FP32, bound=math.inf) == (32, set())
+    assert chosen(FloatFormat(6, 2, bias=-1), FP32, bound=math.inf) == (64, {"checked"})
     assert [chosen(FP8, FloatFormat(6, m))[0] for m in range(4, 13)] == 7 * [32] + 2 * [64]
     assert chosen(FP16, WIDEST) == (64, {"corrected", "subnormal", "directed"})
     assert chosen(FP8, WIDEST, rounding="stochastic") == (64, {"directed"})
@@ -438,6 +466,7 @@ MUTATIONS = {
         "self.multiply_add(total, self.minus_scale, self.multiply_add(total, self.scale, total))",
     ),
     "a fold too few": (_vector_kernel, "n += stop - k + 1", "n += stop - k"),
+    "no rounding": (_vector_kernel, "total if self.scale is None else self.nearest(total)", "total"),
     "double rounding": (_vector_kernel, "self.sum_to_odd(a, b, c) if self.corrected else ", ""),
 }
 

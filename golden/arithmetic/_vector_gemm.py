@@ -62,6 +62,8 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
     - Nearest: the kernel's rounding needs w ≥ 2p + 2. The float addition has rounded once already: harmless
       if the product, too, has at most p bits (Figueroa 1995: then no inexact sum rounds to a tie). Otherwise
       the sum is rounded to odd in its w ≥ p + 2 bits, which no later rounding can tell from the exact sum.
+    - An accumulator as precise as the float, FP32 in float32, if no sum is subnormal: its rounding to nearest
+      is the float's own. If it has the float's largest value too, so is its overflow to infinity.
     - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
     - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
       two subnormals, and rounding to p bits leaves every sum in their range as it is.
@@ -79,8 +81,12 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
         (np.float64, 53, -1022, 1023),
     ):
         dropped = precision - acc.precision
-        enough = arithmetic.random_bits if arithmetic.stochastic else acc.precision + 2
-        in_range = product_quantum - dropped >= min_exponent and top + dropped < max_exponent
+        # Is the accumulator's rounding the float's own?
+        own = dropped == 0 and not arithmetic.stochastic and product_quantum >= acc.quantum_exponent
+        alike = own and acc.max_value == np.finfo(value).max  # then so does its overflow
+        reach = 2 * operand.max_exponent + 2 if alike else top + dropped
+        enough = arithmetic.random_bits if arithmetic.stochastic else 0 if own else acc.precision + 2
+        in_range = product_quantum - dropped >= min_exponent and reach < max_exponent
         if product_bits > precision or dropped < enough or not in_range:
             continue
         wide = product_bits > acc.precision
@@ -88,7 +94,7 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
             value,
             corrected=wide and not arithmetic.stochastic,
             subnormal=product_quantum < acc.quantum_exponent,
-            checked=checked,
+            checked=checked and not (alike and not acc.saturate),
             directed=directed and (wide or arithmetic.stochastic),
         )
     return None
@@ -133,7 +139,7 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
-        how.value(2.0**dropped),
+        how.value(2.0**dropped) if dropped else None,
         True if arithmetic.stochastic else None,
         True if how.corrected else None,
         how.value(2.0**acc.min_exponent) if how.subnormal else None,

@@ -105,12 +105,13 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
         a_v, b_v, x_v, y_v, partials_v, totals_v, at_v, clauses_v = values
         i_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
         scale_v, _, _, tiny_v, huge_v, _ = cgutils.unpack_tuple(builder, clauses_v)
-        _, drawn, corrected, tiny, huge, directed = clauses
+        scale, drawn, corrected, tiny, huge, directed = clauses
         vector = _Vectors(context, builder, a.dtype)
-        vector.scale = vector.splat(scale_v)
-        vector.minus_scale = vector.splat(builder.fneg(scale_v))
-        units = builder.fptoui(scale_v, vector.ints.element)
-        vector.kept = vector.splat(builder.neg(units))
+        if scale is not types.none:
+            vector.scale = vector.splat(scale_v)
+            vector.minus_scale = vector.splat(builder.fneg(scale_v))
+            units = builder.fptoui(scale_v, vector.ints.element)
+            vector.kept = vector.splat(builder.neg(units))
         vector.corrected = corrected is not types.none
         vector.directed = directed is not types.none
         if tiny is not types.none:
@@ -186,8 +187,8 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
 class _Vectors:
     """Emits LLVM instructions on whole vector registers of one float type."""
 
-    scale: ir.Value
-    """2**(w − p): the float's and the accumulator's precision."""
+    scale: ir.Value | None = None
+    """2**(w − p): the float's and the accumulator's precision. None: they are one, and so is the rounding."""
     minus_scale: ir.Value
     kept: ir.Value
     """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
@@ -250,7 +251,7 @@ class _Vectors:
         emit = self.builder
         if random is None:
             total = self.sum_to_odd(a, b, c) if self.corrected else self.multiply_add(a, b, c)
-            result = self.nearest(total)
+            result = total if self.scale is None else self.nearest(total)
         else:
             total = self.truncated_sum(a, b, c)
             result = self.stochastic(total, random)
