@@ -67,7 +67,7 @@ def encode(
     magnitude = scaled.numerator << dropped
     magnitude = magnitude // scaled.denominator | (magnitude % scaled.denominator != 0)
     dlfloat = fmt.specials is Specials.DLFLOAT
-    if dlfloat and rounding is Rounding.NEAREST_EVEN:
+    if fmt.ties_away and rounding is Rounding.NEAREST_EVEN:
         significand = magnitude + (1 << dropped - 1) >> dropped
     else:
         significand = round_magnitude(magnitude, dropped, rounding, random, random_bits)

@@ -125,6 +125,12 @@ class FloatFormat:
         return (self.max_code >> self.mantissa_bits) - self.bias
 
     @property
+    def ties_away(self) -> bool:
+        """Whether nearest takes a tie away from zero, as in DLFloat, and not to the value whose last bit is
+        0."""
+        return self.specials is Specials.DLFLOAT
+
+    @property
     def max_code(self) -> int:
         """Code of the largest finite value."""
         top = ((1 << self.exponent_bits) - 1) << self.mantissa_bits
@@ -279,7 +285,7 @@ class FloatFormat:
         if rounding is Rounding.TOWARD_ZERO:
             gradual = self._gradual.encode(x, rounding)
         else:
-            if rounding is Rounding.NEAREST_EVEN:  # which is away from zero here: half a step, then cut
+            if rounding is Rounding.NEAREST_EVEN:  # ties away from zero: half a step, then cut
                 drawn, random_bits = np.ones(x.shape, np.uint16), 1
             gradual = self._gradual.encode(x, Rounding.STOCHASTIC, random=drawn, random_bits=random_bits)
         sign, infinity = gradual & self._gradual.sign_code, self._gradual.max_code + 1

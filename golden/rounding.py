@@ -18,8 +18,8 @@ class Rounding(StrEnum):
     """How an exact value becomes one that the format holds."""
 
     NEAREST_EVEN = "nearest"
-    """To the nearest value; a tie goes to the one whose last bit is 0 (IEEE 754's default), in a DLFloat to
-    the one farther from zero."""
+    """To the nearest value; a tie goes to the one whose last bit is 0 (IEEE 754's default), but to the one
+    farther from zero in a format that is `FloatFormat.ties_away`."""
     TOWARD_ZERO = "truncate"
     """The magnitude is cut off."""
     STOCHASTIC = "stochastic"

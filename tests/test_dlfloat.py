@@ -9,7 +9,7 @@ import pytest
 
 from golden import data, exact
 from golden.arithmetic import ChunkedFloat
-from golden.formats import DLFLOAT, FP8, FP16, parse
+from golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FloatFormat, parse
 from golden.nn import models, recipes
 from golden.nn.train import Settings, Trainer
 from golden.rounding import Rounding
@@ -89,6 +89,18 @@ def test_sums_are_the_definitions(operand, rounding: str, scale: int) -> None:
     seed = 3 if arithmetic.stochastic else None
     c = arithmetic.gemm(a, b, seed=seed)
     assert np.array_equal(c, arithmetic.definition(a, b, seed=seed))
+
+
+@pytest.mark.parametrize("fmt", [DLFLOAT, FP16, FP8, E4M3, BFLOAT16], ids=str)
+def test_a_format_says_where_its_ties_go(fmt: FloatFormat) -> None:
+    """Of a tie above an even and above an odd code, by both encoders."""
+    even = int(fmt.encode(1.0))
+    for code in (even, even + 1):
+        tie = fmt.decode([code, code + 1]).astype(np.float64).mean()
+        wanted = code + 1 if fmt.ties_away or code % 2 else code
+        assert int(fmt.encode(tie)) == int(fmt.encode(-tie)) ^ fmt.sign_code == wanted
+        assert exact.encode(fmt, Fraction(tie)) == wanted
+    assert fmt.ties_away == (fmt == DLFLOAT)
 
 
 def test_a_tie_in_a_sum_goes_up_and_a_small_sum_is_zero() -> None:

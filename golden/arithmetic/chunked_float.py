@@ -51,7 +51,7 @@ class ChunkedFloat:
     chunk
         Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
     rounding
-        "nearest" (ties to even) or "stochastic".
+        "nearest" (ties as the accumulator has them) or "stochastic".
     random_bits
         Bits of each draw of stochastic rounding, 1 … 24.
 
