@@ -60,8 +60,9 @@ class StoredRun:
             raise FileNotFoundError(f"{path} does not exist; a run is a directory of quaver train --out")
         if not file.is_file():
             return None
+        lines, torn = metrics.read_torn(file)
         try:
-            (about, *events), torn = metrics.read_torn(file)
+            about, *events = lines
             steps = [line for line in events if line["kind"] == "step"]
             losses = np.array([np.nan if s["loss"] is None else s["loss"] for s in steps])
             overflows = sum(s["overflows"] > 0 for s in steps)

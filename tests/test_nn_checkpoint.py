@@ -216,6 +216,16 @@ def test_metrics_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path):
     assert [line["kind"] for line in lines].count("epoch") == 2
 
 
+@pytest.mark.parametrize("garbage", [b"no json\n{}\n", b"\x80\xff\n"])
+def test_metrics_that_are_none_stop_a_resumed_run_before_it_writes(tmp_path, garbage):
+    run, path = trainer(), tmp_path / "m.jsonl"
+    run.train_step()
+    path.write_bytes(garbage)
+    with pytest.raises(ValueError, match=r"m.jsonl is not a whole metrics file \("):
+        MetricsFile(path, run)
+    assert path.read_bytes() == garbage
+
+
 def test_a_loss_that_is_not_finite_is_null(tmp_path):
     run = trainer()
     step = run.train_step()

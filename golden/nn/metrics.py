@@ -60,8 +60,11 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 
 def read_torn(path: str | Path) -> tuple[list[dict[str, Any]], str]:
     """`read`, and the torn last line of a run that was killed or is still writing; "": there is none."""
-    *before, last = Path(path).read_text(encoding="utf-8").splitlines() or [""]
-    lines = [json.loads(line) for line in before]
+    try:
+        *before, last = Path(path).read_text(encoding="utf-8").splitlines() or [""]
+        lines = [json.loads(line) for line in before]
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole metrics file ({error})") from error
     try:
         return [*lines, json.loads(last)], ""
     except ValueError:
