@@ -49,8 +49,11 @@ UNITS = (
 #: Seconds that one simulation may take.
 TIME_LIMIT = 600
 
-_RUNTIME = ("verilated", "verilated_threads", "verilated_vpi", "verilated_vcd_c")
-_COMPILER_FLAGS = ("-std=c++20", "-O1", "-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
+_RUNTIME = ("verilated", "verilated_threads", "verilated_vpi")
+_COMPILER_FLAGS = ("-std=c++20", "-O1")
+#: What waves need besides; a program that may write them is slower to build and to run.
+_WAVES_RUNTIME = ("verilated_vcd_c",)
+_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def run_bench(
     top = name.split()[0]
     if gates and verilog is None:
         verilog = mapped(to_verilog(unit, top), top, gates)
-    program, top = build(unit, top, verilog, models(gates) if gates else "")
+    program, top = build(unit, top, verilog, models(gates) if gates else "", waves is not None)
     with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
         report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
         environment = {
@@ -174,20 +177,26 @@ def run_bench(
     return result
 
 
-def build(unit: wiring.Component, name: str, verilog: str | None = None, cells: str = "") -> tuple[Path, str]:
+def build(
+    unit: wiring.Component, name: str, verilog: str | None = None, cells: str = "", waves: bool = False
+) -> tuple[Path, str]:
     """The program that simulates a unit under cocotb, and the name of its top module.
 
-    `cells` are the models of what `verilog` instantiates beside its own modules.
+    `cells` are the models of what `verilog` instantiates beside its own modules; with `waves` it can write
+    them.
     """
     verilog = verilog or to_verilog(unit, name)
     compiler, root = verilated._compiler(), verilated._verilator()
-    flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--trace-vcd", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
+    compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
+    flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
+    if waves:
+        flags.append("--trace-vcd")
     if cells:  # whose models are what they are
         flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
-    tools = (verilated._tools(compiler), *_COMPILER_FLAGS, str(config.libs_dir))
+    tools = (verilated._tools(compiler), *compiler_flags, str(config.libs_dir))
     program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog, cells)
-    compile_ = (compiler, *_COMPILER_FLAGS, *verilated._include(root))
+    compile_ = (compiler, *compiler_flags, *verilated._include(root))
     with verilated.building(program) as work:
         if work is None:
             return program, name
@@ -198,7 +207,8 @@ def build(unit: wiring.Component, name: str, verilog: str | None = None, cells: 
         model = sorted(p.name for p in work.glob("Vtop*.cpp"))
         (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, harness)))
         verilated._run([*compile_, "-c", "all.cpp"], work)
-        runtime = [_runtime_object(unit, root, compile_, tools) for unit in _RUNTIME]
+        parts = _RUNTIME + (_WAVES_RUNTIME if waves else ())
+        runtime = [_runtime_object(part, root, compile_, tools) for part in parts]
         libraries = (
             f"-Wl,-rpath,{config.libs_dir}",
             f"-L{config.libs_dir}",
