@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a network with a recipe, on the golden model or on the simulated accelerator",
     "compare": "run the same training on two engines and compare every code",
     "verilog": "generate the Verilog of a unit",
+    "build": "build the bitstream of an accelerator for a board",
+    "flash": "load a bitstream into a board",
     "sim": "run the cocotb benches on the generated Verilog",
     "report": "one HTML page with the figures of stored runs",
     "plan": "how wide each layer's accumulators must be",
@@ -26,6 +28,8 @@ examples:
   quaver train --recipe fp8 --epochs 5          train the digits network in FP8
   quaver compare --engine sim --steps 4         golden model against simulated accelerator
   quaver verilog float_adder --stages 3 -o float_adder.v
+  quaver build --board ulx3s-85f                an accelerator behind a serial line, as a bitstream
+  quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit
   quaver sim float_adder pe --waves             benches, with waves for any viewer
   quaver report runs/* -o report.html           curves, histograms and the reason for chunks in one page
   quaver plan resnet18-imagenet                 accumulator widths, layer by layer

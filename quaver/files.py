@@ -18,11 +18,11 @@ def check_output(path: Path | None, option: str = "--output") -> None:
         raise ValueError(f"{option} is {path}, which is no regular file; name one")
 
 
-def write(path: Path, text: str) -> None:
-    """All of `text` at `path`, or what was there before."""
+def write(path: Path, content: str | bytes) -> None:
+    """All of `content` at `path`, or what was there before."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,17 +10,20 @@ import golden.fixed_update
 import golden.update
 from rtl.commands import HardwareRule, settings_words, update_slot
 from rtl.fixed_update import FixedUpdate
-from rtl.update import Update
+from rtl.update import MAX_STAGES, Update
 from rtl.update_unit import UpdateUnit
 
 #: A word of UPDATE behind its arguments.
 UpdateWord = data.StructLayout({"word": 32, "settings": 1})
 
 
-def unit_for(rule: HardwareRule) -> UpdateUnit:
-    """The unit that computes `rule`, with any scalars. TypeError: there is none."""
+def unit_for(rule: HardwareRule, *, stages: int = MAX_STAGES) -> UpdateUnit:
+    """The unit that computes `rule`, with any scalars. TypeError: there is none.
+
+    `stages` are those of `Update`: fewer take less room and a slower clock. In fixed point there is one.
+    """
     if isinstance(rule, golden.update.Update):
-        return Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits)
+        return Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits, stages=stages)
     if isinstance(rule, golden.fixed_update.FixedUpdate):
         return FixedUpdate(*rule.formats, rounding=rule.rounding, random_bits=rule.random_bits)
     raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")

@@ -1,0 +1,149 @@
+"""Accelerators on boards: the arrays that fit and meet their clock, how fast they are, what they take.
+
+The table is of the stored searches (fpga/arrays.json), which is what `quaver build` builds by default. A
+search builds the sizes it is told, from small to large: each at a clock that is lowered to what was reached
+until it is met. It stores the array with the most multiply-accumulates a second at its peak.
+
+    python bench/boards.py
+    python bench/boards.py --search icebreaker --sizes 1x1 1x2 2x2 --clock 24      minutes
+    python bench/boards.py --search ulx3s-85f --sizes 8x8 12x12 --clock 90         hours
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import fpga.arrays
+from fpga.boards import BOARDS
+from fpga.build import LABELS, BuildError, Report, attempt
+from fpga.design import ARITHMETICS, Design
+
+STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
+console = Console(stderr=True)
+
+
+def at_most(design: Design, mhz: float) -> Design:
+    """The design at the fastest clock up to `mhz` that its PLL and its UART have."""
+    step = 0.25
+    for i in range(int(mhz / step)):
+        try:
+            slower = replace(design, clock=(mhz - i * step) * 1e6)
+        except ValueError:
+            continue
+        if slower.pll.clock <= mhz * 1e6:
+            return slower
+    raise ValueError(f"no clock up to {mhz:g} MHz makes {design.baud:,} baud")
+
+
+def fastest(design: Design, seeds: int) -> Report | None:
+    """The report of the fastest clock that is met, of all seeds; None if the design does not fit."""
+    found: Report | None = None
+    for seed in range(1, seeds + 1):
+        tried = replace(design, seed=seed)
+        for _ in range(4):
+            try:
+                report, bitstream = attempt(tried, lambda phase: console.print(f"  {phase}", style="dim"))
+            except BuildError as error:
+                console.print(str(error))
+                return None
+            console.print(f"{tried.rows}×{tried.columns}: {report.reached} of {report.asked} MHz")
+            if bitstream is not None:
+                if found is None or report.asked > found.asked:
+                    found = report
+                break
+            assert report.reached is not None
+            if found is not None and report.reached <= found.asked:
+                break
+            tried = at_most(tried, report.reached)
+    return found
+
+
+def search(design: Design, sizes: list[tuple[int, int]], seeds: int) -> Report | None:
+    """The report of the array with the highest peak."""
+    reports = []
+    for rows, columns in sizes:
+        report = fastest(replace(design, rows=rows, columns=columns), seeds)
+        if report is None:
+            break
+        reports.append(report)
+    return max(reports, key=lambda report: report.rates.peak, default=None)
+
+
+def store(report: Report) -> None:
+    """In place of what is stored for that board and arithmetic."""
+    key = report.design["board"], report.design["arithmetic"]
+    lines = [r for r in fpga.arrays.reports() if (r.design["board"], r.design["arithmetic"]) != key]
+    lines.append(report)
+    lines.sort(
+        key=lambda r: (list(BOARDS).index(r.design["board"]), list(ARITHMETICS).index(r.design["arithmetic"]))
+    )
+    new = STORE.with_suffix(".new")
+    new.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    os.replace(new, STORE)
+
+
+def print_table(reports: tuple[Report, ...]) -> None:
+    table = Table(title="Accelerators on boards")
+    table.add_column("board, arithmetic")
+    for heading in (
+        *("array", "update", *LABELS.values(), "MHz", "peak\nGMAC/s", "on chip\nGMAC/s", "by line\nMMAC/s"),
+    ):
+        table.add_column(heading, justify="right")
+    for report in reports:
+        design, rates = report.design, report.rates
+        cells = (report.use.get(what) for what in LABELS)
+        table.add_row(
+            f"{BOARDS[design['board']].title}, {design['arithmetic']}",
+            f"{design['rows']}×{design['columns']}",
+            "yes" if design["update"] else "no",
+            *(f"{use.used:,} ({use.used / use.available:.0%})" if use else "—" for use in cells),
+            "—" if report.reached is None else f"{report.asked:g}",
+            "—" if report.reached is None else f"{rates.peak / 1e9:.2f}",
+            "—" if report.reached is None else f"{rates.sustained / 1e9:.2f}",
+            f"{rates.linked / 1e6:.2f}",
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--search", choices=BOARDS, metavar="BOARD", help=", ".join(BOARDS))
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="fp8")
+    parser.add_argument("--sizes", nargs="+", default=["1x1", "2x2"], metavar="RxC", help="small to large")
+    parser.add_argument("--clock", type=float, default=60.0, metavar="MHZ", help="to begin with (60)")
+    parser.add_argument("--stages", type=int, default=4, help="adder stages of an element (4)")
+    parser.add_argument("--depth", type=int, default=512, help="steps that the operand memory holds (512)")
+    parser.add_argument("--no-update", action="store_true", help="without the update unit")
+    parser.add_argument("--seeds", type=int, default=1, help="placements tried (1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args()
+    reports = fpga.arrays.reports()
+    if args.search:
+        sizes = [(int(rows), int(columns)) for rows, columns in (size.split("x") for size in args.sizes)]
+        board = BOARDS[args.search]
+        parameters = {"stages": args.stages, "depth": args.depth, "update": not args.no_update}
+        design = Design(
+            args.search, args.arithmetic, *sizes[0], 1e6 * args.clock, **parameters, baud=board.baud
+        )
+        found = search(at_most(design, args.clock), sizes, args.seeds)
+        if found is None:
+            raise SystemExit(f"none of {', '.join(args.sizes)} fits {board.title}")
+        store(found)
+        reports = (found,)
+    if args.json:
+        print(json.dumps([asdict(report) for report in reports], indent=1))
+    else:
+        print_table(reports)
+
+
+if __name__ == "__main__":
+    main()

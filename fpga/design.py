@@ -1,0 +1,223 @@
+"""What goes onto a board: an accelerator behind its serial line, with a clock and a reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.lib import io
+from amaranth.lib.cdc import FFSynchronizer
+
+from fpga.boards import BOARDS, Board, Family
+from fpga.pll import PLL
+from golden.arithmetic.chunked_float import ChunkedFloat
+from golden.engine import Arithmetic
+from golden.formats import FP16
+from golden.nn.recipes import RECIPES, Recipe, recipe
+from rtl.accelerator import Accelerator
+from rtl.commands import HardwareRule, update_name
+from rtl.serial import Serial
+from rtl.update import MAX_STAGES
+from rtl.update_unit import UpdateUnit
+from rtl.updater import unit_for
+from rtl.verilog import to_verilog
+
+#: Name of an accelerator's arithmetic → the recipe whose hidden layers' forward GEMM and update it computes,
+#: and whether its operands are as wide as its sums: narrower ones are the same numbers there.
+ARITHMETICS = {"fp8": ("fp8", False), "fp16": ("fp8", True), "fixed16": ("fixed16-q8.8", False)}
+
+#: How long the reset lasts once the clock is there, in seconds: block RAM of the iCE40 reads as zeros for
+#: the first 3 µs.
+RESET = 15e-6
+
+
+@dataclass(frozen=True)
+class Design:
+    """An accelerator on a board.
+
+    Parameters
+    ----------
+    board
+        Of `fpga.boards.BOARDS`.
+    arithmetic
+        Of `ARITHMETICS`.
+    rows, columns, stages, depth
+        As of `rtl.accelerator.Accelerator`.
+    update
+        Whether it has the recipe's update unit.
+    clock
+        Wanted, in Hz; the PLL comes as close as it can.
+    baud
+        Of the serial line.
+    seed
+        Of the placement.
+
+    Raises
+    ------
+    ValueError
+        No such board or arithmetic, a clock that its PLL does not make, a baud rate that the clock does not
+        make, or what the accelerator refuses.
+    """
+
+    board: str
+    arithmetic: str
+    rows: int
+    columns: int
+    clock: float
+    stages: int = 4
+    depth: int = 512
+    update: bool = True
+    baud: int = 3_000_000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("board", self.board, BOARDS),
+            ("arithmetic", self.arithmetic, ARITHMETICS),
+        ):
+            if name not in known:
+                raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
+        assert self.serial  # or it says what is wrong
+
+    @property
+    def place(self) -> Board:
+        return BOARDS[self.board]
+
+    @cached_property
+    def pll(self) -> PLL:
+        return self.place.pll(self.clock)
+
+    @property
+    def computes(self) -> Arithmetic:
+        """What the array computes."""
+        name, wide = ARITHMETICS[self.arithmetic]
+        hidden = recipe(name).hidden
+        arithmetic = hidden.forward if hidden else None
+        assert arithmetic is not None
+        if wide:
+            assert isinstance(arithmetic, ChunkedFloat)
+            return ChunkedFloat(operand=FP16, accumulator=arithmetic.accumulator, chunk=arithmetic.chunk)
+        return arithmetic
+
+    @property
+    def rule(self) -> HardwareRule | None:
+        """What the update unit computes, if there is one; its scalars mean nothing."""
+        return _rule(recipe(ARITHMETICS[self.arithmetic][0])) if self.update else None
+
+    @property
+    def multiplies_in_dsp(self) -> bool:
+        """Whether a product is worth a multiplier of the chip: that of FP8 significands, 3 bits, is not."""
+        return self.arithmetic != "fp8"
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
+        return Accelerator(self.computes, **size, update=self._unit())
+
+    def _unit(self) -> UpdateUnit | None:
+        if self.rule is None:
+            return None
+        # The small chips have no room for registers that their clock does not need.
+        return unit_for(self.rule, stages=MAX_STAGES if self.place.family is Family.ECP5 else self.stages)
+
+    @cached_property
+    def serial(self) -> Serial:
+        return Serial(self.accelerator, clock=float(self.pll.clock), baud=self.baud)
+
+    def recipes(self) -> list[str]:
+        """The recipes whose every GEMM and update this accelerator computes."""
+        return [one.name for one in RECIPES.values() if self._runs(one)]
+
+    def _runs(self, one: Recipe) -> bool:
+        precisions = (one.hidden, one.first, one.last, *one.layers.values())
+        gemms = {
+            gemm
+            for precision in precisions
+            if precision
+            for gemm in (precision.forward, precision.backward, precision.gradient)
+            if gemm
+        }
+        own = self.computes
+        if isinstance(own, ChunkedFloat) and own.operand == own.accumulator:
+            gemms = {
+                ChunkedFloat(own.operand, g.accumulator, g.chunk, g.rounding, g.random_bits)
+                if isinstance(g, ChunkedFloat)
+                else g
+                for g in gemms
+            }
+        rule = _rule(one)
+        return gemms == {own} and (
+            rule is None or (self.rule is not None and update_name(rule) == update_name(self.rule))
+        )
+
+
+def _rule(one: Recipe) -> HardwareRule | None:
+    rule = one.update.rule(0.0, 0.0, 0.0) if one.update else None
+    return rule if isinstance(rule, HardwareRule) else None
+
+
+class Top(Elaboratable):
+    """Everything on the board: PLL, reset, and module `CORE` between the pins of its serial line."""
+
+    #: The module that `core` is the Verilog of.
+    CORE = "serial_accelerator"
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+
+    def core(self) -> str:
+        """Verilog of the accelerator behind its serial line. It is the simulated one, emitted as ever."""
+        return to_verilog(self.design.serial, self.CORE)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        board, pll = self.design.place, self.design.pll
+        pad = platform.request(platform.default_clk, dir="-")
+        if board.pad:
+            crystal: Any = pad.io
+        else:
+            m.submodules.crystal = buffer = io.Buffer("i", pad)
+            crystal = buffer.i
+        m.domains.sync = ClockDomain()
+        clock, locked = Signal(name="pll_clock"), Signal()
+        m.submodules.pll = pll.instance(crystal, clock, locked)
+        m.d.comb += ClockSignal().eq(clock)
+        platform.add_clock_constraint(clock, float(pll.clock))
+
+        # The reset ends some time after the clock can be relied on and nobody holds the button.
+        m.domains.start = ClockDomain(local=True, reset_less=True)
+        m.d.comb += ClockSignal("start").eq(clock)
+        good, steady = Signal(), Signal()
+        m.d.comb += good.eq(locked)
+        if platform.default_rst:
+            m.submodules.button = button = io.Buffer("i", platform.request(platform.default_rst, dir="-"))
+            m.d.comb += good.eq(locked & ~button.i)
+        m.submodules.steady = FFSynchronizer(good, steady, o_domain="start")
+        waited = Signal(range(ceil(RESET * pll.clock) + 1))
+        running = Signal()
+        m.d.start += running.eq(waited == ceil(RESET * pll.clock))
+        with m.If(~steady):
+            m.d.start += waited.eq(0)
+        with m.Elif(~running):
+            m.d.start += waited.eq(waited + (waited != ceil(RESET * pll.clock)))
+        m.d.comb += ResetSignal().eq(~running)
+
+        line = platform.request("uart", dir={"rx": "-", "tx": "-"} | _others(platform))
+        m.submodules.rx = rx = io.Buffer("i", line.rx)
+        m.submodules.tx = tx = io.Buffer("o", line.tx)
+        m.submodules.core = Instance(
+            self.CORE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_rx=rx.i, o_tx=tx.o
+        )
+        return m
+
+
+def _others(platform: Any) -> dict[str, str]:
+    """The handshake lines of some boards' serial ports, which stay as they are."""
+    names = [line.name for line in platform.lookup("uart", 0).ios]
+    return {name: "-" for name in names if name not in ("rx", "tx")}
+
+
+__all__ = ["ARITHMETICS", "Design", "Family", "Top"]

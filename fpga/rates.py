@@ -1,0 +1,104 @@
+"""How many multiply-accumulates a design does in a second: at best, on a large GEMM, and through its link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rtl.commands import CommandHeader, GemmArguments, Opcode, ResponseHeader, TileArguments
+from rtl.driver import Driver, Words
+from rtl.frames import HEADER_BYTES, MAX_WORDS
+
+if TYPE_CHECKING:
+    from fpga.design import Design
+
+#: The large GEMM: products in a sum, and tiles of the array each way. Its size says little beyond this one.
+LENGTH, TILES = 512, 8
+
+#: Bytes on the line for each byte of a word: header, CRC and flags of a full frame, and one byte in 128 that
+#: is escaped, for two of the 256 are.
+OVERHEAD = (1 + (HEADER_BYTES + 4 + 2) / (4 * MAX_WORDS)) * (1 + 2 / 256)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Multiply-accumulates a second.
+
+    Attributes
+    ----------
+    peak
+        Every element, every cycle.
+    sustained
+        With the steps that fold chunks, which multiply nothing: a long GEMM out of the chip's memory.
+    linked
+        A GEMM of 8 × 8 tiles, 512 long, with operands and results over the serial line at its full rate.
+    """
+
+    peak: float
+    sustained: float
+    linked: float
+
+
+def rates(design: Design) -> Rates:
+    """Of a design, by its cycles and by the words that its driver sends."""
+    clock = float(design.pll.clock)
+    peak = design.rows * design.columns * clock
+    arithmetic = design.computes
+    folds = -(-LENGTH // arithmetic.chunk)
+    sustained = peak * LENGTH / (LENGTH + folds)
+    sent, received = words(design)
+    # Both directions go at the same time, and so does the computing.
+    line = max(sent, received) * 4 * OVERHEAD * 10 / design.baud
+    a, b = shapes(design)
+    products = a[0] * LENGTH * b[1]
+    return Rates(peak, sustained, products / max(line, products / sustained))
+
+
+def shapes(design: Design) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of the large GEMM's operands."""
+    geometry = design.accelerator.geometry
+    return (TILES * geometry.rows, LENGTH), (LENGTH, TILES * geometry.tile_columns)
+
+
+def words(design: Design) -> tuple[int, int]:
+    """Words that the driver sends for the large GEMM, and those that it gets."""
+    line = _Counted(design)
+    arithmetic = design.computes
+    stochastic = getattr(arithmetic, "stochastic", False)
+    driver = Driver(line, arithmetic)
+    line.sent = line.received = 0
+    a, b = (np.zeros(shape, arithmetic.operand.code_dtype) for shape in shapes(design))
+    driver.gemm(a, b, seed=1 if stochastic else None)
+    return line.sent, line.received
+
+
+class _Counted:
+    """A transport to no device: counts words, and answers as many as a device would, all of them zero."""
+
+    def __init__(self, design: Design) -> None:
+        accelerator = design.accelerator
+        self._identity, self._tile_words = accelerator.identity, accelerator.tile_words
+        self._answers = np.empty(0, np.uint32)
+        self.sent = self.received = 0
+
+    def send(self, words: Words) -> None:
+        self.sent += len(words)
+        opcode = CommandHeader.from_bits(int(words[0])).opcode
+        body: list[int] = []
+        if opcode == Opcode.IDENTIFY:
+            body = self._identity.to_words()
+        elif opcode == Opcode.GEMM and GemmArguments.from_bits(int(words[1])).last:
+            tiles = TileArguments.from_bits(int(words[2]))
+            body = [0] * (tiles.m_tiles * tiles.n_tiles * self._tile_words)
+        header = ResponseHeader.const({"length": len(body), "status": 0, "opcode": opcode}).as_value().value
+        self._answers = np.concatenate([self._answers, np.array([header, *body], np.uint32)])
+
+    def receive(self, count: int) -> Words:
+        self.received += count
+        answer, self._answers = self._answers[:count], self._answers[count:]
+        return answer
+
+    def reset(self) -> None:
+        self._answers = self._answers[:0]
