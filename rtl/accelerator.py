@@ -63,7 +63,8 @@ class Accelerator(wiring.Component):
 
     A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
     follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
-    time. The last word of results comes 2 · `SystolicArray.drain` cycles or less after the last step.
+    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 8 cycles and one
+    for each word of a tile after the last step, if all find a taker.
 
     Raises
     ------
@@ -186,12 +187,13 @@ class Accelerator(wiring.Component):
                 array.result_random.eq(source.random),
             ]
 
-        # A half is free when the last read address has walked past its last bank.
+        # A half is free when the last read address has walked past its last bank. A register can say so, as a
+        # LOAD is some cycles behind the GEMM before it.
         walk = max(geometry.rows, geometry.columns) + 1
         for half in range(4):
             walking = Signal(range(walk + 1), name=f"walking_{half}")
             m.d.sync += walking.eq(walking - (walking != 0))
             with m.If(sequencer.reading[half]):
                 m.d.sync += walking.eq(walk)
-            m.d.comb += decoder.reading[half].eq(sequencer.reading[half] | (walking != 0))
+            m.d.sync += decoder.reading[half].eq(sequencer.reading[half] | (walking != 0))
         return m

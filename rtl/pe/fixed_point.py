@@ -33,8 +33,7 @@ class FixedPointPE(wiring.Component):
         Formats and the accumulator's width.
     stages
         Cycles from an operand to the sum, 2 … 7: a register before the multiplier, the sum; from 3 on, a
-        register behind the multiplier; from 4 on, a second one before it, which nothing else keeps from its
-        side; further ones behind it.
+        register behind the multiplier; from 4 on, a second one before it; the others behind it.
 
     Attributes
     ----------
