@@ -7,8 +7,56 @@ from dataclasses import replace
 
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Arithmetic, Codes, UpdateRule
-from rtl.commands import HardwareRule, update_name
+from golden.formats import FP16
+from golden.nn.recipe import Recipe
+from golden.nn.recipes import RECIPES, fixed16_q8_8
+from rtl.commands import HardwareRule, Identity, update_name
 from rtl.driver import DeviceError, Driver, Transport, identify
+
+assert fixed16_q8_8.hidden
+assert fixed16_q8_8.hidden.forward
+#: What `quaver build --arithmetic` builds, by name.
+BUILT: dict[str, Arithmetic] = {
+    "fp8": ChunkedFloat(),
+    "fp16": ChunkedFloat(FP16, FP16),
+    "fixed16": fixed16_q8_8.hidden.forward,
+}
+
+
+def as_computed(arithmetic: Arithmetic, device: str) -> Arithmetic | None:
+    """The arithmetic of the device that says `device`: this one or, but for operands as wide as the sums,
+    the same. None if it is another."""
+    wide = arithmetic
+    if isinstance(arithmetic, ChunkedFloat):
+        wide = replace(arithmetic, operand=arithmetic.accumulator)
+    return next((known for known in (arithmetic, wide) if repr(known) == device), None)
+
+
+def gemms(recipe: Recipe) -> set[Arithmetic]:
+    """All that a recipe asks of an engine but its update."""
+    precisions = (recipe.hidden, recipe.first, recipe.last, *recipe.layers.values())
+    asked = {gemm for p in precisions if p for gemm in (p.forward, p.backward, p.gradient)}
+    return {gemm for gemm in asked if gemm is not None}
+
+
+def recipes(device: Identity) -> list[str]:
+    """The recipes with a name that a device computes whole."""
+
+    def runs(recipe: Recipe) -> bool:
+        asked = gemms(recipe)
+        rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else None
+        fits = not isinstance(rule, HardwareRule) or update_name(rule) == device.update
+        return bool(asked) and fits and all(as_computed(gemm, device.arithmetic) for gemm in asked)
+
+    return [name for name, recipe in RECIPES.items() if runs(recipe)]
+
+
+def way_out(device: Identity, asked: Collection[Arithmetic]) -> str:
+    """What to do with a device that computes something else than is asked for."""
+    fit = [name for name, built in BUILT.items() if all(as_computed(gemm, repr(built)) for gemm in asked)]
+    ways = [f"--recipe {' or '.join(fitting)}"] if (fitting := recipes(device)) else []
+    ways += [f"a board of quaver build --arithmetic {fit[0]}"] if asked and fit else []
+    return f"take {', or '.join(ways or ['--engine sim, which is any device'])}"
 
 
 class BoardEngine:
@@ -44,23 +92,20 @@ class BoardEngine:
     ):
         transport.reset()
         self.identity = identify(transport)
-        ours = [self._ours(arithmetic) for arithmetic in arithmetics]
+        ours = [self._ours(arithmetic, arithmetics) for arithmetic in arithmetics]
         if rule is not None:
             self._known(rule)
         self._driver = Driver(transport, ours[0])
 
-    def _ours(self, arithmetic: Arithmetic) -> Arithmetic:
-        """The device's arithmetic, which is this one or, but for the width of its operands, the same."""
-        wide = arithmetic
-        if isinstance(arithmetic, ChunkedFloat):
-            wide = replace(arithmetic, operand=arithmetic.accumulator)
-        for known in (arithmetic, wide):
-            if repr(known) == self.identity.arithmetic:
-                return known
-        raise DeviceError(
-            f"the device computes {self.identity.arithmetic}, but {arithmetic!r} is asked for; take a recipe "
-            f"with the device's GEMMs alone, or build a device for this one"
-        )
+    def _ours(self, arithmetic: Arithmetic, asked: Collection[Arithmetic]) -> Arithmetic:
+        """`arithmetic`, one of those asked for, as the device computes it."""
+        ours = as_computed(arithmetic, self.identity.arithmetic)
+        if ours is None:
+            raise DeviceError(
+                f"the device computes {self.identity.arithmetic}, but {arithmetic!r} is asked for; "
+                f"{way_out(self.identity, asked)}"
+            )
+        return ours
 
     def _known(self, rule: UpdateRule) -> HardwareRule:
         """`rule`, which is the device's."""
@@ -69,7 +114,7 @@ class BoardEngine:
         if update_name(rule) != self.identity.update:
             raise DeviceError(
                 f"the device updates {self.identity.update or 'nothing'}, but {update_name(rule)} is asked "
-                f"for; take a recipe with the device's update, or build a device for this one"
+                f"for; {way_out(self.identity, [])}"
             )
         return rule
 
@@ -77,7 +122,7 @@ class BoardEngine:
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
     ) -> Codes:
         """C = A·B on the board; `Engine.gemm`, and `Driver.gemm` for what it refuses."""
-        ours = self._ours(arithmetic)
+        ours = self._ours(arithmetic, [arithmetic])
         if ours != arithmetic:
             a = arithmetic.operand.check_codes(a_codes, "a_codes")
             b = arithmetic.operand.check_codes(b_codes, "b_codes")

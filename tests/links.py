@@ -18,6 +18,8 @@ from golden.formats import FP16
 from rtl.accelerator import Accelerator
 from rtl.frames import Frame
 from rtl.link import Linked
+from rtl.serial import Serial
+from rtl.uart import UART
 from rtl.update import Update
 from rtl.verilog import to_verilog
 from sim.line import CLOCK, SimulatedLine
@@ -160,3 +162,31 @@ def board_verilog() -> str:
     return to_verilog(
         Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=Update())), "linked"
     )
+
+
+class AtPins(wiring.Component):
+    """A board's two pins with a UART before them, so that its bytes are those of a `Linked`."""
+
+    def __init__(self, board: Serial) -> None:
+        self.board, self.uart = board, UART(board.uart.divisor)
+        super().__init__(
+            {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.board, m.submodules.uart = board, uart = self.board, self.uart
+        m.d.comb += [board.rx.eq(uart.tx), uart.rx.eq(board.tx)]
+        m.d.comb += [uart.sent.valid.eq(self.received.valid), uart.sent.payload.eq(self.received.payload)]
+        with m.If(uart.received.valid):
+            m.d.sync += [self.sent.valid.eq(1), self.sent.payload.eq(uart.received.payload)]
+        with m.Elif(self.sent.ready):
+            m.d.sync += self.sent.valid.eq(0)
+        return m
+
+
+def pins_line() -> SimulatedLine:
+    """A small board on its pins: 12 MHz, 3 Mbaud, 40 cycles a byte."""
+    accelerator = Accelerator(ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=Update(stages=2))
+    board = Serial(accelerator, clock=12e6, baud=3e6)
+    return SimulatedLine(to_verilog(AtPins(board), "linked"), pace=10 * board.uart.divisor)

@@ -13,17 +13,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from links import BOARD, board_verilog
+from links import BOARD, board_verilog, pins_line
 
 from fpga import serial
-from fpga.engine import BoardEngine
+from fpga.engine import BUILT, BoardEngine, gemms, recipes, way_out
 from fpga.link import LinkTransport
 from fpga.serial import SerialLine, find_port
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.formats import FP16
+from golden.nn.recipes import RECIPES
 from golden.rounding import Rounding
 from golden.update import Update
 from quaver.cli import main
+from rtl.commands import Geometry, Identity
 from rtl.driver import DeviceError
 from sim.line import SimulatedLine
 from sim.terminal import Terminal
@@ -61,6 +63,18 @@ def test_gemms_and_updates_equal_golden(transport: LinkTransport) -> None:
     codes = [RANDOM.integers(0, 1 << 16, 301).astype(np.uint16) for _ in range(3)]
     for new, old in zip(engine.update(RULE, *codes, seed=5), RULE.update(*codes, seed=5), strict=True):
         assert np.array_equal(new, old)
+
+
+def test_accelerator_on_its_pins() -> None:
+    """Every bit of every byte: driver, link, UART, pins, UART, link, accelerator, and back."""
+    line = pins_line()
+    engine = BoardEngine(LinkTransport(line), [FP8_GEMM], RULE)
+    a, b = operands(FP8_GEMM, 3, 70, 5)
+    assert np.array_equal(engine.gemm(FP8_GEMM, a, b), FP8_GEMM.gemm(a, b))
+    codes = [RANDOM.integers(0, 1 << 16, 33).astype(np.uint16) for _ in range(3)]
+    for new, old in zip(engine.update(RULE, *codes, seed=5), RULE.update(*codes, seed=5), strict=True):
+        assert np.array_equal(new, old)
+    assert line.cycles > 40 * 4 * 100  # a hundred words each way take so long on a wire
 
 
 def test_training_step_on_the_digits(board: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +140,21 @@ def test_refuses_what_does_not_match(transport: LinkTransport) -> None:
         BoardEngine(transport, [BOARD], nearest)
     with pytest.raises(TypeError, match=r"rule is .* but the hardware updates by"):
         BoardEngine(transport, [BOARD]).update(object(), *[np.zeros(1, np.uint16)] * 3)  # type: ignore[arg-type]
+
+
+def test_way_out_of_a_device_that_does_not_match() -> None:
+    narrow, wide = (
+        Identity(Geometry(1, 1, 1, 1), repr(BUILT[name]), "e6m9 stochastic 16") for name in ("fp8", "fp16")
+    )
+    assert recipes(narrow) == ["fp8-everywhere"]
+    assert way_out(narrow, gemms(RECIPES["fp8"])) == (
+        "take --recipe fp8-everywhere, or a board of quaver build --arithmetic fp16"
+    )
+    assert {"fp8", "fp8-everywhere"} < set(recipes(wide))
+    assert way_out(wide, gemms(RECIPES["fixed16-q8.8"])).endswith(
+        "a board of quaver build --arithmetic fixed16"
+    )
+    assert way_out(replace(narrow, update=""), []) == "take --engine sim, which is any device"
 
 
 def test_port_in_use(board: Terminal, transport: LinkTransport) -> None:
