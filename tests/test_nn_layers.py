@@ -234,6 +234,15 @@ def test_a_maximum_takes_the_first_largest_and_lets_nan_through():
         MaxPool2d(17)
 
 
+def test_relu_gives_plus_zero_below_zero_and_lets_nan_through():
+    relu, run = ReLU(), Run(recipes.fp32, GoldenEngine())
+    x = np.array([[-1, -0.0, 0, 2, np.nan]], np.float32)
+    y = relu.forward(x, run)
+    assert np.array_equal(y, [[0, 0, 0, 2, np.nan]], equal_nan=True)
+    assert not np.signbit(y[0, :4]).any()
+    assert np.array_equal(relu.backward(np.full_like(x, 3), run), [[0, 0, 0, 3, 3]])
+
+
 def test_normalisation_in_one_pass_is_the_textbooks():
     norm, run = BatchNorm2d(2), WideRun(recipes.fp32, GoldenEngine())
     norm.scale.value, norm.shift.value = np.array([2.0, 0.5]), np.array([1.0, -3.0])

@@ -203,7 +203,7 @@ def _columns(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
 
 
 class ReLU(Layer):
-    """max(x, 0), and 0 for NaN: exact in any format."""
+    """max(x, 0), exact in any format; NaN stays NaN, so that a run which has diverged shows it."""
 
     def forward(self, x: Values, run: Run) -> Values:
         self._y = self._where_positive(x, x)

@@ -11,10 +11,10 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def where_positive(test, values, out):
-    """values where test > 0, else +0; all three flat."""
+    """values where test > 0 or is NaN, else +0; all three flat."""
     zero = values.dtype.type(0)
     for i in range(len(test)):
-        out[i] = values[i] if test[i] > 0 else zero
+        out[i] = zero if test[i] <= 0 else values[i]
 
 
 @njit(cache=True, nogil=True)
