@@ -7,12 +7,22 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import (
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Elaboratable,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
 from amaranth.lib import io
-from amaranth.lib.cdc import FFSynchronizer
 
 from fpga.boards import BOARDS, Board, Family
 from fpga.pll import PLL
+from fpga.reset import HeldReset
 from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Arithmetic
 from golden.formats import FP16
@@ -190,20 +200,12 @@ class Top(Elaboratable):
         # The reset ends some time after the clock can be relied on and nobody holds the button.
         m.domains.start = ClockDomain(local=True, reset_less=True)
         m.d.comb += ClockSignal("start").eq(clock)
-        good, steady = Signal(), Signal()
-        m.d.comb += good.eq(locked)
+        m.submodules.reset = reset = DomainRenamer("start")(HeldReset(ceil(RESET * pll.clock)))
+        good: Value = locked
         if platform.default_rst:
             m.submodules.button = button = io.Buffer("i", platform.request(platform.default_rst, dir="-"))
-            m.d.comb += good.eq(locked & ~button.i)
-        m.submodules.steady = FFSynchronizer(good, steady, o_domain="start")
-        waited = Signal(range(ceil(RESET * pll.clock) + 1))
-        running = Signal()
-        m.d.start += running.eq(waited == ceil(RESET * pll.clock))
-        with m.If(~steady):
-            m.d.start += waited.eq(0)
-        with m.Elif(~running):
-            m.d.start += waited.eq(waited + (waited != ceil(RESET * pll.clock)))
-        m.d.comb += ResetSignal().eq(~running)
+            good = locked & ~button.i
+        m.d.comb += [reset.good.eq(good), ResetSignal().eq(reset.reset)]
 
         line = platform.request("uart", dir={"rx": "-", "tx": "-"} | _others(platform))
         m.submodules.rx = rx = io.Buffer("i", line.rx)
@@ -218,6 +220,3 @@ def _others(platform: Any) -> dict[str, str]:
     """The handshake lines of some boards' serial ports, which stay as they are."""
     names = [line.name for line in platform.lookup("uart", 0).ios]
     return {name: "-" for name in names if name not in ("rx", "tx")}
-
-
-__all__ = ["ARITHMETICS", "Design", "Family", "Top"]

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         with _spinner(f"{place.title}, {design.arithmetic} {design.rows}×{design.columns}") as progress:
             bitstream, report = build(design, progress)
     except BuildError as error:
-        console.print(f"quaver build: {error}", highlight=False, markup=False)
+        console.print(f"quaver build: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
     write(output, bitstream)
     print_results(report_table(report, place.title), asdict(report), as_json=args.json)
