@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def print_table(reports: tuple[Report, ...]) -> None:
             "—" if report.reached is None else f"{rates.sustained / 1e9:.2f}",
             f"{rates.linked / 1e6:.2f}",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 170).print(table)
 
 
 def main() -> None:
