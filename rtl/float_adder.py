@@ -22,6 +22,8 @@ CUTS: dict[int, tuple[str, ...]] = {
     4: ("swap", "align", "add", "normalise_1"),
     5: ("swap", "align", "add", "normalise_2", "normalise"),
     6: ("compare", "swap", "align", "add", "normalise_2", "normalise"),
+    7: ("compare", "swap", "align", "add", "normalise_2", "normalise", "round"),
+    8: ("compare", "swap", "align", "add", "count", "normalise_2", "normalise", "round"),
 }
 
 
@@ -47,7 +49,7 @@ class UnpackedAdder(wiring.Component):
     rounding, random_bits
         Nearest even or stochastic.
     registers
-        Registers inside, 0 … 6: the latency in cycles. Initiation interval 1.
+        Registers inside, 0 … 8: the latency in cycles. Initiation interval 1.
 
     ========= === ======================================================================
     a         in  augend, laid as `augend.layout` says
@@ -192,9 +194,11 @@ class UnpackedAdder(wiring.Component):
         if stochastic:
             rounds_up = pipe.negative.replicate(self.random_bits) if inverts else 0
             m.d.comb += rounding.random.eq(pipe.random | rounds_up)
-        leading = pipe.total[-1]
-        exponent = Mux(leading, pipe.exponent, lowest) if augend.gradual else pipe.exponent
+        pipe.leading = pipe.total[-1]
+        exponent = Mux(pipe.leading, pipe.exponent, lowest) if augend.gradual else pipe.exponent
         pipe.rounded = (Cat(pipe.total[-p:], exponent) + rounding.up)[: p + exponent_bits + 1]
+        pipe.step("round", "total", "exponent", "random")
+        leading = pipe.leading
         significand = Cat(pipe.rounded[: p - 1], pipe.rounded[p - 1] | leading)
         exponent = pipe.rounded[p:]
         mantissa_max = fmt.max_code & ((1 << fmt.mantissa_bits) - 1) | 1 << fmt.mantissa_bits
@@ -237,7 +241,7 @@ class FloatAdder(wiring.Component):
     rounding, random_bits
         To nearest even, or stochastic with that many random bits, as `golden.exact.encode` defines.
     stages
-        0: combinational. N: N registers, the last at the output; up to 7.
+        0: combinational. N: N registers, the last at the output; up to 9.
         Latency is `stages` cycles, the initiation interval 1.
 
     ========= === =====================================================================

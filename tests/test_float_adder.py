@@ -157,8 +157,8 @@ def test_all_pairs_of_fp8():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"^stages is 8, but the adder has 0 to 7$"):
-        FloatAdder(FP16, stages=8)
+    with pytest.raises(ValueError, match=r"^stages is 10, but the adder has 0 to 9$"):
+        FloatAdder(FP16, stages=10)
     with pytest.raises(
         ValueError, match=r"^rounding is truncate, but an adder rounds to nearest or stochastically$"
     ):
