@@ -26,7 +26,8 @@ from rich.table import Table
 import fpga.arrays
 from fpga.boards import BOARDS
 from fpga.build import LABELS, BuildError, Report, attempt
-from fpga.design import ARITHMETICS, Design
+from fpga.design import Design
+from fpga.engine import BUILT
 
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
@@ -86,7 +87,7 @@ def store(report: Report) -> None:
     lines = [r for r in fpga.arrays.reports() if (r.design["board"], r.design["arithmetic"]) != key]
     lines.append(report)
     lines.sort(
-        key=lambda r: (list(BOARDS).index(r.design["board"]), list(ARITHMETICS).index(r.design["arithmetic"]))
+        key=lambda r: (list(BOARDS).index(r.design["board"]), list(BUILT).index(r.design["arithmetic"]))
     )
     new = STORE.with_suffix(".new")
     new.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
@@ -121,7 +122,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--search", choices=BOARDS, metavar="BOARD", help=", ".join(BOARDS))
-    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="fp8")
+    parser.add_argument("--arithmetic", choices=BUILT, default="fp8")
     parser.add_argument("--sizes", nargs="+", default=["1x1", "2x2"], metavar="RxC", help="small to large")
     parser.add_argument("--clock", type=float, default=60.0, metavar="MHZ", help="to begin with (60)")
     parser.add_argument("--stages", type=int, default=4, help="adder stages of an element (4)")

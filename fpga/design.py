@@ -21,23 +21,21 @@ from amaranth.hdl import (
 from amaranth.lib import io
 
 from fpga.boards import BOARDS, Board, Family
+from fpga.engine import BUILT, recipes
 from fpga.pll import PLL
 from fpga.reset import HeldReset
-from golden.arithmetic.chunked_float import ChunkedFloat
 from golden.engine import Arithmetic
-from golden.formats import FP16
-from golden.nn.recipes import RECIPES, Recipe, recipe
+from golden.nn.recipes import recipe
 from rtl.accelerator import Accelerator
-from rtl.commands import HardwareRule, update_name
+from rtl.commands import HardwareRule
 from rtl.serial import Serial
 from rtl.update import MAX_STAGES
 from rtl.update_unit import UpdateUnit
 from rtl.updater import unit_for
 from rtl.verilog import to_verilog
 
-#: Name of an accelerator's arithmetic → the recipe whose hidden layers' forward GEMM and update it computes,
-#: and whether its operands are as wide as its sums: narrower ones are the same numbers there.
-ARITHMETICS = {"fp8": ("fp8", False), "fp16": ("fp8", True), "fixed16": ("fixed16-q8.8", False)}
+#: Name of an arithmetic → the recipe whose update its update unit computes.
+UPDATES = {"fp8": "fp8", "fp16": "fp8", "fixed16": "fixed16-q8.8"}
 
 #: How long the reset lasts once the clock is there, in seconds: block RAM of the iCE40 reads as zeros for
 #: the first 3 µs.
@@ -53,7 +51,7 @@ class Design:
     board
         Of `fpga.boards.BOARDS`.
     arithmetic
-        Of `ARITHMETICS`.
+        Of `fpga.engine.BUILT`.
     rows, columns, stages, depth
         As of `rtl.accelerator.Accelerator`.
     update
@@ -86,7 +84,7 @@ class Design:
     def __post_init__(self) -> None:
         for what, name, known in (
             ("board", self.board, BOARDS),
-            ("arithmetic", self.arithmetic, ARITHMETICS),
+            ("arithmetic", self.arithmetic, BUILT),
         ):
             if name not in known:
                 raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
@@ -103,19 +101,14 @@ class Design:
     @property
     def computes(self) -> Arithmetic:
         """What the array computes."""
-        name, wide = ARITHMETICS[self.arithmetic]
-        hidden = recipe(name).hidden
-        arithmetic = hidden.forward if hidden else None
-        assert arithmetic is not None
-        if wide:
-            assert isinstance(arithmetic, ChunkedFloat)
-            return ChunkedFloat(operand=FP16, accumulator=arithmetic.accumulator, chunk=arithmetic.chunk)
-        return arithmetic
+        return BUILT[self.arithmetic]
 
     @property
     def rule(self) -> HardwareRule | None:
         """What the update unit computes, if there is one; its scalars mean nothing."""
-        return _rule(recipe(ARITHMETICS[self.arithmetic][0])) if self.update else None
+        update = recipe(UPDATES[self.arithmetic]).update
+        rule = update.rule(0.0, 0.0, 0.0) if update and self.update else None
+        return rule if isinstance(rule, HardwareRule) else None
 
     @property
     def multiplies_in_dsp(self) -> bool:
@@ -138,35 +131,8 @@ class Design:
         return Serial(self.accelerator, clock=float(self.pll.clock), baud=self.baud)
 
     def recipes(self) -> list[str]:
-        """The recipes whose every GEMM and update this accelerator computes."""
-        return [one.name for one in RECIPES.values() if self._runs(one)]
-
-    def _runs(self, one: Recipe) -> bool:
-        precisions = (one.hidden, one.first, one.last, *one.layers.values())
-        gemms = {
-            gemm
-            for precision in precisions
-            if precision
-            for gemm in (precision.forward, precision.backward, precision.gradient)
-            if gemm
-        }
-        own = self.computes
-        if isinstance(own, ChunkedFloat) and own.operand == own.accumulator:
-            gemms = {
-                ChunkedFloat(own.operand, g.accumulator, g.chunk, g.rounding, g.random_bits)
-                if isinstance(g, ChunkedFloat)
-                else g
-                for g in gemms
-            }
-        rule = _rule(one)
-        return gemms == {own} and (
-            rule is None or (self.rule is not None and update_name(rule) == update_name(self.rule))
-        )
-
-
-def _rule(one: Recipe) -> HardwareRule | None:
-    rule = one.update.rule(0.0, 0.0, 0.0) if one.update else None
-    return rule if isinstance(rule, HardwareRule) else None
+        """The recipes whose every GEMM this accelerator computes, and every update if it has the unit."""
+        return recipes(self.accelerator.identity)
 
 
 class Top(Elaboratable):

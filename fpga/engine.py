@@ -40,12 +40,12 @@ def gemms(recipe: Recipe) -> set[Arithmetic]:
 
 
 def recipes(device: Identity) -> list[str]:
-    """The recipes with a name that a device computes whole."""
+    """The recipes with a name whose every GEMM a device computes, and every update if it has the unit."""
 
     def runs(recipe: Recipe) -> bool:
         asked = gemms(recipe)
         rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else None
-        fits = not isinstance(rule, HardwareRule) or update_name(rule) == device.update
+        fits = not isinstance(rule, HardwareRule) or device.update in ("", update_name(rule))
         return bool(asked) and fits and all(as_computed(gemm, device.arithmetic) for gemm in asked)
 
     return [name for name, recipe in RECIPES.items() if runs(recipe)]
@@ -63,7 +63,8 @@ class BoardEngine:
     """Runs every GEMM and update on one accelerator, which is what it was built as: an `Engine`.
 
     A device whose operands are as wide as its sums computes narrower operands too: their values are the same
-    numbers in the wider format, and so are the results.
+    numbers in the wider format, and so are the results. For a device without an update unit, the host
+    computes the updates.
 
     Parameters
     ----------
@@ -111,9 +112,9 @@ class BoardEngine:
         """`rule`, which is the device's."""
         if not isinstance(rule, HardwareRule):
             raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
-        if update_name(rule) != self.identity.update:
+        if self.identity.update not in ("", update_name(rule)):
             raise DeviceError(
-                f"the device updates {self.identity.update or 'nothing'}, but {update_name(rule)} is asked "
+                f"the device updates {self.identity.update}, but {update_name(rule)} is asked "
                 f"for; {way_out(self.identity, [])}"
             )
         return rule
@@ -138,5 +139,8 @@ class BoardEngine:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule` on the board; `Driver.update` for what it refuses."""
+        """One step of `rule` on the board, or on the host if that has no unit; `Driver.update` for what it
+        refuses."""
+        if not self.identity.update:
+            return rule.update(weights, momenta, gradients, seed=seed)
         return self._driver.update(self._known(rule), weights, momenta, gradients, seed=seed)

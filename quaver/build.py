@@ -35,7 +35,8 @@ from rich.table import Table
 from fpga.arrays import stored
 from fpga.boards import BOARDS, board
 from fpga.build import LABELS, LOGIC_CELLS, BuildError, Report, build
-from fpga.design import ARITHMETICS, Design
+from fpga.design import Design
+from fpga.engine import BUILT
 from fpga.serial import BAUD
 from quaver.files import check_output, write
 from quaver.options import console, print_results
@@ -81,13 +82,11 @@ def run(args: argparse.Namespace) -> int:
     write(output, bitstream)
     print_results(report_table(report, place.title), asdict(report), as_json=args.json)
     console.print(f"{output}: {len(bitstream):,} bytes in {time.monotonic() - start:.0f} s", highlight=False)
-    recipes = design.recipes()
     baud = "" if design.baud == BAUD else f" --baud {design.baud}"
-    compare = f"quaver compare --engine serial{baud} --recipe {recipes[0]}" if recipes else "—"
     for what, text in (
         ("load it", f"quaver flash --board {args.board} {output}"),
         ("connect", place.line),
-        ("compare", compare if recipes else "no recipe has its GEMMs and no update; leave --no-update out"),
+        ("compare", f"quaver compare --engine serial{baud} --recipe {design.recipes()[0]}"),
     ):
         console.print(f"{what}:  {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -99,8 +98,8 @@ def _design(args: argparse.Namespace) -> Design:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if "clock" in given:
         given["clock"] *= 1_000_000
-    if args.arithmetic not in ARITHMETICS:
-        raise ValueError(f"--arithmetic is {args.arithmetic}, but there are {', '.join(ARITHMETICS)}")
+    if args.arithmetic not in BUILT:
+        raise ValueError(f"--arithmetic is {args.arithmetic}, but there are {', '.join(BUILT)}")
     what = {"board": args.board, "arithmetic": args.arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
     missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
@@ -116,7 +115,7 @@ def report_table(report: Report, title: str) -> Table:
     design, rates = report.design, report.rates
     table = Table(title=f"{design['arithmetic']} on {title}", show_header=False)
     table.add_row("array", f"{design['rows']}×{design['columns']}, {design['stages']} lanes each")
-    table.add_row("update unit", "yes" if design["update"] else "no")
+    table.add_row("updates", "on the board" if design["update"] else "on the host")
     for what, use in report.use.items():
         share = f"{use.used:,} of {use.available:,} ({use.used / use.available:.0%})"
         logic_cells = what == "luts" and "registers" not in report.use

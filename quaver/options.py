@@ -271,24 +271,21 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
 
 def _board(port: str, args: argparse.Namespace) -> Engine:
     """The board at a port, which must compute all that the recipe asks of an engine."""
-    from fpga.engine import BoardEngine
+    from fpga.engine import BoardEngine, gemms
     from fpga.link import LinkTransport
     from fpga.serial import BAUD, SerialLine, find_port
 
     recipe: Recipe | None = make_recipe(args)
-    arithmetics, rule = set(), None
+    asked, rule = set(), None
     while recipe is not None:
-        for precision in (recipe.hidden, recipe.first, recipe.last, *recipe.layers.values()):
-            if precision is not None:
-                arithmetics |= {precision.forward, precision.backward, precision.gradient}
+        asked |= gemms(recipe)
         rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else rule
         recipe = recipe.later if args.later_at is not None else None
-    asked = [arithmetic for arithmetic in arithmetics if arithmetic is not None]
     if not asked:
         raise ValueError(f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one")
     line = SerialLine(find_port(port), args.baud or BAUD)
     engine = BoardEngine(LinkTransport(line), asked, rule)
-    size, update = engine.identity.geometry, engine.identity.update or "none"
+    size, update = engine.identity.geometry, engine.identity.update or "on the host"
     console.print(
         f"{line}: {engine.identity.arithmetic}, {size.rows}×{size.columns} elements of {size.interleave} "
         f"lanes, depth {size.depth}, update {update}",

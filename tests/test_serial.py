@@ -65,6 +65,17 @@ def test_gemms_and_updates_equal_golden(transport: LinkTransport) -> None:
         assert np.array_equal(new, old)
 
 
+def test_the_host_updates_for_a_device_that_does_not(
+    transport: LinkTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = BoardEngine(transport, [FP8_GEMM], RULE)
+    engine.identity = replace(engine.identity, update="")
+    monkeypatch.delattr("rtl.driver.Driver.update")
+    codes = [RANDOM.integers(0, 1 << 16, 7).astype(np.uint16) for _ in range(3)]
+    for new, old in zip(engine.update(RULE, *codes, seed=5), RULE.update(*codes, seed=5), strict=True):
+        assert np.array_equal(new, old)
+
+
 def test_accelerator_on_its_pins() -> None:
     """Every bit of every byte: driver, link, UART, pins, UART, link, accelerator, and back."""
     line = pins_line()
@@ -154,7 +165,8 @@ def test_way_out_of_a_device_that_does_not_match() -> None:
     assert way_out(wide, gemms(RECIPES["fixed16-q8.8"])).endswith(
         "a board of quaver build --arithmetic fixed16"
     )
-    assert way_out(replace(narrow, update=""), []) == "take --engine sim, which is any device"
+    assert recipes(replace(narrow, update="")) == ["fp8-everywhere"]  # and the host updates
+    assert way_out(replace(narrow, update="another"), []) == "take --engine sim, which is any device"
 
 
 def test_port_in_use(board: Terminal, transport: LinkTransport) -> None:
