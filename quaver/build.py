@@ -1,8 +1,8 @@
 """Build the bitstream of an accelerator for a board, with open tools: pip install 'quaver[fpga]'.
 
-Rows, columns and clock are by default those that a search found for the board and the arithmetic
-(bench/boards.py). A design that does not fit, or misses its clock, gives no bitstream. A second build of the
-same design comes from the cache.
+Rows, columns and clock are by default those that a search found for the board and the arithmetic; python
+bench/boards.py lists them, and where there are none yet, you say them. A design that does not fit, or misses
+its clock, gives no bitstream. A second build of the same design comes from the cache.
 
 arithmetics:
   fp8       FP8 operands, sums in FP16 in chunks of 64: trains --recipe fp8-everywhere
@@ -13,7 +13,7 @@ examples:
   quaver build --board ulx3s-85f                               the default array in FP8
   quaver build --board ice40-hx8k --rows 2 --columns 2 --clock 45 -o hx8k.bin
   quaver build --board icebreaker --no-update                  GEMMs alone, the update on the host
-  quaver build --board ecpix-5 --arithmetic fp16 --json        for continuous integration
+  quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
 
 Exit status 0: the bitstream is there. 1: it does not fit, or misses its clock; the message says a way out.
@@ -105,7 +105,8 @@ def _design(args: argparse.Namespace) -> Design:
     missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
     if missing:
         raise ValueError(
-            f"no array of {args.arithmetic} was searched for on {args.board}; say {', '.join(missing)}"
+            f"no array of {args.arithmetic} was searched for on {args.board}; say {', '.join(missing)}, such "
+            f"as --rows 1 --columns 1 --clock 27, and go up from there"
         )
     return Design(**options)
 

@@ -109,7 +109,8 @@ class CommandDecoder(wiring.Component):
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
         rows_left, columns_left = Signal(range(depth + 1)), Signal(range(depth + 1))
         a_used, b_used = Signal(range(2 * depth + 1)), Signal(range(2 * depth + 1))
-        row_words, words = Signal(range(2 * MAX_LENGTH + 2)), Signal(range(2 * MAX_LENGTH + 2))
+        row_words = Signal(range(2 * MAX_LENGTH + 2))
+        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1))  # whatever an UPDATE asks for
         verdict = Signal(Status)  # of the cycle before: no comparison is on the way to what it starts
 
         m.d.comb += [

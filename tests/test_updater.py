@@ -116,6 +116,7 @@ def ask(transport: SimulatedDevice, words: list[int]) -> tuple[Status, list[int]
         (update(SETTINGS + PAIR, 2), Status.BAD_LENGTH),
         (update(SETTINGS + PAIR + [0], 1), Status.BAD_LENGTH),
         (update(SETTINGS + PAIR, 0xFFFF), Status.BAD_LENGTH),
+        (update([0], 43_690), Status.BAD_LENGTH),  # 3 · 43,690 + 3 is 1 modulo 2**17
         (update([0] * (MAX_LENGTH - 1), 1), Status.BAD_LENGTH),
         (update(SETTINGS + PAIR, 1 + (1 << 14)), Status.BAD_LENGTH),
         (update(SETTINGS + PAIR, 1, zero=1), Status.BAD_ARGUMENT),
