@@ -70,10 +70,12 @@ class FixedUpdate(Rule):
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … {SCALAR.max_value}")
         for name, value in self._scalar_values.items():
             if value and not SCALAR.encode(value):
-                what, step = "rate·decay" if name == "decay" else name, 2.0**SCALAR.quantum_exponent
+                step = 2.0**SCALAR.quantum_exponent
+                what = "rate·decay" if name == "decay" else name
+                way = {"rate": "a larger one", "decay": "0 for decay, or a larger rate"}
                 raise ValueError(
                     f"{what} is {value:.3g}, which becomes 0 among the multiples of {step:.3g} that scalars "
-                    f"are; take 0 for {name}, or more"
+                    f"are; the rate is {self.rate:g}: take {way.get(name, f'0 for {name}, or more')}"
                 )
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")

@@ -137,7 +137,7 @@ class Trainer:
                     f"has {', '.join(layers)}"
                 )
             if one is not None and one.update is not None:
-                for rate in {settings.learning_rate_at(epoch) for epoch in range(settings.epochs)}:
+                for rate in dict.fromkeys(map(settings.learning_rate_at, range(settings.epochs))):
                     optimisers.rule(settings, one.update, rate, settings.weight_decay, 1)
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
