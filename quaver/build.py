@@ -11,8 +11,8 @@ arithmetics:
 
 examples:
   quaver build --board ulx3s-85f                               the default array in FP8
-  quaver build --board ice40-hx8k --rows 2 --columns 2 --clock 45 -o hx8k.bin
-  quaver build --board icebreaker --no-update                  GEMMs alone, the update on the host
+  quaver build --board ice40-hx8k --rows 1 --columns 1 --clock 36 --no-update -o hx8k.bin
+  quaver build --board icebreaker                              GEMMs alone, the update on the host
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
 
