@@ -40,7 +40,8 @@ class Link(wiring.Component):
     responses : in, stream of 32 bits
         Words for the host; one a cycle while there is room, less one for each word that leaves.
     reset : out
-        The host begins a new session: drop everything. Set for one cycle.
+        The host begins a new session: drop everything. Set for one cycle. No response is taken in that cycle
+        and the next.
 
     A word leaves at `commands` 5 cycles after the closing flag of its frame came, or later.
 
@@ -132,7 +133,7 @@ class Link(wiring.Component):
         ]
         m.d.sync += [
             written.eq(written + store.en),
-            space.eq(~(kept[bits] | kept[:bits].all())),
+            space.eq(~(kept[bits] | kept[:bits].all()) & ~self.reset),
         ]
 
         # From the buffer to the frame. A frame goes out when there are words to send, when the host has
@@ -230,10 +231,12 @@ class Linked(wiring.Component):
         m = Module()
         # A domain of its own, rather than a ResetInserter: that one does not reach into instances.
         m.domains.unit = ClockDomain(local=True)
+        reset = Signal(init=1)  # a register's, for it goes far; with the link's own, it is set too
         m.d.comb += [
             ClockSignal("unit").eq(ClockSignal()),
-            ResetSignal("unit").eq(ResetSignal() | self.link.reset),
+            ResetSignal("unit").eq(reset),
         ]
+        m.d.sync += reset.eq(self.link.reset)
         m.submodules.link = link = self.link
         m.submodules.unit = DomainRenamer("unit")(self.unit)
         connect(m, flipped(self.received), link.received)

@@ -73,20 +73,22 @@ class OperandBuffer(wiring.Component):
             memory = Memory(shape=self.width, depth=2 * self.depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
-            present = Signal(name=f"present_{bank}")
+            present = Signal(name=f"present_{bank}", reset_less=True)
+            code = Signal(self.width, name=f"code_{bank}", reset_less=True)
             m.d.comb += [
                 write_port.addr.eq(Cat(self.write_half, self.write_address)),
                 write_port.data.eq(self.word.word_select(slot, 32 // slots)),
                 write_port.en.eq(self.write & (self.write_group == group)),
                 read_port.addr.eq(address),
                 read_port.en.eq(1),
+                self.codes[bank].eq(code),
             ]
-            m.d.sync += [
-                present.eq(read),
-                self.codes[bank].eq(Mux(present, read_port.data, self.bubble)),
-            ]
-            read, next_read = Signal(name=f"read_{bank + 1}"), read
-            address, next_address = Signal(len(address), name=f"address_{bank + 1}"), address
+            m.d.sync += [present.eq(read), code.eq(Mux(present, read_port.data, self.bubble))]
+            read, next_read = Signal(name=f"read_{bank + 1}", reset_less=True), read
+            address, next_address = (
+                Signal(len(address), name=f"address_{bank + 1}", reset_less=True),
+                address,
+            )
             if bank + 1 < self.banks:
                 m.d.sync += [read.eq(next_read), address.eq(next_address)]
         return m

@@ -128,10 +128,12 @@ class SystolicArray(wiring.Component):
             m.submodules[f"upper_{c}"] = entry = column[0].entry()
             m.submodules[f"foot_{c}"] = foot = column[-1].exit() if c else self.foot
             m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
-            m.d.sync += foot.number.eq(column[-1].chain_out)
+            leaves = Signal(foot.number.shape(), name=f"leaves_{c}", reset_less=True)
+            result = Signal(len(foot.code), name=f"result_{c}", reset_less=True)
+            m.d.sync += [leaves.eq(column[-1].chain_out), result.eq(foot.code)]
+            m.d.comb += [foot.number.eq(leaves), self.results[c].eq(result)]
             if self.results_draw:
                 m.d.comb += foot.random.eq(self.result_random[c])
-            m.d.sync += self.results[c].eq(foot.code)
             for upper, lower in pairwise(column):
                 m.d.comb += [lower.b.eq(upper.b_out), lower.chain_in.eq(upper.chain_out)]
 

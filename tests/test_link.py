@@ -103,7 +103,7 @@ def test_words_over_a_good_line_are_sent_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "rate", "ends"), [(8000, 0.01, 0.002), (2000, 0.1, 0.01), (1000, 0.4, 0.05)]
+    ("frames", "rate", "ends"), [(8000, 0.01, 0.002), (2000, 0.1, 0.01), (1000, 0.2, 0.05)]
 )
 def test_nothing_lost_and_nothing_wrong(frames: int, rate: float, ends: float) -> None:
     line = echo_line()

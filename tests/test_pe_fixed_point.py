@@ -145,8 +145,8 @@ NEAREST_SLIPS = {
     "ties go to odd": ("- 1 + self.number[dropped]", "- self.number[dropped]"),
 }
 ELEMENT_SLIPS = {
-    "the partial sum is kept": ("[partial.eq(0), self", "[self"),
-    "a fold adds its product": ("[partial.eq(0), self", "[partial.eq(product), self"),
+    "the partial sum is kept": ("[partial.eq(0), total", "[total"),
+    "a fold adds its product": ("[partial.eq(0), total", "[partial.eq(product), total"),
     "unsigned": ("product = a * b", "product = a.as_unsigned() * b"),
     "a stage too many": ("range(self.stages - 2 - second)", "range(self.stages - 1 - second)"),
     "no shift": ("m.Elif(self.shift)", "m.Elif(0)"),

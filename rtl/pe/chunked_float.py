@@ -13,7 +13,7 @@ from golden.rounding import Rounding
 from rtl.float_adder import UnpackedAdder
 from rtl.float_multiplier import UnpackedMultiplier, product_of
 from rtl.once import once
-from rtl.pe.control import CONTROL
+from rtl.pe.control import CONTROL, pass_on
 from rtl.unpacked import Pack, Unpack, Unpacked
 
 
@@ -59,8 +59,9 @@ class ChunkedFloatPE(wiring.Component):
     what entered at chain_in. All PEs of a column get `shift` in the same cycle. Between a group's first cycle
     and t+2L+1 `shift` is 0.
 
-    Reset: all sums are +0 once it has lasted `interleave` cycles. After a shorter one, begin with a group of
-    folds: the adder's pipeline has no reset.
+    There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums are
+    +0; after anything else, begin with a group of folds whose totals are ignored. A fold may have been cut
+    short.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
@@ -115,20 +116,20 @@ class ChunkedFloatPE(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes = self.interleave
-        m.d.sync += [
-            self.control_out.eq(self.control),
-            self.a_out.eq(self.a),
-            self.b_out.eq(self.b),
-        ]
-        control = self.control_out
+        control, a, b = pass_on(
+            m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
+        )
 
         # The addend: the product, or in a fold the total that leaves the ring.
         m.submodules.multiply = multiply = UnpackedMultiplier(self.operand, self.operand)
-        m.d.comb += [multiply.a.eq(self.a_out), multiply.b.eq(self.b_out)]
-        totals = [Signal(self.sum.layout, init=self.sum.zero, name=f"total_{i}") for i in range(lanes)]
+        m.d.comb += [multiply.a.eq(a), multiply.b.eq(b)]
+        totals = [
+            Signal(self.sum.layout, init=self.sum.zero, name=f"total_{i}", reset_less=True)
+            for i in range(lanes)
+        ]
         product, total = multiply.product, totals[-1]
         offset = self.sum.bias - multiply.unpacked.bias
-        addend = Signal(self.addend.layout)
+        addend = Signal(self.addend.layout, reset_less=True)
         with m.If(control.fold):
             m.d.sync += [
                 addend.significand.eq(total.significand << (self.addend.precision - self.sum.precision)),
@@ -163,22 +164,21 @@ class ChunkedFloatPE(wiring.Component):
             random_bits=self.random_bits,
             registers=lanes - 1,
         )
-        folds = Signal(lanes)  # bit i: the operation in stage i of the adder is a fold
+        folds = Signal(lanes, reset_less=True)  # bit i: the operation in stage i of the adder is a fold
         m.d.sync += folds.eq(Cat(control.fold, folds))
         folded = folds[-1]
-        partial = Signal(self.sum.layout, init=self.sum.zero)
+        partial = Signal(self.sum.layout, init=self.sum.zero, reset_less=True)
         m.d.comb += [add.a.eq(partial), add.b.eq(addend)]
         m.d.sync += partial.eq(
             Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), add.sum.as_value())
         )
 
         if self.stochastic:
-            random = Signal(self.random_bits)
-            m.d.sync += [
-                self.a_random_out.eq(self.a_random),
-                self.b_random_out.eq(self.b_random),
-                random.eq(self.a_random_out ^ self.b_random_out),
-            ]
+            random = Signal(self.random_bits, reset_less=True)
+            a_random, b_random = pass_on(
+                m, (self.a_random, self.a_random_out), (self.b_random, self.b_random_out)
+            )
+            m.d.sync += random.eq(a_random ^ b_random)
             m.d.comb += add.random.eq(random)
 
         # The totals: a ring through the adder while folding, a chain down the column while shifting.

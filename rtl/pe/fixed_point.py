@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.arithmetic.fixed_point import FixedPoint
 from rtl.once import once
-from rtl.pe.control import CONTROL
+from rtl.pe.control import CONTROL, pass_on
 from rtl.round_and_saturate import RoundAndSaturate
 
 
@@ -58,7 +58,8 @@ class FixedPointPE(wiring.Component):
     fold in cycle t the total stands at chain_out from cycle t + `stages` on; `shift` may be 1 from then on,
     up to the cycle of the next fold, and each moves chain_in to chain_out.
 
-    Reset: partial sum and total are 0.
+    There is no reset: at power-up partial sum and total are 0; after anything else, begin with a fold whose
+    total is ignored.
     """
 
     def __init__(self, arithmetic: FixedPoint, *, stages: int = 4) -> None:
@@ -95,21 +96,26 @@ class FixedPointPE(wiring.Component):
     @once("arithmetic", "stages")
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += [self.control_out.eq(self.control), self.a_out.eq(self.a), self.b_out.eq(self.b)]
-        a, b, fold = self.a_out, self.b_out, self.control_out.fold
+        control, a, b = pass_on(
+            m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
+        )
+        fold = control.fold
         second = self.stages > 3
         if second:
-            before, (a, b, fold) = (a, b, fold), (Signal.like(a), Signal.like(b), Signal())
+            before = a, b, fold
+            a, b, fold = (Signal(value.shape(), reset_less=True) for value in before)
             m.d.sync += [after.eq(value) for after, value in zip((a, b, fold), before, strict=True)]
         product = a * b
         for i in range(self.stages - 2 - second):
-            behind, folds = Signal(product.shape(), name=f"product_{i}"), Signal(name=f"fold_{i}")
+            behind = Signal(product.shape(), name=f"product_{i}", reset_less=True)
+            folds = Signal(name=f"fold_{i}", reset_less=True)
             m.d.sync += [behind.eq(product), folds.eq(fold)]
             product, fold = behind, folds
-        partial = Signal.like(self.chain_out)
+        partial, total = (Signal(self.chain_out.shape(), reset_less=True) for _ in range(2))
         m.d.sync += partial.eq(partial + product)
         with m.If(fold):
-            m.d.sync += [partial.eq(0), self.chain_out.eq(partial)]
+            m.d.sync += [partial.eq(0), total.eq(partial)]
         with m.Elif(self.shift):
-            m.d.sync += self.chain_out.eq(self.chain_in)
+            m.d.sync += total.eq(self.chain_in)
+        m.d.comb += self.chain_out.eq(total)
         return m
