@@ -57,7 +57,7 @@ TOOLS = {
         },
         {
             "synth_opts": "",
-            "nextpnr_opts": "--router router2 --timing-allow-fail --report top.report.json",
+            "nextpnr_opts": "--timing-allow-fail --report top.report.json",
         },
         {
             "luts": ("TRELLIS_COMB",),
@@ -188,8 +188,11 @@ def plan(design: Design) -> Plan:
     options["nextpnr_opts"] += f" --seed {design.seed}"
     if family is Family.GOWIN:  # whose constraints know pins alone
         options["nextpnr_opts"] += f" --freq {float(design.pll.clock) / 1e6:g}"
-    if family is Family.ECP5 and not design.multiplies_in_dsp:
-        options["synth_opts"] = "-nodsp -nowidelut"  # wide LUTs would make elements of logic larger
+    if family is Family.ECP5:
+        if design.multiplies_in_dsp:
+            options["nextpnr_opts"] += " --router router2"  # the other one does not end where wires are few
+        else:
+            options["synth_opts"] = "-nodsp -nowidelut"  # wide LUTs would make elements of logic larger
     prepared = platform.prepare(top, "top", emit_src=False, **options)
     commands = [_adapted(command) for command in json.loads(prepared.files["build_top.json"])["commands"]]
     # A suffix that the loader does without.

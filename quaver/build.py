@@ -138,9 +138,13 @@ def report_table(report: Report, title: str) -> Table:
 
 @contextmanager
 def _spinner(description: str) -> Iterator[Callable[[str], None]]:
-    """On standard error, the phase and the time; call what it gives with the next phase."""
+    """On standard error, the phase and the time; call what it gives with the next phase. Where that is no
+    terminal, a line a phase."""
+    if not sys.stderr.isatty():
+        yield lambda phase: console.print(f"{description}: {phase}", highlight=False)
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description)
 
         def enter(phase: str) -> None:

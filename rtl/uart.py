@@ -14,7 +14,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 MAX_ERROR = 0.02
 #: Cycles of a bit below which its middle is not found well enough.
 MIN_DIVISOR = 4
-MAX_BAUD = 3_000_000
+#: What serial ports are used for.
+MIN_BAUD, MAX_BAUD = 9_600, 3_000_000
 
 
 def divisor_for(clock: float, baud: float) -> int:
@@ -23,10 +24,10 @@ def divisor_for(clock: float, baud: float) -> int:
     Raises
     ------
     ValueError
-        A baud rate beyond 3 Mbaud, or one that whole cycles of the clock miss by more than 2 %.
+        A baud rate below 9,600 or beyond 3 Mbaud, or one that whole cycles of the clock miss by more than 2 %.
     """
-    if not 0 < baud <= MAX_BAUD:
-        raise ValueError(f"the baud rate is {baud:,.0f}, but the link goes up to {MAX_BAUD:,}")
+    if not MIN_BAUD <= baud <= MAX_BAUD:
+        raise ValueError(f"the baud rate is {baud:,.0f}, but the link takes {MIN_BAUD:,} to {MAX_BAUD:,}")
     divisor = round(clock / baud)
     if divisor < MIN_DIVISOR:
         raise ValueError(

@@ -32,8 +32,8 @@ def test_divisor(clock: float, baud: float, divisor: int) -> None:
             3e6,
             r"8,000,000 Hz has 2.67 cycles for a bit at 3,000,000 baud, but the UART needs 4; take at most",
         ),
-        (100e6, 4e6, r"the baud rate is 4,000,000, but the link goes up to 3,000,000"),
-        (100e6, 0, r"the baud rate is 0, but the link"),
+        (100e6, 4e6, r"the baud rate is 4,000,000, but the link takes 9,600 to 3,000,000"),
+        (100e6, 7, r"the baud rate is 7, but the link takes"),
     ],
 )
 def test_refuses_a_baud_rate(clock: float, baud: float, message: str) -> None:

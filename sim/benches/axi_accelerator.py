@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.task import bridge, resume
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import RisingEdge, with_timeout
 from cocotbext.axi import (  # type: ignore[import-untyped]
     AxiLiteBus,
     AxiLiteMaster,
@@ -41,12 +41,18 @@ UPDATES = (1, 12)
 RULE = GoldenUpdate(rate=0.125, momentum=0.875, decay=0.0625)
 #: Parts of the cycles in which the source, the sink and the channels of AXI4-Lite pause.
 PAUSES = ((0, 0, 0), (0.6, 0.1, 0.5), (0.2, 0.7, 0.8))
-PATIENCE = 20_000
+#: Cycles of CLOCK nanoseconds after which the bench stops waiting.
+PATIENCE, CLOCK = 20_000, 2
 #: Of what the core drives, the signals that must stay as they are until they are taken.
 DRIVEN = {"s_axi_b": ("resp",), "s_axi_r": ("data", "resp"), "m_axis_t": ("data", "last")}
 TAKEN = ("s_axi_aw", "s_axi_w", "s_axi_ar", "s_axis_t")
 WRITABLE = (Register.CONTROL, Register.ERROR)
 REFUSALS = ("refused read", "refused write")
+
+
+async def patient(access: Coroutine[Any, Any, Any]) -> Any:
+    """What `access` gives; SimTimeoutError if a core that has lost a handshake lets it wait for ever."""
+    return await with_timeout(access, PATIENCE * CLOCK, "ns")
 
 
 class Core:
@@ -89,7 +95,7 @@ class Core:
 
     async def start(self) -> None:
         """Clock and reset."""
-        Clock(self.dut.aclk, 2, "ns").start()
+        Clock(self.dut.aclk, CLOCK, "ns").start()
         self.dut.aresetn.value = 0
         for _ in range(4):
             await RisingEdge(self.dut.aclk)
@@ -131,7 +137,7 @@ class Core:
 
     async def read(self, address: int) -> int | None:
         """A register's value; None if the access is refused."""
-        answer = await self.manager.read(address, 4)
+        answer = await patient(self.manager.read(address, 4))
         name = next((r.name for r in Register if r == address & ~3), "refused")
         self.coverage.hit("access", f"{name} read")
         refused = answer.resp == AxiResp.SLVERR
@@ -139,7 +145,7 @@ class Core:
 
     async def write(self, address: int, data: bytes) -> bool:
         """Write bytes, from any byte of a register; False if the access is refused."""
-        refused = (await self.manager.write(address, data)).resp == AxiResp.SLVERR
+        refused = (await patient(self.manager.write(address, data))).resp == AxiResp.SLVERR
         if refused:
             self.coverage.hit("access", "refused write")
         return not refused
@@ -176,7 +182,7 @@ class Core:
         await self.write(Register.CONTROL, b"\1")
         self.bench.equal(1, await self.read(Register.CONTROL) or 0, register="CONTROL")
         self.source.clear()
-        await self.source.wait()
+        await patient(self.source.wait())
         patience = self.cycles + PATIENCE
         while await self.read(Register.STATUS):
             if self.cycles > patience:
@@ -266,7 +272,7 @@ async def resets(core: Core) -> None:
     """A reset amid a command, amid a response, and while nothing goes on."""
     await core.restart()
     core.send(np.array(command(Opcode.LOAD, [0], 6)[:4], np.uint32))  # words to come
-    await core.source.wait()
+    await patient(core.source.wait())
     core.bench.equal(1, await core.read(Register.STATUS) or 0, register="STATUS")
     core.bench.equal(0, len(await core.restart()), reset="amid a command")
     for cycles in (20, 23, 31):
