@@ -63,7 +63,7 @@ class Accelerator(wiring.Component):
 
     A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
     follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
-    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 8 cycles and one
+    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 9 cycles and one
     for each word of a tile after the last step, if all find a taker.
 
     Raises
@@ -161,9 +161,9 @@ class Accelerator(wiring.Component):
             array.a.eq(a.codes),
             array.b.eq(b.codes),
         ]
-        # Operands are two cycles on their way, and so is what belongs to them.
+        # What belongs to operands is as long on its way.
         control = sequencer.control
-        for i in range(2):
+        for i in range(a.latency):
             before, control = control, Signal(ArrayControl, name=f"control_{i}")
             m.d.sync += control.eq(before)
         m.d.comb += [

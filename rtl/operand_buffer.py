@@ -25,6 +25,14 @@ class OperandBuffer(wiring.Component):
     bubble
         The code that a bank gives when there is nothing to read.
 
+    Attributes
+    ----------
+    groups
+        Words that hold one code for each bank.
+    latency
+        Cycles from a read to bank 0's code: 3. A block RAM takes most of one, and the choice between several
+        the rest.
+
     Ports
     -----
     write : in
@@ -36,7 +44,7 @@ class OperandBuffer(wiring.Component):
     read : in
         Read `read_half` at `read_address`, else give a bubble.
     codes : out, array of `banks` codes
-        Bank i: what was asked for i + 2 cycles ago. One read a cycle.
+        Bank i: what was asked for i + `latency` cycles ago. One read a cycle.
 
     Raises
     ------
@@ -48,7 +56,7 @@ class OperandBuffer(wiring.Component):
         if banks < 1 or depth < 1:
             raise ValueError(f"{banks} banks of {depth} codes, but a buffer has at least one of each")
         self.banks, self.depth, self.width, self.bubble = banks, depth, width, bubble
-        self.groups = -(-banks // slots_per_word(width))
+        self.groups, self.latency = -(-banks // slots_per_word(width)), 3
         super().__init__(
             {
                 "write": In(1),
@@ -73,7 +81,8 @@ class OperandBuffer(wiring.Component):
             memory = Memory(shape=self.width, depth=2 * self.depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
-            present = Signal(name=f"present_{bank}", reset_less=True)
+            present = Signal(2, name=f"present_{bank}", reset_less=True)
+            stored = Signal(self.width, name=f"stored_{bank}", reset_less=True)
             code = Signal(self.width, name=f"code_{bank}", reset_less=True)
             m.d.comb += [
                 write_port.addr.eq(Cat(self.write_half, self.write_address)),
@@ -83,7 +92,11 @@ class OperandBuffer(wiring.Component):
                 read_port.en.eq(1),
                 self.codes[bank].eq(code),
             ]
-            m.d.sync += [present.eq(read), code.eq(Mux(present, read_port.data, self.bubble))]
+            m.d.sync += [
+                present.eq(Cat(read, present)),
+                stored.eq(read_port.data),
+                code.eq(Mux(present[-1], stored, self.bubble)),
+            ]
             read, next_read = Signal(name=f"read_{bank + 1}", reset_less=True), read
             address, next_address = (
                 Signal(len(address), name=f"address_{bank + 1}", reset_less=True),

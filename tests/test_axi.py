@@ -52,7 +52,10 @@ MUTANTS = {
     "the last refusal is kept": (" & (error == 0)", ""),
     "TLAST a word early": ("left_out == 1))", "left_out == 2))"),
     "a cut packet stays open": ("cut.eq(is_open & (left_out == 0))", "cut.eq(0)"),
-    "reset forgets what is offered": ("exit_ = SyncFIFO", 'exit_ = DomainRenamer("core")(SyncFIFO)'),
+    "reset forgets what is offered": (
+        "exit_ = SyncFIFO(width=33, depth=2)",
+        'exit_ = DomainRenamer("core")(SyncFIFO(width=33, depth=2))',
+    ),
     "reset leaves the sums": ("core.rst.eq(~self.aresetn | reset)", "core.rst.eq(~self.aresetn)"),
     "never busy": ("busy.eq(", "busy.eq(0 & "),
 }

@@ -77,9 +77,22 @@ class Core:
         self.manager = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), **aside)
         self.source = AxiStreamSource(AxiStreamBus.from_prefix(dut, "s_axis"), **aside)
         self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "m_axis"), **aside)
+        self._fill_bytes_not_written()
         self.words: list[int] = []
         self.receive = resume(self._receive)
         self.reset: Callable[[], Any] = resume(self.restart)
+
+    def _fill_bytes_not_written(self) -> None:
+        """Ones, where the manager would put zeros: whoever looks there is seen."""
+        channel = self.manager.write_if.w_channel
+        send = channel.send
+
+        async def filled(write: Any) -> None:
+            ones = sum(0xFF << 8 * byte for byte in range(4) if not int(write.wstrb) >> byte & 1)
+            write.wdata = int(write.wdata) | ones
+            await send(write)
+
+        channel.send = filled
 
     def pause(self, source: float, sink: float, lite: float) -> None:
         """From now on, let each channel pause in this part of the cycles."""
