@@ -193,7 +193,7 @@ def plan(design: Design) -> Plan:
             options["nextpnr_opts"] += " --router router2"  # the other one does not end where wires are few
         else:
             options["synth_opts"] = "-nodsp -nowidelut"  # wide LUTs would make elements of logic larger
-    if platform.device.startswith("iCE40UP") and design.multiplies_in_dsp:
+    if family is Family.ICE40 and platform.device == "iCE40UP5K" and design.multiplies_in_dsp:
         options["synth_opts"] = "-dsp"  # Yosys leaves them alone unless it is told
     prepared = platform.prepare(top, "top", emit_src=False, **options)
     commands = [_adapted(command) for command in json.loads(prepared.files["build_top.json"])["commands"]]
