@@ -24,7 +24,8 @@ def divisor_for(clock: float, baud: float) -> int:
     Raises
     ------
     ValueError
-        A baud rate below 9,600 or beyond 3 Mbaud, or one that whole cycles of the clock miss by more than 2 %.
+        A baud rate below 9,600 or beyond 3 Mbaud, or one that whole cycles of the clock miss by more than
+        2 %.
     """
     if not MIN_BAUD <= baud <= MAX_BAUD:
         raise ValueError(f"the baud rate is {baud:,.0f}, but the link takes {MIN_BAUD:,} to {MAX_BAUD:,}")

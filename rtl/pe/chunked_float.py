@@ -59,9 +59,9 @@ class ChunkedFloatPE(wiring.Component):
     what entered at chain_in. All PEs of a column get `shift` in the same cycle. Between a group's first cycle
     and t+2L+1 `shift` is 0.
 
-    There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums are
-    +0; after anything else, begin with a group of folds whose totals are ignored. A fold may have been cut
-    short.
+    There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums
+    are +0; after anything else, even folds that were cut short, begin with a group of folds whose totals are
+    ignored.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
