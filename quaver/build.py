@@ -141,7 +141,9 @@ def _spinner(description: str) -> Iterator[Callable[[str], None]]:
     """On standard error, the phase and the time; call what it gives with the next phase. Where that is no
     terminal, a line a phase."""
     if not sys.stderr.isatty():
-        yield lambda phase: console.print(f"{description}: {phase}", highlight=False)
+        yield lambda phase: console.print(
+            f"{description}: {phase}", highlight=False, markup=False, soft_wrap=True
+        )
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

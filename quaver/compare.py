@@ -4,7 +4,6 @@ examples:
   quaver compare --engine sim                        one step of the digits network, golden against simulated
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
-  quaver compare --engine sim --arithmetic fixed16   in 16-bit fixed point: another name of --recipe
   quaver compare --engine sim --json                 for continuous integration
   quaver compare --engine /dev/ttyUSB0               golden against a board; --engine serial for the only port
 

@@ -59,7 +59,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
 
     known = ", ".join(recipes.RECIPES)
     text = f"{known}, or a JSON file as --show-recipe json prints it (fp8)"
-    group.add_argument("--recipe", "--arithmetic", default="fp8", metavar="NAME", help=text)
+    group.add_argument("--recipe", default="fp8", metavar="NAME", help=text)
     group.add_argument(
         "--chunk", type=int, metavar="N", help="chunk length of every GEMM, in place of the recipe's"
     )

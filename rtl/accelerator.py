@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.engine import Arithmetic
@@ -63,7 +63,7 @@ class Accelerator(wiring.Component):
 
     A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
     follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
-    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 9 cycles and one
+    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 10 cycles and one
     for each word of a tile after the last step, if all find a taker.
 
     Raises
@@ -124,6 +124,8 @@ class Accelerator(wiring.Component):
             geometry, a.groups, b.groups, self.tile_words, len(identity), self.settings_words, random
         )
         m.submodules.responder = responder = Responder(identity)
+        # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
+        m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
 
         connect(m, flipped(self.commands), decoder.commands)
@@ -132,7 +134,6 @@ class Accelerator(wiring.Component):
             m.submodules.updater = self.updater
             connect(m, decoder.update_words, self.updater.words)
             connect(m, self.updater.results, responder.updates)
-        connect(m, results.words, responder.results)
         connect(m, responder.responses, flipped(self.responses))
         m.d.comb += [
             headers.w_data.eq(decoder.responses.payload),
@@ -142,6 +143,12 @@ class Accelerator(wiring.Component):
             responder.headers.valid.eq(headers.r_rdy),
             headers.r_en.eq(responder.headers.ready),
             responder.multiplying.eq(sequencer.read),
+            outbound.w_data.eq(results.words.payload),
+            outbound.w_en.eq(results.words.valid),
+            results.words.ready.eq(outbound.w_rdy),
+            responder.results.payload.eq(outbound.r_data),
+            responder.results.valid.eq(outbound.r_rdy),
+            outbound.r_en.eq(responder.results.ready),
         ]
 
         for buffer, write in ((a, decoder.write_a), (b, decoder.write_b)):

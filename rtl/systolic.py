@@ -58,6 +58,9 @@ class SystolicArray(wiring.Component):
                            cycles, from the last row up, lane 0 of each row first
     ================== === ==================================================================================
 
+    Reset ends what leaves, and clears no sums: after one, begin with a step of folds without `last`, and set
+    `first` in the next.
+
     Raises
     ------
     ValueError

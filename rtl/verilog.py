@@ -2,7 +2,8 @@
 
 Ports keep their names; a stream or other interface NAME becomes NAME_payload, NAME_valid, NAME_ready;
 structures are one vector, the first field lowest. A unit with registers has the clock `clk` and the
-synchronous, active-high reset `rst`; `axi_accelerator` has AXI's `aclk` and `aresetn`.
+synchronous, active-high reset `rst`, which an array's element ignores; `axi_accelerator` has AXI's `aclk` and
+`aresetn`.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ def test_refuses_an_arithmetic_that_draws() -> None:
 
 
 def test_a_reset_amid_a_gemm_leaves_nothing_behind() -> None:
-    """The adder's pipeline registers have no reset: one cycle of it must do all the same."""
+    """The elements have no reset: the job after one must clear their sums."""
     transport = device()
     driver = Driver(transport, ARITHMETIC)
     rng = np.random.default_rng(5)

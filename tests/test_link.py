@@ -106,6 +106,7 @@ def test_words_over_a_good_line_are_sent_once() -> None:
     ("frames", "rate", "ends"), [(8000, 0.01, 0.002), (2000, 0.1, 0.01), (1000, 0.2, 0.05)]
 )
 def test_nothing_lost_and_nothing_wrong(frames: int, rate: float, ends: float) -> None:
+    """At most one in five: of two, both ways, the host's patience ends by chance."""
     line = echo_line()
     line.spoil(frames, rate)
     traffic = exchange(line, frames, frames, ends=ends)

@@ -60,8 +60,8 @@ class ChunkedFloatPE(wiring.Component):
     and t+2L+1 `shift` is 0.
 
     There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums
-    are +0; after anything else, even folds that were cut short, begin with a group of folds whose totals are
-    ignored.
+    are +0; after anything else, even a group of folds that was cut short, begin with one whose totals are
+    ignored, and set `first` in the next.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:

@@ -103,7 +103,9 @@ class FixedPointPE(wiring.Component):
         second = self.stages > 3
         if second:
             before = a, b, fold
-            a, b, fold = (Signal(value.shape(), reset_less=True) for value in before)
+            a = Signal(self.a.shape(), name="a_1", reset_less=True)
+            b = Signal(self.b.shape(), name="b_1", reset_less=True)
+            fold = Signal(name="fold_in_multiplier", reset_less=True)
             m.d.sync += [after.eq(value) for after, value in zip((a, b, fold), before, strict=True)]
         product = a * b
         for i in range(self.stages - 2 - second):
@@ -111,7 +113,8 @@ class FixedPointPE(wiring.Component):
             folds = Signal(name=f"fold_{i}", reset_less=True)
             m.d.sync += [behind.eq(product), folds.eq(fold)]
             product, fold = behind, folds
-        partial, total = (Signal(self.chain_out.shape(), reset_less=True) for _ in range(2))
+        partial = Signal(self.chain_out.shape(), reset_less=True)
+        total = Signal(self.chain_out.shape(), reset_less=True)
         m.d.sync += partial.eq(partial + product)
         with m.If(fold):
             m.d.sync += [partial.eq(0), total.eq(partial)]
