@@ -11,7 +11,7 @@ arithmetics:
 
 examples:
   quaver build --board ulx3s-85f                               the default array in FP8
-  quaver build --board ice40-hx8k --rows 1 --columns 1 --clock 36 --no-update -o hx8k.bin
+  quaver build --board orangecrab-85f --rows 1 --columns 1 --clock 48 --no-update -o crab.bit
   quaver build --board icebreaker                              GEMMs alone, the update on the host
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
@@ -50,15 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="(BOARD-ARITHMETIC.bit, or as the board has it)"
     )
-    parser.add_argument("--rows", type=int, metavar="N", help="of the array (as searched for)")
-    parser.add_argument("--columns", type=int, metavar="N", help="of the array (as searched for)")
-    parser.add_argument("--clock", type=float, metavar="MHZ", help="(as searched for)")
+    parser.add_argument("--rows", type=int, metavar="N", help="of the array (as stored)")
+    parser.add_argument("--columns", type=int, metavar="N", help="of the array (as stored)")
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="(as stored)")
     parser.add_argument("--stages", type=int, metavar="N", help="adder stages of an element (4)")
     parser.add_argument("--depth", type=int, metavar="N", help="steps that the operand memory holds (512)")
     parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
-        help="the recipe's weight update in hardware (if it fits beside the default array)",
+        help="the recipe's weight update in hardware, not on the host (as stored)",
     )
     parser.add_argument(
         "--baud", type=int, metavar="N", help="of the serial line (3000000, or as the board has it)"
@@ -105,8 +105,8 @@ def _design(args: argparse.Namespace) -> Design:
     missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
     if missing:
         raise ValueError(
-            f"no array of {args.arithmetic} was searched for on {args.board}; say {', '.join(missing)}, such "
-            f"as --rows 1 --columns 1 --clock 27, and go up from there"
+            f"no size of {args.arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
+            f"--rows 1 --columns 1 --clock 27, and go up from there"
         )
     return Design(**options)
 
