@@ -97,8 +97,6 @@ def store(report: Report) -> None:
 
 def print_table(reports: tuple[Report, ...]) -> None:
     note = "—: what the tools say of the timing of Gowin's chips is not plausible, and left out."
-        "Reached — and rates left out: the tools' timing of Gowin's chips is not plausible, so none was met."
-    )
     unknown = any(report.reached is None for report in reports)
     table = Table(title="Accelerators on boards", caption=note if unknown else None)
     headings = (LABELS | {"luts": "LUT4 or\nlogic cells"}).values()
