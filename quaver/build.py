@@ -11,7 +11,7 @@ arithmetics:
 
 examples:
   quaver build --board ulx3s-85f                               the default array in FP8
-  quaver build --board orangecrab-85f --rows 1 --columns 1 --clock 48 --no-update -o crab.bit
+  quaver build --board orangecrab-85f --rows 2 --columns 2 --clock 48 -o crab.bit
   quaver build --board icebreaker                              GEMMs alone, the update on the host
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
