@@ -190,7 +190,7 @@ def plan(design: Design) -> Plan:
         options["nextpnr_opts"] += f" --freq {float(design.pll.clock) / 1e6:g}"
     if family is Family.ECP5:
         if design.multiplies_in_dsp:
-            options["nextpnr_opts"] += " --router router2"  # the other one does not end where wires are few
+            options["nextpnr_opts"] += " --router router2"  # router1 had not ended after 23 minutes
         else:
             options["synth_opts"] = "-nodsp -nowidelut"  # wide LUTs would make elements of logic larger
     if family is Family.ICE40 and platform.device == "iCE40UP5K" and design.multiplies_in_dsp:
