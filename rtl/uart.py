@@ -120,20 +120,20 @@ class UARTTransmitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cycles, bits, shift = Signal(range(self.divisor)), Signal(range(11)), Signal(10, init=1)
-        m.d.comb += [self.line.eq(shift[0]), self.bytes.ready.eq((cycles == 0) & (bits <= 1))]
-        with m.If(self.bytes.ready):
-            m.d.sync += bits.eq(0)
-            with m.If(self.bytes.valid):
-                m.d.sync += [
-                    shift.eq(Cat(0, self.bytes.payload, 1)),
-                    bits.eq(10),
-                    cycles.eq(self.divisor - 1),
-                ]
+        cycles, bits, shift = Signal(range(self.divisor)), Signal(range(10)), Signal(10, init=1)
+        free = Signal(init=1)  # a register's: whoever sends has the cycle for itself
+        m.d.comb += [self.line.eq(shift[0]), self.bytes.ready.eq(free)]
+        with m.If(free), m.If(self.bytes.valid):
+            m.d.sync += [
+                shift.eq(Cat(0, self.bytes.payload, 1)),
+                bits.eq(9),
+                cycles.eq(self.divisor - 1),
+                free.eq(0),
+            ]
         with m.Elif(cycles == 0):
             m.d.sync += [shift.eq(Cat(shift[1:], 1)), bits.eq(bits - 1), cycles.eq(self.divisor - 1)]
         with m.Else():
-            m.d.sync += cycles.eq(cycles - 1)
+            m.d.sync += [cycles.eq(cycles - 1), free.eq((cycles == 1) & (bits == 0))]
         return m
 
 
