@@ -2,9 +2,11 @@
 
 The table is of the stored searches (fpga/arrays.json), which is what `quaver build` builds by default. A
 search builds the sizes it is told, from small to large: each at a clock that is lowered to what was reached
-until it is met. It stores the array with the most multiply-accumulates a second at its peak.
+until it is met. It stores the array with the most multiply-accumulates a second at its peak. After a change
+of the sources or the tools, --again builds every stored array as they are now.
 
     python bench/boards.py
+    python bench/boards.py --again      hours, or from the cache
     python bench/boards.py --search icebreaker --no-update --sizes 4x1 --clock 33 --depth 128      minutes
     python bench/boards.py --search ulx3s-85f --no-update --sizes 8x8 12x12 --clock 84      hours
 """
@@ -25,7 +27,7 @@ from rich.table import Table
 
 import fpga.arrays
 from fpga.boards import BOARDS
-from fpga.build import LABELS, BuildError, Report, attempt
+from fpga.build import LABELS, BuildError, Report, attempt, build
 from fpga.design import Design
 from fpga.engine import BUILT
 
@@ -81,6 +83,22 @@ def search(design: Design, sizes: list[tuple[int, int]], seeds: int) -> Report |
     return max(reports, key=lambda report: report.rates.peak, default=None)
 
 
+def again() -> bool:
+    """Build and store every array with today's sources and tools; whether all meet their clocks."""
+    met = True
+    for old in fpga.arrays.reports():
+        design = Design(**old.design)
+        console.print(f"{design.place.title}, {design.arithmetic}: {design.rows}×{design.columns}")
+        try:
+            _, report = build(design, lambda phase: console.print(f"  {phase}", style="dim"))
+        except BuildError as error:
+            console.print(str(error), style="bold red")
+            met = False
+        else:
+            store(report)
+    return met
+
+
 def store(report: Report) -> None:
     """In place of what is stored for that board and arithmetic."""
     key = report.design["board"], report.design["arithmetic"]
@@ -128,6 +146,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--search", choices=BOARDS, metavar="BOARD", help=", ".join(BOARDS))
+    parser.add_argument("--again", action="store_true", help="build what is stored again")
     parser.add_argument("--arithmetic", choices=BUILT, default="fp8")
     parser.add_argument("--sizes", nargs="+", default=["1x1", "2x2"], metavar="RxC", help="small to large")
     parser.add_argument("--clock", type=float, default=60.0, metavar="MHZ", help="to begin with (60)")
@@ -137,6 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="placements tried (1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    met = again() if args.again else True
     reports = fpga.arrays.reports()
     if args.search:
         sizes = [(int(rows), int(columns)) for rows, columns in (size.split("x") for size in args.sizes)]
@@ -154,6 +174,8 @@ def main() -> None:
         print(json.dumps([asdict(report) for report in reports], indent=1))
     else:
         print_table(reports)
+    if not met:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
