@@ -50,7 +50,7 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Without those that take hours or a downloaded data set: array_area, area_by_width, plan_evidence.
+# Without those that take hours or a downloaded data set: area_by_width, plan_evidence.
 BENCHES := accumulation area boards fixed_point formats gates gemm gradient_error simulation training \
            utilisation variance_retention
 

@@ -31,6 +31,9 @@ from fpga.build import LABELS, BuildError, Report, attempt, build
 from fpga.design import Design
 from fpga.engine import BUILT
 
+#: Device, rows, columns, multipliers and MHz of the array of Gupta et al. 2015 (arXiv 1502.02551, §5).
+PAPER = ("Kintex-7 325T, the paper's", 28, 28, 28 * 28, 166.0)
+
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
 warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their clock
@@ -141,6 +144,30 @@ def print_table(reports: tuple[Report, ...]) -> None:
     Console(width=None if sys.stdout.isatty() else 170).print(table)
 
 
+def print_beside_paper(reports: tuple[Report, ...]) -> None:
+    """The fixed-point array with the most multipliers beside the paper's; a product and its sum are two."""
+    ours = [r for r in reports if r.design["arithmetic"] == "fixed16" and r.use.get("multipliers")]
+    most = max(ours, key=lambda report: report.use["multipliers"].used, default=None)
+    if most is None or not most.use["multipliers"].used:
+        return
+    design, title = most.design, BOARDS[most.design["board"]].title
+    lines = (
+        (title, design["rows"], design["columns"], most.use["multipliers"].used, most.asked),
+        ("the paper's size, this clock", *PAPER[1:4], most.asked),
+        PAPER,
+    )
+    table = Table(title="16-bit fixed point beside Gupta et al. 2015, §5")
+    for heading in ("", "array", "multipliers", "MHz", "Gop/s", "operations ÷\n(multiplier · cycle)"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for what, rows, columns, multipliers, mhz in lines:
+        operations = 2 * rows * columns
+        table.add_row(
+            *(what, f"{rows}×{columns}", f"{multipliers}", f"{mhz:g}"),
+            *(f"{operations * mhz / 1000:.1f}", f"{operations / multipliers:.2f}"),
+        )
+    Console(width=None if sys.stdout.isatty() else 170).print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -174,6 +201,7 @@ def main() -> None:
         print(json.dumps([asdict(report) for report in reports], indent=1))
     else:
         print_table(reports)
+        print_beside_paper(reports)
     if not met:
         raise SystemExit(1)
 

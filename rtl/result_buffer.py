@@ -57,9 +57,9 @@ class ResultBuffer(wiring.Component):
         def after(address: Signal):  # the ring is as long as it must be, not a power of two
             return Mux(address == depth - 1, 0, address + 1)
 
-        taken = Signal()  # the last word of a group leaves
+        taken = Signal()  # a row leaves the memories for `row`, as block RAM is slow
         read_address = Signal(range(depth))
-        row = Signal(data.ArrayLayout(data.ArrayLayout(32 // slots, slots), groups))
+        row = Signal(data.ArrayLayout(data.ArrayLayout(32 // slots, slots), groups), reset_less=True)
         valid, address = self.valid, Signal(range(depth))
         with m.If(valid):
             m.d.sync += address.eq(after(address))
@@ -73,8 +73,9 @@ class ResultBuffer(wiring.Component):
                 write_port.en.eq(valid),
                 read_port.addr.eq(Mux(taken, after(read_address), read_address)),
                 read_port.en.eq(1),
-                row[column // slots][column % slots].eq(read_port.data),
             ]
+            with m.If(taken):
+                m.d.sync += row[column // slots][column % slots].eq(read_port.data)
             # The write walks from column to column as the results do.
             walked, walked_address = Signal(name=f"valid_{column + 1}"), Signal.like(address)
             m.d.sync += [walked.eq(valid), walked_address.eq(address)]
@@ -84,19 +85,21 @@ class ResultBuffer(wiring.Component):
         held, reserved = Signal(range(depth + 1)), Signal(range(depth + 1))
         readable = Signal()
         group = Signal(range(groups))
+        last = self.words.ready & (group == groups - 1)
         m.d.comb += [
             self.room.eq(reserved <= depth - self.tile),
-            self.words.valid.eq(readable),
             self.words.payload.eq(row[group]),
-            taken.eq(readable & self.words.ready & (group == groups - 1)),
+            taken.eq(readable & (~self.words.valid | last)),
         ]
         m.d.sync += [
             held.eq(held + valid - taken),
             reserved.eq(reserved - taken + Mux(self.reserve, self.tile, 0)),
             readable.eq((held - taken) != 0),
         ]
-        with m.If(readable & self.words.ready):
-            m.d.sync += group.eq(Mux(taken, 0, group + 1))
         with m.If(taken):
-            m.d.sync += read_address.eq(after(read_address))
+            m.d.sync += [read_address.eq(after(read_address)), self.words.valid.eq(1)]
+        with m.Elif(last):
+            m.d.sync += self.words.valid.eq(0)
+        with m.If(self.words.valid & self.words.ready):
+            m.d.sync += group.eq(Mux(last, 0, group + 1))
         return m

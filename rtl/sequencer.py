@@ -95,9 +95,10 @@ class Sequencer(wiring.Component):
         tile_leaves = Signal()  # with it: the tile's last
         draining = Signal(range(self.drain_steps))  # steps until the array can take a fold
 
-        step_ends, job_over, may_fold = Signal(), Signal(), Signal()
+        interleave = self.geometry.interleave
+        step_ends = Signal(init=interleave == 1)  # the step's last lane; a register's, for all hangs on it
+        job_over, may_fold = Signal(), Signal()
         m.d.comb += [
-            step_ends.eq(lane == self.geometry.interleave - 1),
             job_over.eq(~busy | (last_row & last_column)),
             may_fold.eq((draining == 0) & (self.room | ~tile_leaves)),
             a_next.eq(self.a_address + self.read),
@@ -125,7 +126,12 @@ class Sequencer(wiring.Component):
             if self.random:
                 m.d.sync += [self.first_column.eq(1), self.first_tile.eq(first)]
 
-        m.d.sync += [lane.eq(lane + 1), self.b_address.eq(self.b_address + self.read), self.reserve.eq(0)]
+        m.d.sync += [
+            lane.eq(lane + 1),
+            step_ends.eq(lane == (interleave - 2) % interleave),
+            self.b_address.eq(self.b_address + self.read),
+            self.reserve.eq(0),
+        ]
         with m.If(step_ends):
             m.d.sync += [
                 lane.eq(0),
