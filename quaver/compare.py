@@ -5,7 +5,8 @@ examples:
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
   quaver compare --engine sim --json                 for continuous integration
-  quaver compare --engine /dev/ttyUSB0               golden against a board; --engine serial for the only port
+  quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
+  quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
 
 Exit status 0: every code equal. 1: a mismatch; the first is named (step, layer, GEMM, index, both codes).
 """
