@@ -53,8 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, metavar="N", help="of the array (as stored)")
     parser.add_argument("--columns", type=int, metavar="N", help="of the array (as stored)")
     parser.add_argument("--clock", type=float, metavar="MHZ", help="(as stored)")
-    parser.add_argument("--stages", type=int, metavar="N", help="adder stages of an element (4)")
-    parser.add_argument("--depth", type=int, metavar="N", help="steps that the operand memory holds (512)")
+    parser.add_argument(
+        "--stages", type=int, metavar="N", help="adder stages of an element (as stored, or 4)"
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="steps that the operand memory holds (as stored, or 512)"
+    )
     parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
@@ -63,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baud", type=int, metavar="N", help="of the serial line (3000000, or as the board has it)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the placement (1)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the placement (as stored, or 1)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
 
 
