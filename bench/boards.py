@@ -147,7 +147,8 @@ def print_table(reports: tuple[Report, ...]) -> None:
 
 def print_beside_paper(reports: tuple[Report, ...]) -> None:
     """The fixed-point array with the most multipliers beside the paper's; a product and its sum are two."""
-    ours = [r for r in reports if r.design["arithmetic"] == "fixed16" and r.use.get("multipliers")]
+    fixed = (r for r in reports if r.design["arithmetic"] == "fixed16" and r.reached is not None)
+    ours = [report for report in fixed if report.use.get("multipliers")]
     most = max(ours, key=lambda report: report.use["multipliers"].used, default=None)
     if most is None or not most.use["multipliers"].used:
         return

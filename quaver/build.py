@@ -10,9 +10,10 @@ arithmetics:
   fixed16   16-bit fixed point, ⟨8,8⟩: trains --recipe fixed16-q8.8
 
 examples:
-  quaver build --board ulx3s-85f                               the default array in FP8
+  quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
   quaver build --board orangecrab-85f --rows 2 --columns 2 --clock 48 -o crab.bit
-  quaver build --board icebreaker                              GEMMs alone, the update on the host
+  quaver build --board ice40-hx8k --arithmetic fixed16         the stored array in fixed point
+  quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
 
