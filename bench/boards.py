@@ -37,6 +37,7 @@ PAPER = ("Kintex-7 325T, the paper's", 28, 28, 28 * 28, 166.0)
 
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
+results = Console(width=None if sys.stdout.isatty() else 170)
 warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their clock
 
 
@@ -72,7 +73,11 @@ def fastest(design: Design, seeds: int) -> Report | None:
             assert report.reached is not None
             if found is not None and report.reached <= found.asked:
                 break
-            tried = at_most(tried, report.reached)
+            try:
+                tried = at_most(tried, report.reached)
+            except ValueError as error:
+                console.print(str(error))
+                break
     return found
 
 
@@ -91,11 +96,11 @@ def again() -> tuple[Report, ...]:
     """Build and store every array with today's sources and tools; the reports of what could be built."""
     met = []
     for old in fpga.arrays.reports():
-        design = Design(**old.design)
-        console.print(f"{design.place.title}, {design.arithmetic}: {design.rows}×{design.columns}")
+        what = "{board}, {arithmetic}: {rows}×{columns}".format(**old.design)
+        console.print(what, highlight=False)
         try:
-            _, report = build(design, lambda phase: console.print(f"  {phase}", style="dim"))
-        except RuntimeError as error:  # that one stays as it was; the next may well be built
+            _, report = build(Design(**old.design), lambda phase: console.print(f"  {phase}", style="dim"))
+        except (RuntimeError, ValueError) as error:  # that one stays as it was; the next may well be built
             console.print(str(error), style="bold red")
         else:
             store(report)
@@ -142,7 +147,7 @@ def print_table(reports: tuple[Report, ...]) -> None:
             "—" if report.reached is None else f"{rates.sustained / 1e9:.2f}",
             f"{rates.linked / 1e6:.2f}",
         )
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+    results.print(table)
 
 
 def print_beside_paper(reports: tuple[Report, ...]) -> None:
@@ -167,7 +172,7 @@ def print_beside_paper(reports: tuple[Report, ...]) -> None:
             *(what, f"{rows}×{columns}", f"{multipliers}", f"{mhz:g}"),
             *(f"{operations * mhz / 1000:.1f}", f"{operations / multipliers:.2f}"),
         )
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+    results.print(table)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -193,7 +198,7 @@ def main() -> None:
     which.add_argument("--again", action="store_true", help="build what is stored again")
     parser.add_argument("--arithmetic", choices=BUILT, default="fp8")
     parser.add_argument(
-        "--sizes", nargs="+", type=size, default=[(1, 1)], metavar="RxC", help="small to large"
+        "--sizes", nargs="+", type=size, default=[(1, 1)], metavar="RxC", help="small to large (1x1)"
     )
     parser.add_argument("--clock", type=float, default=60.0, metavar="MHZ", help="to begin with (60)")
     parser.add_argument("--stages", type=int, default=4, help="adder stages of an element (4)")

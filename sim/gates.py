@@ -15,7 +15,7 @@ from pathlib import Path
 
 #: For the ECP5, before its registers are mapped. nextpnr gives a tile one local reset for its eight
 #: registers, and Yosys infers eight an element, most for a few registers: they cost an array of 12×12 a
-#: quarter more wire. Once only: a second time it would take the large ones, whose inverters are not merged.
+#: fifth more wire. Once only: a second time it would take the large ones, whose inverters are not merged.
 FEW_RESETS = (
     "dfflegalize -minsrst 16 -cell $_DFF_?_ 01 -cell $_DFFE_??_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_?P??_ r "
     "-cell $_SDFF_?P?_ r -cell $_SDFFE_?P??_ r"
