@@ -1,13 +1,14 @@
 """Accelerators on boards: the arrays that fit and meet their clock, how fast they are, what they take.
 
 The table is of the stored searches (fpga/arrays.json), which is what `quaver build` builds by default. A
-search builds the sizes it is told, from small to large: each at a clock that is lowered to what was reached
-until it is met. It stores the array with the most multiply-accumulates a second at its peak. After a change
-of the sources or the tools, --again builds every stored array as they are now.
+search doubles the array until it does not fit, then halves the gap to the largest that does; or it builds the
+sizes that it is told. Each is built at a clock that is lowered to what was reached until it is met. The array
+with the most multiply-accumulates a second at its peak is stored as soon as it is built, unless what is
+stored has more. After a change of the sources or the tools, --again builds every stored array anew.
 
     python bench/boards.py
     python bench/boards.py --again      hours, or from the cache
-    python bench/boards.py --search icebreaker --no-update --sizes 4x1 --clock 33 --depth 128      minutes
+    python bench/boards.py --search icebreaker --no-update --clock 33 --depth 128      an hour
     python bench/boards.py --search ulx3s-85f --no-update --sizes 8x8 12x12 --clock 84      hours
 """
 
@@ -19,7 +20,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import isqrt, prod
 from pathlib import Path
 
 from amaranth.hdl import UnusedElaboratable
@@ -35,6 +38,9 @@ from fpga.engine import BUILT
 #: Device, rows, columns, multipliers and MHz of the array of Gupta et al. 2015 (arXiv 1502.02551, §5).
 PAPER = ("Kintex-7 325T, the paper's", 28, 28, 28 * 28, 166.0)
 
+Size = tuple[int, int]
+#: Elements of the largest array that a search thinks of.
+MOST = 1024
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
 results = Console(width=None if sys.stdout.isatty() else 170)
@@ -81,15 +87,58 @@ def fastest(design: Design, seeds: int) -> Report | None:
     return found
 
 
-def search(designs: list[Design], seeds: int) -> Report | None:
-    """The report of the array with the highest peak; the first that does not fit ends it."""
-    reports = []
-    for design in designs:
-        report = fastest(design, seeds)
-        if report is None:
-            break
-        reports.append(report)
-    return max(reports, key=lambda report: report.rates.peak, default=None)
+def sizes(most: int) -> list[Size]:
+    """The squarest array of each number of elements up to `most`, where it is at most four times as long."""
+    found = []
+    for elements in range(1, most + 1):
+        rows, columns = min((elements // c, c) for c in range(1, isqrt(elements) + 1) if elements % c == 0)
+        if rows <= 4 * columns:
+            found.append((rows, columns))
+    return found
+
+
+def climb(candidates: list[Size], fits: Callable[[Size], bool]) -> None:
+    """Try what is twice as large until it does not fit, then halve the gap to the largest that does."""
+    low, high = -1, len(candidates)  # the largest that fits, the smallest that does not
+    while high - low > 1:
+        if high < len(candidates):
+            tried = (low + high) // 2
+        else:
+            elements = 2 * prod(candidates[low]) if low >= 0 else 1
+            tried = next((i for i in range(high) if prod(candidates[i]) >= elements), high - 1)
+        if fits(candidates[tried]):
+            low = tried
+        else:
+            high = tried
+
+
+def search(design_of: Callable[[Size], Design], given: list[Size], seeds: int) -> Report | None:
+    """The array with the highest peak, stored: of those given, up to one that does not fit, or of all."""
+    best: Report | None = None
+
+    def fits(size: Size) -> bool:
+        nonlocal best
+        report = fastest(design_of(size), seeds)
+        if report and (best is None or report.rates.peak > best.rates.peak):
+            best = report
+            keep(report)  # at once: what comes next may take an hour, or be interrupted
+        return report is not None
+
+    if given:
+        all(fits(size) for size in given)
+    else:
+        climb(sizes(MOST), fits)
+    return best
+
+
+def keep(report: Report) -> None:
+    """Store it, unless what is stored for its board and arithmetic has a higher peak."""
+    fpga.arrays.reports.cache_clear()  # another search may have stored something in the hours since
+    old = next((r for r in fpga.arrays.reports() if place(r) == place(report)), None)
+    if old and old.rates.peak > report.rates.peak:
+        console.print(f"a faster one is stored: {old.design['rows']}×{old.design['columns']}")
+    else:
+        store(report)
 
 
 def again() -> tuple[Report, ...]:
@@ -108,17 +157,18 @@ def again() -> tuple[Report, ...]:
     return tuple(met)
 
 
+def place(report: Report) -> tuple[int, int]:
+    """Its board's and its arithmetic's place in the table."""
+    return list(BOARDS).index(report.design["board"]), list(BUILT).index(report.design["arithmetic"])
+
+
 def store(report: Report) -> None:
     """In place of what is stored for that board and arithmetic."""
-    key = report.design["board"], report.design["arithmetic"]
-    fpga.arrays.reports.cache_clear()  # another search may have stored something in the hours since
-    lines = [r for r in fpga.arrays.reports() if (r.design["board"], r.design["arithmetic"]) != key]
-    lines.append(report)
-    lines.sort(
-        key=lambda r: (list(BOARDS).index(r.design["board"]), list(BUILT).index(r.design["arithmetic"]))
-    )
+    fpga.arrays.reports.cache_clear()
+    others = [r for r in fpga.arrays.reports() if place(r) != place(report)]
     new = STORE.with_suffix(".new")
-    new.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    lines = [asdict(line) for line in sorted([*others, report], key=place)]
+    new.write_text(json.dumps(lines, indent=1) + "\n")
     os.replace(new, STORE)
 
 
@@ -175,7 +225,7 @@ def print_beside_paper(reports: tuple[Report, ...]) -> None:
     results.print(table)
 
 
-def size(text: str) -> tuple[int, int]:
+def size(text: str) -> Size:
     """3x4: rows and columns. ArgumentTypeError: it is not that."""
     if match := re.fullmatch(r"(\d+)x(\d+)", text):
         return int(match[1]), int(match[2])
@@ -198,7 +248,7 @@ def main() -> None:
     which.add_argument("--again", action="store_true", help="build what is stored again")
     parser.add_argument("--arithmetic", choices=BUILT, default="fp8")
     parser.add_argument(
-        "--sizes", nargs="+", type=size, default=[(1, 1)], metavar="RxC", help="small to large (1x1)"
+        "--sizes", nargs="+", type=size, default=[], metavar="RxC", help="only these, small to large"
     )
     parser.add_argument("--clock", type=float, default=60.0, metavar="MHZ", help="to begin with (60)")
     parser.add_argument("--stages", type=int, default=4, help="adder stages of an element (4)")
@@ -212,17 +262,20 @@ def main() -> None:
     if args.search:
         board = BOARDS[args.search]
         parameters = {"stages": args.stages, "depth": args.depth, "update": not args.no_update}
+
+        def design_of(size: Size) -> Design:
+            clock = 1e6 * args.clock
+            design = Design(args.search, args.arithmetic, *size, clock, **parameters, baud=board.baud)
+            return at_most(design, args.clock)
+
         try:
-            designs = [
-                Design(args.search, args.arithmetic, *rc, 1e6 * args.clock, **parameters, baud=board.baud)
-                for rc in args.sizes
-            ]
-            found = search([at_most(design, args.clock) for design in designs], args.seeds)
+            for rc in args.sizes or [(1, 1)]:
+                design_of(rc)  # or it is refused before any work is done
+            found = search(design_of, args.sizes, args.seeds)
         except ValueError as error:
             parser.error(str(error))
         if found is None:
             raise SystemExit(f"no size fits {board.title} and meets a clock; none is stored")
-        store(found)
         reports = (found,)
     if args.json:
         print(json.dumps([asdict(report) for report in reports], indent=1))
