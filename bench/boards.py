@@ -1,9 +1,10 @@
 """Accelerators on boards: the arrays that fit and meet their clock, how fast they are, what they take.
 
 The table is of the stored searches (fpga/arrays.json), which is what `quaver build` builds by default. A
-search doubles the array until it does not fit, then halves the gap to the largest that does; or it builds the
-sizes that it is told. Each is built at a clock that is lowered to what was reached until it is met. The array
-with the most multiply-accumulates a second at its peak is stored as soon as it is built, unless what is
+search doubles the array until it does not fit, then halves the gap to the largest that does, of arrays as
+square as their number of elements allows; at the end it raises the clock to what was reached. Or it builds
+the sizes that it is told. Each is built at a clock that is lowered to what was reached until it is met. The
+array with the most multiply-accumulates a second on chip is stored as soon as it is built, unless what is
 stored has more. After a change of the sources or the tools, --again builds every stored array anew.
 
     python bench/boards.py
@@ -15,12 +16,14 @@ stored has more. After a change of the sources or the tools, --again builds ever
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import isqrt, prod
 from pathlib import Path
@@ -31,7 +34,7 @@ from rich.table import Table
 
 import fpga.arrays
 from fpga.boards import BOARDS
-from fpga.build import LABELS, BuildError, Report, attempt, build
+from fpga.build import LABELS, Report, attempt, build
 from fpga.design import Design
 from fpga.engine import BUILT
 
@@ -41,36 +44,25 @@ PAPER = ("Kintex-7 325T, the paper's", 28, 28, 28 * 28, 166.0)
 Size = tuple[int, int]
 #: Elements of the largest array that a search thinks of.
 MOST = 1024
+#: Options that say what is searched.
+SEARCHING = ("--arithmetic", "--sizes", "--clock", "--stages", "--depth", "--no-update", "--seeds")
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
 results = Console(width=None if sys.stdout.isatty() else 170)
 warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their clock
 
 
-def at_most(design: Design, mhz: float) -> Design:
-    """The design at the fastest clock up to `mhz` that its PLL and its UART have."""
-    step = 0.25
-    for i in range(int(mhz / step)):
-        try:
-            slower = replace(design, clock=(mhz - i * step) * 1e6)
-        except ValueError:
-            continue
-        if slower.pll.clock <= mhz * 1e6:
-            return slower
-    raise ValueError(f"no clock up to {mhz:g} MHz makes {design.baud:,} baud")
-
-
 def fastest(design: Design, seeds: int) -> Report | None:
-    """The report of the fastest clock that is met, of all seeds; None if the design does not fit."""
+    """The report of the fastest clock that is met, of all seeds; None if it does not fit or meets none."""
     found: Report | None = None
     for seed in range(1, seeds + 1):
         tried = replace(design, seed=seed)
         for _ in range(4):
             try:
                 report, bitstream = attempt(tried, lambda phase: console.print(f"  {phase}", style="dim"))
-            except BuildError as error:
-                console.print(str(error))
-                return None
+            except RuntimeError as error:  # it does not fit, or the tools give it up
+                console.print(str(error), highlight=False)
+                return found
             console.print(f"{tried.rows}×{tried.columns}: {report.reached} of {report.asked} MHz")
             if bitstream is not None:
                 if found is None or report.asked > found.asked:
@@ -80,7 +72,7 @@ def fastest(design: Design, seeds: int) -> Report | None:
             if found is not None and report.reached <= found.asked:
                 break
             try:
-                tried = at_most(tried, report.reached)
+                tried = tried.at_most(report.reached)
             except ValueError as error:
                 console.print(str(error))
                 break
@@ -113,32 +105,36 @@ def climb(candidates: list[Size], fits: Callable[[Size], bool]) -> None:
 
 
 def search(design_of: Callable[[Size], Design], given: list[Size], seeds: int) -> Report | None:
-    """The array with the highest peak, stored: of those given, up to one that does not fit, or of all."""
+    """The fastest array, stored: of those given, up to one that does not fit, or of all."""
     best: Report | None = None
 
-    def fits(size: Size) -> bool:
+    def built(design: Design) -> Report | None:
         nonlocal best
-        report = fastest(design_of(size), seeds)
-        if report and (best is None or report.rates.peak > best.rates.peak):
+        report = fastest(design, seeds)
+        if report and (best is None or report.rates.sustained > best.rates.sustained):
             best = report
             keep(report)  # at once: what comes next may take an hour, or be interrupted
-        return report is not None
+        return report
 
     if given:
-        all(fits(size) for size in given)
-    else:
-        climb(sizes(MOST), fits)
+        all(built(design_of(size)) for size in given)
+        return best
+    climb(sizes(MOST), lambda size: built(design_of(size)) is not None)
+    while best and best.reached and best.reached > 1.05 * best.asked:
+        faster = built(Design(**best.design).at_most(0.98 * best.reached))
+        if faster is not best:
+            break
     return best
 
 
 def keep(report: Report) -> None:
-    """Store it, unless what is stored for its board and arithmetic has a higher peak."""
-    fpga.arrays.reports.cache_clear()  # another search may have stored something in the hours since
-    old = next((r for r in fpga.arrays.reports() if place(r) == place(report)), None)
-    if old and old.rates.peak > report.rates.peak:
-        console.print(f"a faster one is stored: {old.design['rows']}×{old.design['columns']}")
-    else:
-        store(report)
+    """Store it, unless what is stored for its board and arithmetic is faster."""
+    with one_at_a_time():
+        old = next((r for r in fpga.arrays.reports() if place(r) == place(report)), None)
+        if old and old.rates.sustained > report.rates.sustained:
+            console.print(f"a faster one is stored: {old.design['rows']}×{old.design['columns']}")
+        else:
+            store(report)
 
 
 def again() -> tuple[Report, ...]:
@@ -152,7 +148,8 @@ def again() -> tuple[Report, ...]:
         except (RuntimeError, ValueError) as error:  # that one stays as it was; the next may well be built
             console.print(str(error), style="bold red")
         else:
-            store(report)
+            with one_at_a_time():
+                store(report)
             met.append(report)
     return tuple(met)
 
@@ -162,11 +159,23 @@ def place(report: Report) -> tuple[int, int]:
     return list(BOARDS).index(report.design["board"]), list(BUILT).index(report.design["arithmetic"])
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """What other searches stored in the hours since is seen, and none stores meanwhile."""
+    folder = os.open(STORE.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        fpga.arrays.reports.cache_clear()
+        yield
+        fpga.arrays.reports.cache_clear()
+    finally:
+        os.close(folder)
+
+
 def store(report: Report) -> None:
     """In place of what is stored for that board and arithmetic."""
-    fpga.arrays.reports.cache_clear()
     others = [r for r in fpga.arrays.reports() if place(r) != place(report)]
-    new = STORE.with_suffix(".new")
+    new = STORE.with_name(f".{os.getpid()}.{STORE.name}")
     lines = [asdict(line) for line in sorted([*others, report], key=place)]
     new.write_text(json.dumps(lines, indent=1) + "\n")
     os.replace(new, STORE)
@@ -257,6 +266,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=1, help="placements tried (1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    ignored = [word for word in sys.argv[1:] if word.startswith("--") and word.split("=")[0] in SEARCHING]
+    if ignored and not args.search:
+        parser.error(f"{ignored[0]} is of a --search")
     reports = again() if args.again else fpga.arrays.reports()
     missing = len(fpga.arrays.reports()) - len(reports)
     if args.search:
@@ -266,7 +278,7 @@ def main() -> None:
         def design_of(size: Size) -> Design:
             clock = 1e6 * args.clock
             design = Design(args.search, args.arithmetic, *size, clock, **parameters, baud=board.baud)
-            return at_most(design, args.clock)
+            return design.at_most(args.clock)
 
         try:
             for rc in args.sizes or [(1, 1)]:
@@ -287,4 +299,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

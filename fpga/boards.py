@@ -10,6 +10,9 @@ from typing import Any
 
 from fpga import pll
 
+#: How bitstreams for the iCE40 begin, up to the width of the part's configuration memory.
+ICE40_SIGN = bytes.fromhex("ff0000ff 7eaa997e 51000105 920020 62")
+
 
 class Family(StrEnum):
     """FPGAs that are built for with the same tools."""
@@ -37,6 +40,8 @@ class Board:
         What its serial line is built for unless something else is asked for.
     loader
         openFPGALoader's name for it.
+    sign
+        How its bitstreams begin, which says what part they are for.
     line
         How the serial line reaches the host.
     uart
@@ -52,6 +57,7 @@ class Board:
     platform: str
     crystal: int
     loader: str
+    sign: bytes
     line: str
     baud: int = 3_000_000
     uart: tuple[str, str, tuple[str, int], dict[str, str]] | None = None
@@ -106,6 +112,7 @@ BOARDS: dict[str, Board] = {
         "ulx3s:ULX3S_85F_Platform",
         crystal=25_000_000,
         loader="ulx3s",
+        sign=b"\xff\x00Part: LFE5U-85F-6CABGA381\x00",
         line="the board's USB port US1 (FT231X)",
     ),
     "orangecrab-85f": Board(
@@ -114,6 +121,7 @@ BOARDS: dict[str, Board] = {
         "orangecrab_r0_2:OrangeCrabR0_2_85FPlatform",
         crystal=48_000_000,
         loader="orangeCrab",
+        sign=b"\xff\x00Part: LFE5U-85F-8CSFBGA285\x00",
         line="a 3.3 V USB adapter: its TX on pin 0, its RX on pin 1, ground on GND",
         uart=("0", "1", ("io", 0), {"IO_TYPE": "LVCMOS33", "PULLMODE": "UP"}),
         in_flash=True,
@@ -124,6 +132,7 @@ BOARDS: dict[str, Board] = {
         "ecpix5:ECPIX585Platform",
         crystal=100_000_000,
         loader="ecpix5",
+        sign=b"\xff\x00Part: LFE5UM5G-85F-8CABGA554\x00",
         line="the board's USB debug port (FT2232H)",
     ),
     "icebreaker": Board(
@@ -132,6 +141,7 @@ BOARDS: dict[str, Board] = {
         "icebreaker:ICEBreakerPlatform",
         crystal=12_000_000,
         loader="ice40_generic",
+        sign=ICE40_SIGN + b"\x02\xb3",
         line="the board's USB port (FT2232H)",
         pad=True,
         in_flash=True,
@@ -142,6 +152,7 @@ BOARDS: dict[str, Board] = {
         "ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         crystal=12_000_000,
         loader="ice40_generic",
+        sign=ICE40_SIGN + b"\x03\x67",
         line="the board's USB port (FT2232H)",
         in_flash=True,
     ),
@@ -151,6 +162,7 @@ BOARDS: dict[str, Board] = {
         "tang_nano_9k:TangNano9kPlatform",
         crystal=27_000_000,
         loader="tangnano9k",
+        sign=b"1111",
         line="the board's USB port (BL702)",
         baud=1_000_000,
     ),

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -274,13 +274,26 @@ def attempt(
     progress("generating")
     planned = plan(design)
     kept = (cache or user_cache_path("quaver") / "boards") / planned.key
-    if not (kept / "report.json").is_file():
+    if (found := _kept(kept)) is None:
+        shutil.rmtree(kept, ignore_errors=True)  # what is there is damaged
         with tempfile.TemporaryDirectory(prefix="quaver-build-") as name:
             report = _run(design, planned, Path(name), progress)
             _keep(kept, report, Path(name) / TOOLS[design.place.family].bitstream)
-    report = Report.from_json((kept / "report.json").read_text())
-    bitstream = kept / "bitstream"
-    return report, bitstream.read_bytes() if bitstream.is_file() else None
+        found = _kept(kept)
+        assert found is not None
+    report, bitstream = found
+    # Another clock and baud rate that were asked for may have made the same files.
+    return replace(report, design=asdict(design), rates=rates(design)), bitstream
+
+
+def _kept(kept: Path) -> tuple[Report, bytes | None] | None:
+    """What is in the cache, if it is whole."""
+    try:
+        report = Report.from_json((kept / "report.json").read_text())
+        bitstream = None if report.missed else (kept / "bitstream").read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if bitstream == b"" else (report, bitstream)
 
 
 def _keep(kept: Path, report: Report, bitstream: Path) -> None:
@@ -470,9 +483,13 @@ def _too_large(design: Design, over: dict[str, Use]) -> str:
 def _missed(design: Design, report: Report) -> str:
     assert report.reached is not None
     path = f", {report.critical_path}," if report.critical_path else ""
+    ways = [f"another --seed than {design.seed}"]
+    with suppress(ValueError):
+        ways.insert(0, f"--clock {design.at_most(report.reached).clock / 1e6:g}")
+    ways += ["fewer columns"] if design.columns > 1 else []
     return (
         f"{report.asked:g} MHz was asked for, but the slowest path{path} allows {report.reached:g} MHz; take "
-        f"--clock {int(report.reached)}, another --seed than {design.seed}, or fewer columns"
+        f"{' or '.join(ways)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -89,6 +89,18 @@ class Design:
             if name not in known:
                 raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
         assert self.serial  # or it says what is wrong
+
+    def at_most(self, mhz: float) -> Design:
+        """The same at the fastest clock up to `mhz` that its PLL and its UART have. ValueError: none."""
+        step = 0.25
+        for i in range(int(mhz / step)):
+            try:
+                slower = replace(self, clock=(mhz - i * step) * 1e6)
+            except ValueError:
+                continue
+            if slower.pll.clock <= mhz * 1e6:
+                return slower
+        raise ValueError(f"no clock up to {mhz:g} MHz makes {self.baud:,} baud")
 
     @property
     def place(self) -> Board:

@@ -8,9 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtl.frames import MAX_WORDS, Frame, Frames
+from rtl.frames import HEADER_BYTES, MAX_WORDS, Frame, Frames
 
 Words = NDArray[np.uint32]
+
+#: Bits on the line of a frame with as many words as there may be, but for bytes that are escaped.
+FRAME_BITS = 10 * (4 * MAX_WORDS + HEADER_BYTES + 4 + 2)
 
 
 class Line(Protocol):
@@ -42,10 +45,13 @@ class LinkTransport:
     ----------
     line
         Leads to the device.
+    baud
+        Bits that the line carries in a second: on a slow line, frames take longer to come.
     retry
-        Seconds without progress before the device is asked; twice as long each further time.
+        Seconds without progress before the device is asked; twice as long each further time (0.03, or three
+        frames).
     silence
-        Seconds without any answer after which the device is given up.
+        Seconds without any answer after which the device is given up (3, or twelve frames).
     patience
         Seconds that the device may answer without taking or giving a word: longer than its longest GEMM.
     random
@@ -61,12 +67,16 @@ class LinkTransport:
         self,
         line: Line,
         *,
-        retry: float = 0.03,
-        silence: float = 3.0,
+        baud: int = 3_000_000,
+        retry: float | None = None,
+        silence: float | None = None,
         patience: float = 60.0,
         random: Random | None = None,
     ):
-        self.line, self.retry, self.silence, self.patience = line, retry, silence, patience
+        frame = FRAME_BITS / baud
+        self.line, self.patience = line, patience
+        self.retry = max(0.03, 3 * frame) if retry is None else retry
+        self.silence = max(3.0, 12 * frame) if silence is None else silence
         self._random = random or SystemRandom()
         self.polls = self.repeated = 0
         self._begin(0)
@@ -92,14 +102,14 @@ class LinkTransport:
             Nothing answers as it should.
         """
         self._begin(self._random.randrange(1, 1 << 16))
-        begun, heard, wait = self.line.now, 0, self.retry
+        begun, heard, framed, wait = self.line.now, 0, False, self.retry
         while self._limit == 0:
             if self.line.now - begun > self.silence:
-                what = (
-                    f"{heard} bytes came, but no frame of it; is the baud rate the device's?"
-                    if heard
-                    else "nothing came; is the device powered, its bitstream loaded, the port the right one?"
-                )
+                what = "nothing came; is the device powered, its bitstream loaded, the port the right one?"
+                if framed:
+                    what = "only frames without room came, as the host's are; does the line lead back here?"
+                elif heard:
+                    what = f"{heard} bytes came, but no frame of it; is the baud rate the device's?"
                 raise TimeoutError(f"no session on {self.line} in {self.silence:g} s; {what}")
             self.line.write(Frame(self.session, 0, 0, reset=True).to_bytes())
             asked = self.line.now
@@ -107,6 +117,7 @@ class LinkTransport:
                 received = self.line.read(wait)
                 heard += len(received)
                 good, _ = self._take(received)
+                framed |= good
                 if good and not self._limit:  # positions say that the device was in this session already
                     self._begin(self._random.randrange(1, 1 << 16))
                     break
@@ -163,7 +174,7 @@ class LinkTransport:
 
     def _longer(self, wait: float) -> float:
         # A slow device must not drown in questions; a lost answer must not use up the time there is.
-        return min(2 * wait, self.silence / 10)
+        return max(self.retry, min(2 * wait, self.silence / 10))
 
     def _poll(self) -> None:
         self.polls += 1

@@ -31,9 +31,11 @@ class Rates:
     peak
         Every element, every cycle.
     sustained
-        With the steps that fold chunks, which multiply nothing: a long GEMM out of the chip's memory.
+        A GEMM of 8 × 8 tiles, 512 long, where commands come as fast as the accelerator takes them, a word a
+        cycle: less the steps that fold chunks, which multiply nothing; or, if its memory is too small to
+        use an operand often, as fast as the operands come. Filling and draining are not in it.
     linked
-        A GEMM of 8 × 8 tiles, 512 long, with operands and results over the serial line at its full rate.
+        The same with commands and responses over the serial line at its full rate.
     """
 
     peak: float
@@ -44,16 +46,16 @@ class Rates:
 def rates(design: Design) -> Rates:
     """Of a design, by its cycles and by the words that its driver sends."""
     clock = float(design.pll.clock)
-    peak = design.rows * design.columns * clock
-    arithmetic = design.computes
-    folds = -(-LENGTH // arithmetic.chunk)
-    sustained = peak * LENGTH / (LENGTH + folds)
-    sent, received = words(design)
-    # Both directions go at the same time, and so does the computing.
-    line = max(sent, received) * 4 * OVERHEAD * 10 / design.baud
-    a, b = shapes(design)
+    arithmetic, (a, b) = design.computes, shapes(design)
     products = a[0] * LENGTH * b[1]
-    return Rates(peak, sustained, products / max(line, products / sustained))
+    elements = design.rows * design.columns
+    folds = -(-LENGTH // arithmetic.chunk)
+    computing = products / elements * (LENGTH + folds) / LENGTH
+    # Both directions go at the same time, and so does the computing.
+    moved = max(words(design))
+    sustained = products / max(computing, moved) * clock
+    linked = products / (moved * 4 * OVERHEAD * 10 / design.baud)
+    return Rates(elements * clock, sustained, min(linked, sustained))
 
 
 def shapes(design: Design) -> tuple[tuple[int, int], tuple[int, int]]:

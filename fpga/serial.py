@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from serial import Serial, SerialException
 from serial.tools import list_ports
@@ -29,9 +30,13 @@ class SerialLine:
     ------
     OSError
         There is no such port, it is in use, or it does not know the baud rate.
+    ValueError
+        The baud rate is none.
     """
 
     def __init__(self, port: str, baud: int = BAUD):
+        if baud < 1:
+            raise ValueError(f"the baud rate is {baud}, but it is a number from 1 up")
         self.port, self.baud = port, baud
         try:
             self._serial = Serial(port, baud, write_timeout=5, exclusive=True)
@@ -52,14 +57,24 @@ class SerialLine:
 
     def write(self, data: bytes) -> None:
         """Send bytes; OSError if the port is gone."""
-        self._serial.write(data)
+        with self._named():
+            self._serial.write(data)
 
     def read(self, timeout: float) -> bytes:
         """What has come; waits at most `timeout` seconds for a first byte. OSError if the port is gone."""
-        if self._serial.timeout != timeout:
-            self._serial.timeout = timeout
-        first = self._serial.read(1)
-        return first + self._serial.read(self._serial.in_waiting) if first else b""
+        with self._named():
+            if self._serial.timeout != timeout:
+                self._serial.timeout = timeout
+            first = self._serial.read(1)
+            return first + self._serial.read(self._serial.in_waiting) if first else b""
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error that names the port."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"{self} is gone, or does not take bytes: {error}") from error
 
     def close(self) -> None:
         """Give the port back."""

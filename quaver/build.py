@@ -120,7 +120,8 @@ def report_table(report: Report, title: str) -> Table:
     """The report for people."""
     design, rates = report.design, report.rates
     table = Table(title=f"{design['arithmetic']} on {title}", show_header=False)
-    table.add_row("array", f"{design['rows']}×{design['columns']}, {design['stages']} lanes each")
+    lanes = Design(**design).accelerator.geometry.interleave
+    table.add_row("array", f"{design['rows']}×{design['columns']}, {lanes} lane{'s' * (lanes > 1)} each")
     table.add_row("updates", "on the board" if design["update"] else "on the host")
     for what, use in report.use.items():
         share = f"{use.used:,} of {use.available:,} ({use.used / use.available:.0%})"
@@ -133,8 +134,9 @@ def report_table(report: Report, title: str) -> Table:
     table.add_row("slowest path allows", reached)
     if report.critical_path:
         table.add_row("slowest path", report.critical_path)
-    table.add_row("peak", f"{rates.peak / 1e9:.3g} GMAC/s")
-    table.add_row("large GEMM on chip", f"{rates.sustained / 1e9:.3g} GMAC/s")
+    if report.reached is not None:
+        table.add_row("peak", f"{rates.peak / 1e9:.3g} GMAC/s")
+        table.add_row("large GEMM on chip", f"{rates.sustained / 1e9:.3g} GMAC/s")
     table.add_row("the same by serial line", f"{rates.linked / 1e6:.3g} MMAC/s, {design['baud']:,} baud")
     table.add_row("tools", ", ".join(f"{name} {version}" for name, version in report.tools.items()))
     table.add_row("seconds", ", ".join(f"{phase} {spent:.0f}" for phase, spent in report.seconds.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     module.add_arguments(parser)
     options = parser.parse_args(args.rest)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = module.run(options)
         sys.stdout.flush()
@@ -92,6 +94,13 @@ def main(argv: list[str] | None = None) -> int:
             said = f"{error.filename}: {error.strerror}"
         print(f"quaver {args.command}: {said}", file=sys.stderr)
         return 2
+
+
+def _terminate(number: int, frame: object) -> None:
+    """What runs ends as by Ctrl-C: tools with it, files whole. Where that is ignored, it is not."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        sys.exit(128 + number)
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

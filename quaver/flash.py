@@ -40,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.file.is_file():
         raise ValueError(f"the file is {args.file}, but there is none; quaver build makes one")
+    with args.file.open("rb") as file:
+        if file.read(len(place.sign)) != place.sign:
+            raise ValueError(
+                f"the file is {args.file}, but it does not begin as a bitstream for {place.title} does; "
+                f"quaver build --board {args.board} makes one"
+            )
     command = [_loader(), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     said = (done.stdout + done.stderr).strip()

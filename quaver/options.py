@@ -271,7 +271,7 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
 
 def _board(port: str, args: argparse.Namespace) -> Engine:
     """The board at a port, which must compute all that the recipe asks of an engine."""
-    from fpga.engine import BoardEngine, gemms
+    from fpga.engine import BUILT, BoardEngine, gemms
     from fpga.link import LinkTransport
     from fpga.serial import BAUD, SerialLine, find_port
 
@@ -283,11 +283,13 @@ def _board(port: str, args: argparse.Namespace) -> Engine:
         recipe = recipe.later if args.later_at is not None else None
     if not asked:
         raise ValueError(f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one")
-    line = SerialLine(find_port(port), args.baud or BAUD)
-    engine = BoardEngine(LinkTransport(line), asked, rule)
+    line = SerialLine(find_port(port), BAUD if args.baud is None else args.baud)
+    engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule)
     size, update = engine.identity.geometry, engine.identity.update or "on the host"
+    computes = engine.identity.arithmetic
+    computes = next((name for name, built in BUILT.items() if repr(built) == computes), computes)
     console.print(
-        f"{line}: {engine.identity.arithmetic}, {size.rows}×{size.columns} elements of {size.interleave} "
+        f"{line}: {computes}, {size.rows}×{size.columns} elements of {size.interleave} "
         f"lanes, depth {size.depth}, update {update}",
         style="dim",
     )

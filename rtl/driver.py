@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -210,7 +211,8 @@ class Driver:
             for opcode, take in waiting:
                 take(_response(self.transport, opcode))
         except BaseException:
-            self.transport.reset()
+            with suppress(OSError):  # of a device that does not answer the first error says more
+                self.transport.reset()
             raise
 
     def _sources(self, seed: int | None) -> _Sources:

@@ -32,7 +32,7 @@ def boards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             raise BuildError(f"{elements} do not fit")
         built.append((design.rows, design.columns))
         asked, reached = float(design.pll.clock) / 1e6, 100 - elements / 6
-        rates = replace(stored.rates, peak=1e6 * asked * elements)
+        rates = replace(stored.rates, sustained=1e6 * asked * elements)
         options = stored.design | {"rows": design.rows, "columns": design.columns, "clock": design.clock}
         report = replace(stored, design=options, asked=asked, reached=reached, rates=rates)
         return report, b"" if reached >= asked else None
@@ -71,8 +71,7 @@ def test_it_doubles_and_halves_to_the_largest(boards: Any, monkeypatch: pytest.M
         128,
     ]
     assert len(set(boards.built)) < 16
-    assert stored.reached is not None
-    assert stored.reached >= stored.asked
+    assert 70 < stored.asked <= 75  # raised at the end to what was reached
 
 
 def test_a_slower_one_replaces_nothing(boards: Any, monkeypatch: pytest.MonkeyPatch) -> None:

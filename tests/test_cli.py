@@ -164,7 +164,10 @@ def heard() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heard")
-def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_the_end_of_the_step(
+    sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever in a step it comes, metrics and checkpoint agree and the resumed run is the whole one."""
     from golden.nn.train import Trainer
 
@@ -175,7 +178,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytes
 
     def pressed(trainer: Trainer) -> object:
         if trainer.step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
         return step(trainer)
 
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from links import BOARD, Echo, Traffic, board_verilog, echo_line, exchange, transport
+from links import BOARD, Echo, Traffic, board_verilog, echo_line, echo_verilog, exchange, transport
 from test_mutations import mutated
 
 import fpga
@@ -168,7 +168,7 @@ def test_device_answers_the_frame_after_any_garbage() -> None:
     assert longest < 200  # cycles, with a byte each cycle and 64 of latency
 
 
-def test_silent_device_is_an_error() -> None:
+def test_silent_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silence:
         now = 0.0
 
@@ -194,6 +194,34 @@ def test_silent_device_is_an_error() -> None:
     host.send(np.arange(3, dtype=np.uint32))
     with pytest.raises(TimeoutError, match=r"/dev/ttyX has not answered for 3.\d s; 0 words of 2 had come"):
         host.receive(2)
+    monkeypatch.setattr(line, "write", lambda data: setattr(line, "says", data))
+    with pytest.raises(TimeoutError, match="only frames without room came, as the host's are"):
+        LinkTransport(line).reset()
+
+
+@pytest.mark.parametrize("baud", [115_200, 1_000_000])
+def test_a_slow_line_is_waited_for(baud: int) -> None:
+    """Frames that are still on their way are not asked for, nor sent again."""
+    line = SimulatedLine(echo_verilog(), latency=64 / CLOCK, pace=round(10 * CLOCK / baud))
+    host = LinkTransport(line, baud=baud)
+    host.reset()
+    begun, sent = line.now, np.arange(700, dtype=np.uint32)
+    host.send(sent)
+    assert (host.receive(700) == 2 * sent).all()
+    assert (host.polls, host.repeated) == (0, 0)
+    assert 4 * 700 / (line.now - begun) > 0.7 * baud / 10
+
+
+def test_the_first_error_is_the_one_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that has stopped answering does not answer a reset either."""
+    line = SimulatedLine(board_verilog(), latency=64 / CLOCK)
+    host = LinkTransport(line, retry=5000 / CLOCK, silence=6e5 / CLOCK)
+    driver = Driver(host, BOARD)
+    codes = np.zeros((4, 4), BOARD.operand.code_dtype)
+    driver.gemm(codes, codes)
+    monkeypatch.setattr(line, "write", lambda data: None)
+    with pytest.raises(TimeoutError, match="has not answered for"):
+        driver.gemm(codes, codes)
 
 
 def test_device_that_does_nothing_is_an_error() -> None:
