@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fpga.design import Design
 
 #: The large GEMM: products in a sum, and tiles of the array each way. Its size says little beyond this one.
-LENGTH, TILES = 512, 8
+LENGTH, TILES = 512, 32
 
 #: Bytes on the line for each byte of a word: header, CRC and flags of a full frame, and one byte in 128 that
 #: is escaped, for two of the 256 are.
@@ -31,7 +31,7 @@ class Rates:
     peak
         Every element, every cycle.
     sustained
-        A GEMM of 8 × 8 tiles, 512 long, where commands come as fast as the accelerator takes them, a word a
+        A GEMM of 32 × 32 tiles, 512 long, where commands come as fast as the accelerator takes them, a word a
         cycle: less the steps that fold chunks, which multiply nothing; or, if its memory is too small to
         use an operand often, as fast as the operands come. Filling and draining are not in it.
     linked

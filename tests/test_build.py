@@ -248,6 +248,7 @@ def test_sustained_is_what_the_simulated_accelerator_does(
 ) -> None:
     """A word a cycle goes in; filling and draining take a few of the cycles."""
     monkeypatch.setattr("fpga.rates.LENGTH", length)
+    monkeypatch.setattr("fpga.rates.TILES", 8)
     size = {"rows": 2, "columns": 3, "stages": 2, "depth": devices.DEPTH}
     design = Design("ulx3s-85f", arithmetic, clock=60e6, update=False, **size)
     device = devices.device() if arithmetic == "fp8" else SimulatedDevice(design.accelerator)
