@@ -210,10 +210,11 @@ def print_table(reports: tuple[Report, ...]) -> None:
 
 
 def print_beside_paper(reports: tuple[Report, ...]) -> None:
-    """The fixed-point array with the most multipliers beside the paper's; a product and its sum are two."""
+    """The fixed-point array with the most multipliers a second beside the paper's; a product and its sum
+    are two operations."""
     fixed = (r for r in reports if r.design["arithmetic"] == "fixed16" and r.reached is not None)
     ours = [report for report in fixed if report.use.get("multipliers")]
-    most = max(ours, key=lambda report: report.use["multipliers"].used, default=None)
+    most = max(ours, key=lambda report: report.rates.peak, default=None)
     if most is None or not most.use["multipliers"].used:
         return
     design, title = most.design, BOARDS[most.design["board"]].title
