@@ -48,7 +48,7 @@ MOST = 1024
 SEARCHING = ("--arithmetic", "--sizes", "--clock", "--stages", "--depth", "--no-update", "--seeds")
 STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
-results = Console(width=None if sys.stdout.isatty() else 170)
+results = Console(width=max(170, Console().width))  # a narrower terminal may wrap it, but cuts nothing
 warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their clock
 
 

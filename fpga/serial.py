@@ -99,7 +99,9 @@ def find_port(name: str) -> str:
         return name
     found = ports()
     if not found:
-        raise ValueError("there is no serial port on USB; connect the board, or name its port")
+        raise ValueError(
+            "there is no serial port on USB; connect the board, or name its port, such as /dev/ttyUSB0"
+        )
     if len(found) > 1:
         lines = "".join(f"\n  {port}  {text}" for port, text in found.items())
         raise ValueError(f"there are {len(found)} serial ports on USB; name the board's:{lines}")

@@ -25,11 +25,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from amaranth.hdl import UnusedElaboratable
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,6 +43,8 @@ from fpga.engine import BUILT
 from fpga.serial import BAUD
 from quaver.files import check_output, write
 from quaver.options import console, print_results
+
+warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
-        help="the recipe's weight update in hardware, not on the host (as stored, or yes)",
+        help="the recipe's weight update in hardware, not on the host (as stored; yes where nothing is)",
     )
     parser.add_argument(
         "--baud", type=int, metavar="N", help="of the serial line (as stored, or as the board has it)"
