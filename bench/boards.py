@@ -2,10 +2,11 @@
 
 The table is of the stored searches (fpga/arrays.json), which is what `quaver build` builds by default. A
 search doubles the array until it does not fit, then halves the gap to the largest that does, of arrays as
-square as their number of elements allows; at the end it raises the clock to what was reached. Or it builds
-the sizes that it is told. Each is built at a clock that is lowered to what was reached until it is met. The
-array with the most multiply-accumulates a second on chip is stored as soon as it is built, unless what is
-stored has more. After a change of the sources or the tools, --again builds every stored array anew.
+square as their number of elements allows; if the largest reached a much faster clock than was asked for, it
+is built again for that. Or the search builds the sizes that it is told. Each is built at a clock that is
+lowered to what was reached until it is met. The array with the most multiply-accumulates a second on chip
+is stored as soon as it is built, unless what is stored has more. After a change of the sources or the
+tools, --again builds every stored array anew.
 
     python bench/boards.py
     python bench/boards.py --again      hours, or from the cache
@@ -34,7 +35,7 @@ from rich.table import Table
 
 import fpga.arrays
 from fpga.boards import BOARDS
-from fpga.build import LABELS, Report, attempt, build
+from fpga.build import LABELS, BuildError, Report, attempt, build
 from fpga.design import Design
 from fpga.engine import BUILT
 
@@ -60,9 +61,12 @@ def fastest(design: Design, seeds: int) -> Report | None:
         for _ in range(4):
             try:
                 report, bitstream = attempt(tried, lambda phase: console.print(f"  {phase}", style="dim"))
-            except RuntimeError as error:  # it does not fit, or the tools give it up
+            except BuildError as error:
                 console.print(str(error), highlight=False)
                 return found
+            except RuntimeError as error:  # the tools give this placement up
+                console.print(str(error), highlight=False)
+                break
             console.print(f"{tried.rows}×{tried.columns}: {report.reached} of {report.asked} MHz")
             if bitstream is not None:
                 if found is None or report.asked > found.asked:
@@ -105,7 +109,7 @@ def climb(candidates: list[Size], fits: Callable[[Size], bool]) -> None:
 
 
 def search(design_of: Callable[[Size], Design], given: list[Size], seeds: int) -> Report | None:
-    """The fastest array, stored: of those given, up to one that does not fit, or of all."""
+    """The fastest array that was found: of those given, up to one that does not fit, or of all."""
     best: Report | None = None
 
     def built(design: Design) -> Report | None:
@@ -149,7 +153,8 @@ def again() -> tuple[Report, ...]:
             console.print(str(error), style="bold red")
         else:
             with one_at_a_time():
-                store(report)
+                if any(now.design == old.design for now in fpga.arrays.reports()):
+                    store(report)  # unless a search has found another meanwhile
             met.append(report)
     return tuple(met)
 
@@ -251,7 +256,7 @@ def positive(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--search", choices=BOARDS, metavar="BOARD", help=", ".join(BOARDS))
@@ -284,9 +289,9 @@ def main() -> None:
         try:
             for rc in args.sizes or [(1, 1)]:
                 design_of(rc)  # or it is refused before any work is done
-            found = search(design_of, args.sizes, args.seeds)
         except ValueError as error:
             parser.error(str(error))
+        found = search(design_of, args.sizes, args.seeds)
         if found is None:
             raise SystemExit(f"no size fits {board.title} and meets a clock; none is stored")
         reports = (found,)

@@ -52,7 +52,7 @@ def measure(verilog: str, baud: int, latency: float, count: int) -> dict[str, fl
     host.send(words)
     assert (host.receive(count) == words).all()
     rate = 4 * count / (line.now - begun)
-    return {"baud": baud, "latency_ms": latency, "bytes_per_second": rate, "words_repeated": host.repeated}
+    return {"baud": baud, "latency_ms": latency, "bytes_per_second": rate, "polls": host.polls}
 
 
 def main() -> None:
@@ -67,12 +67,12 @@ def main() -> None:
         print(json.dumps(rows, indent=1))
         return
     table = Table(title="Serial link: payload each way, both ways at once")
-    for heading in ("baud", "latency, ms", "kB/s", "of the line", "words repeated"):
+    for heading in ("baud", "latency, ms", "kB/s", "of the line", "polls"):
         table.add_column(heading, justify="right")
     for row in rows:
         rate = row["bytes_per_second"]
         cells = (f"{row['baud']:,}", f"{row['latency_ms']:g}", f"{rate / 1000:.1f}")
-        table.add_row(*cells, f"{rate / (row['baud'] / 10):.1%}", f"{row['words_repeated']:,.0f}")
+        table.add_row(*cells, f"{rate / (row['baud'] / 10):.1%}", f"{row['polls']:,.0f}")
     Console().print(table)
 
 

@@ -41,7 +41,7 @@ class Board:
     loader
         openFPGALoader's name for it.
     sign
-        How its bitstreams begin, which says what part they are for.
+        How its bitstreams begin, which says what part they are for; of Gowin's only that they are ones.
     line
         How the serial line reaches the host.
     uart

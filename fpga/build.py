@@ -275,39 +275,43 @@ def attempt(
     planned = plan(design)
     kept = (cache or user_cache_path("quaver") / "boards") / planned.key
     if (found := _kept(kept)) is None:
-        shutil.rmtree(kept, ignore_errors=True)  # what is there is damaged
         with tempfile.TemporaryDirectory(prefix="quaver-build-") as name:
             report = _run(design, planned, Path(name), progress)
-            _keep(kept, report, Path(name) / TOOLS[design.place.family].bitstream)
-        found = _kept(kept)
-        assert found is not None
+            file = Path(name) / TOOLS[design.place.family].bitstream
+            found = report, None if report.missed else file.read_bytes()
+        _keep(kept, *found)
     report, bitstream = found
     # Another clock and baud rate that were asked for may have made the same files.
     return replace(report, design=asdict(design), rates=rates(design)), bitstream
 
 
 def _kept(kept: Path) -> tuple[Report, bytes | None] | None:
-    """What is in the cache, if it is whole."""
+    """What is in the cache, if it can be read."""
     try:
         report = Report.from_json((kept / "report.json").read_text())
         bitstream = None if report.missed else (kept / "bitstream").read_bytes()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None if bitstream == b"" else (report, bitstream)
 
 
-def _keep(kept: Path, report: Report, bitstream: Path) -> None:
-    """Into the cache, whole or not at all; a design that missed its timing without a bitstream."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=kept.parent, prefix="."))
-    try:
-        if bitstream.exists():
-            shutil.copyfile(bitstream, new / "bitstream")
-        (new / "report.json").write_text(report.to_json())
-        if not kept.exists():
+def _keep(kept: Path, report: Report, bitstream: bytes | None) -> None:
+    """Into the cache, whole or not at all, in place of what is damaged. Without a cache the build was not in
+    vain."""
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=kept.parent, prefix="."))
+        try:
+            if bitstream is not None:
+                (new / "bitstream").write_bytes(bitstream)
+            (new / "report.json").write_text(report.to_json())
+            if kept.is_dir() and not kept.is_symlink():
+                shutil.rmtree(kept)
+            else:
+                kept.unlink(missing_ok=True)
             os.replace(new, kept)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Report:

@@ -91,7 +91,7 @@ class Design:
         assert self.serial  # or it says what is wrong
 
     def at_most(self, mhz: float) -> Design:
-        """The same at the fastest clock up to `mhz` that its PLL and its UART have. ValueError: none."""
+        """The same at a clock close to, and at most, `mhz` that its PLL and UART have. ValueError: none."""
         step = 0.25
         for i in range(int(mhz / step)):
             try:

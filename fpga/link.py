@@ -51,7 +51,7 @@ class LinkTransport:
         Seconds without progress before the device is asked; twice as long each further time (0.03, or three
         frames).
     silence
-        Seconds without any answer after which the device is given up (3, or twelve frames).
+        Seconds without any answer after which the device is given up (3, or thirty frames).
     patience
         Seconds that the device may answer without taking or giving a word: longer than its longest GEMM.
     random
@@ -76,7 +76,7 @@ class LinkTransport:
         frame = FRAME_BITS / baud
         self.line, self.patience = line, patience
         self.retry = max(0.03, 3 * frame) if retry is None else retry
-        self.silence = max(3.0, 12 * frame) if silence is None else silence
+        self.silence = max(3.0, 30 * frame) if silence is None else silence
         self._random = random or SystemRandom()
         self.polls = self.repeated = 0
         self._begin(0)
@@ -88,7 +88,7 @@ class LinkTransport:
         self._outgoing = bytearray()
         self._acknowledged = self._sent = self._most_sent = self._limit = 0
         self._incoming = bytearray()
-        self._expected = 0
+        self._expected = self._told = 0  # words that came, and of how many the device was told
         self._lost = False  # a frame of the device's did not come
         self._strangers = 0
         self._sent_at_poll = 0
@@ -178,11 +178,11 @@ class LinkTransport:
 
     def _poll(self) -> None:
         self.polls += 1
-        self._sent_at_poll = self._sent
+        self._sent_at_poll, self._told = self._sent, self._expected
         self.line.write(Frame(self.session, self._sent, self._expected, poll=True).to_bytes())
 
     def _transmit(self) -> None:
-        """Send what there is and what the device has room for."""
+        """Send what there is and what the device has room for; acknowledge what came."""
         end = min(self._limit, self._acknowledged + len(self._outgoing) // 4)
         while self._sent < end:
             length = min(end - self._sent, MAX_WORDS)
@@ -191,7 +191,10 @@ class LinkTransport:
             self.line.write(Frame(self.session, self._sent, self._expected, payload=payload).to_bytes())
             self.repeated += max(0, min(self._most_sent, self._sent + length) - self._sent)
             self._sent += length
-            self._most_sent = max(self._most_sent, self._sent)
+            self._most_sent, self._told = max(self._most_sent, self._sent), self._expected
+        if self._expected - self._told >= MAX_WORDS:  # or the device, which keeps two frames, would wait
+            self.line.write(Frame(self.session, self._sent, self._expected).to_bytes())
+            self._told = self._expected
 
     def _take(self, received: bytes) -> tuple[bool, bool]:
         """Whether there was a frame of this session in the bytes, and whether it brought anything new."""

@@ -40,7 +40,7 @@ class SerialLine:
         self.port, self.baud = port, baud
         try:
             self._serial = Serial(port, baud, write_timeout=5, exclusive=True)
-        except (SerialException, ValueError) as error:
+        except (SerialException, ValueError, OverflowError) as error:
             there = ", ".join(ports()) or "none"
             raise OSError(f"{port} cannot be opened at {baud:,} baud ({error}); ports: {there}") from error
         # Otherwise some adapters on USB keep short answers back for 16 ms. Not every port can be told.

@@ -6,9 +6,11 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 #: command → what it does, in the order of `quaver --help`. quaver/COMMAND.py holds add_arguments and run.
 COMMANDS = {
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     module.add_arguments(parser)
     options = parser.parse_args(args.rest)
-    signal.signal(signal.SIGTERM, _terminate)
+    before = _on_termination(_terminate)
     try:
         status = module.run(options)
         sys.stdout.flush()
@@ -94,10 +96,19 @@ def main(argv: list[str] | None = None) -> int:
             said = f"{error.filename}: {error.strerror}"
         print(f"quaver {args.command}: {said}", file=sys.stderr)
         return 2
+    finally:
+        _on_termination(before)
+
+
+def _on_termination(handler: Any) -> Any:
+    """Sets what SIGTERM does, where this is the main thread, and gives what it did."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, handler)
 
 
 def _terminate(number: int, frame: object) -> None:
-    """What runs ends as by Ctrl-C: tools with it, files whole. Where that is ignored, it is not."""
+    """What runs ends as by Ctrl-C: tools with it, files whole. Where Ctrl-C is ignored, it ends at once."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         sys.exit(128 + number)
     signal.raise_signal(signal.SIGINT)

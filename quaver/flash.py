@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 f"quaver build --board {args.board} makes one"
             )
     command = [_loader(), *options]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it ends this program, but not a write that has begun
     done = subprocess.run(command, capture_output=True, text=True)
     said = (done.stdout + done.stderr).strip()
     if "shared libraries" in said:

@@ -153,7 +153,7 @@ class Driver:
         TypeError, ValueError
             No codes of the operand format; shapes that do not fit; a seed where nothing draws, or none.
         DeviceError, TimeoutError
-            The device did not do as told. It is reset, as it is when the call is interrupted.
+            The device did not do as told. It is reset if it still answers, as when the call is interrupted.
         """
         a = self.arithmetic.operand.check_codes(a_codes, "a_codes")
         b = self.arithmetic.operand.check_codes(b_codes, "b_codes")
