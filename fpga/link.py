@@ -8,12 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtl.frames import HEADER_BYTES, MAX_WORDS, Frame, Frames
+from rtl.frames import FULL_FRAME_BYTES, MAX_WORDS, Frame, Frames
 
 Words = NDArray[np.uint32]
-
-#: Bits on the line of a frame with as many words as there may be, but for bytes that are escaped.
-FRAME_BITS = 10 * (4 * MAX_WORDS + HEADER_BYTES + 4 + 2)
 
 
 class Line(Protocol):
@@ -73,7 +70,7 @@ class LinkTransport:
         patience: float = 60.0,
         random: Random | None = None,
     ):
-        frame = FRAME_BITS / baud
+        frame = 10 * FULL_FRAME_BYTES / baud
         self.line, self.patience = line, patience
         self.retry = max(0.03, 3 * frame) if retry is None else retry
         self.silence = max(3.0, 30 * frame) if silence is None else silence

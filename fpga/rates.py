@@ -9,17 +9,18 @@ import numpy as np
 
 from rtl.commands import CommandHeader, GemmArguments, Opcode, ResponseHeader, TileArguments
 from rtl.driver import Driver, Words
-from rtl.frames import HEADER_BYTES, MAX_WORDS
+from rtl.frames import FULL_FRAME_BYTES, MAX_WORDS
 
 if TYPE_CHECKING:
     from fpga.design import Design
 
-#: The large GEMM: products in a sum, and tiles of the array each way. Its size says little beyond this one.
+#: The large GEMM: products in a sum, and tiles of the array each way, so many that
+#: loading B once counts little.
 LENGTH, TILES = 512, 32
 
 #: Bytes on the line for each byte of a word: header, CRC and flags of a full frame, and one byte in 128 that
 #: is escaped, for two of the 256 are.
-OVERHEAD = (1 + (HEADER_BYTES + 4 + 2) / (4 * MAX_WORDS)) * (1 + 2 / 256)
+OVERHEAD = FULL_FRAME_BYTES / (4 * MAX_WORDS) * (1 + 2 / 256)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class SerialLine:
     OSError
         There is no such port, it is in use, or it does not know the baud rate.
     ValueError
-        The baud rate is none.
+        The baud rate is less than 1.
     """
 
     def __init__(self, port: str, baud: int = BAUD):

@@ -38,6 +38,8 @@ Header = data.StructLayout(
     }
 )
 HEADER_BYTES = Header.size // 8
+#: Of the longest frame with its CRC and its flags, but for what is escaped.
+FULL_FRAME_BYTES = 4 * MAX_WORDS + HEADER_BYTES + 4 + 2
 
 _PLACES = {name: (field.offset, (1 << field.width) - 1) for name, field in Header}
 _ESCAPED = {bytes([byte]): bytes([ESCAPE, byte ^ FLIP]) for byte in (ESCAPE, FLAG)}  # escapes come first

@@ -48,6 +48,7 @@ def test_a_flipped_bit_of_a_lut_is_caught() -> None:
 @pytest.mark.parametrize("name", BENCHES)
 def test_bench(name: str, family: str) -> None:
     result = run_bench(name, gates=family)
+    print(f"\n{name} on {family}: {result.checks} checks, {len(result.failures)} failures")
     assert not result.failures
     assert result.checks > 50
 
