@@ -10,7 +10,7 @@ tools, --again builds every stored array anew.
 
     python bench/boards.py
     python bench/boards.py --again      hours, or from the cache
-    python bench/boards.py --search icebreaker --no-update --clock 33 --depth 128      an hour
+    python bench/boards.py --search icebreaker --no-update --clock 33 --depth 128      minutes
     python bench/boards.py --search ulx3s-85f --no-update --sizes 8x8 12x12 --clock 84      hours
 """
 
