@@ -36,10 +36,10 @@ exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier o
 	$(BIN)/python -m pytest -m exhaustive -s
 
 million: $(READY)  ## a million frames of the serial link over a line that spoils one in a hundred
-	$(BIN)/python -m pytest -m slow -s tests/test_link.py -k million
+	$(BIN)/python -m pytest -m slow -s tests/rtl/test_link.py -k million
 
 equivalence: $(READY)  ## hold today's adder to that of a revision by SAT: make equivalence BASE=REV
-	$(BIN)/python tests/equivalence.py $(BASE)
+	$(BIN)/python tests/support/equivalence.py $(BASE)
 
 lint: $(READY)  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

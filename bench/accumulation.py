@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic import ChunkedFloat
-from golden.formats import FP16
+from quaver.golden.arithmetic import ChunkedFloat
+from quaver.golden.formats import FP16
 
 LENGTHS = (4096, 16384, 65536)
 CHUNKS = (8, 32, 64, 256)

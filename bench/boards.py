@@ -33,11 +33,11 @@ from amaranth.hdl import UnusedElaboratable
 from rich.console import Console
 from rich.table import Table
 
-import fpga.arrays
-from fpga.boards import BOARDS
-from fpga.build import LABELS, BuildError, Report, attempt, build
-from fpga.design import Design
-from fpga.engine import BUILT
+import quaver.fpga.arrays
+from quaver.fpga.boards import BOARDS
+from quaver.fpga.build import LABELS, BuildError, Report, attempt, build
+from quaver.fpga.design import Design
+from quaver.host.board_engine import BUILT
 
 #: Device, rows, columns, multipliers and MHz of the array of Gupta et al. 2015 (arXiv 1502.02551, §5).
 PAPER = ("Kintex-7 325T, the paper's", 28, 28, 28 * 28, 166.0)
@@ -47,7 +47,7 @@ Size = tuple[int, int]
 MOST = 1024
 #: Options that say what is searched.
 SEARCHING = ("--arithmetic", "--sizes", "--clock", "--stages", "--depth", "--no-update", "--seeds")
-STORE = Path(fpga.arrays.__file__).with_name("arrays.json")
+STORE = Path(quaver.fpga.arrays.__file__).with_name("arrays.json")
 console = Console(stderr=True)
 results = Console(width=max(170, Console().width))  # a narrower terminal may wrap it, but cuts nothing
 warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their clock
@@ -134,7 +134,7 @@ def search(design_of: Callable[[Size], Design], given: list[Size], seeds: int) -
 def keep(report: Report) -> None:
     """Store it, unless what is stored for its board and arithmetic is faster."""
     with one_at_a_time():
-        old = next((r for r in fpga.arrays.reports() if place(r) == place(report)), None)
+        old = next((r for r in quaver.fpga.arrays.reports() if place(r) == place(report)), None)
         if old and old.rates.sustained > report.rates.sustained:
             console.print(f"a faster one is stored: {old.design['rows']}×{old.design['columns']}")
         else:
@@ -144,7 +144,7 @@ def keep(report: Report) -> None:
 def again() -> tuple[Report, ...]:
     """Build and store every array with today's sources and tools; the reports of what could be built."""
     met = []
-    for old in fpga.arrays.reports():
+    for old in quaver.fpga.arrays.reports():
         what = "{board}, {arithmetic}: {rows}×{columns}".format(**old.design)
         console.print(what, highlight=False)
         try:
@@ -153,7 +153,7 @@ def again() -> tuple[Report, ...]:
             console.print(str(error), style="bold red")
         else:
             with one_at_a_time():
-                if any(now.design == old.design for now in fpga.arrays.reports()):
+                if any(now.design == old.design for now in quaver.fpga.arrays.reports()):
                     store(report)  # unless a search has found another meanwhile
             met.append(report)
     return tuple(met)
@@ -170,16 +170,16 @@ def one_at_a_time() -> Iterator[None]:
     folder = os.open(STORE.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        fpga.arrays.reports.cache_clear()
+        quaver.fpga.arrays.reports.cache_clear()
         yield
-        fpga.arrays.reports.cache_clear()
+        quaver.fpga.arrays.reports.cache_clear()
     finally:
         os.close(folder)
 
 
 def store(report: Report) -> None:
     """In place of what is stored for that board and arithmetic."""
-    others = [r for r in fpga.arrays.reports() if place(r) != place(report)]
+    others = [r for r in quaver.fpga.arrays.reports() if place(r) != place(report)]
     new = STORE.with_name(f".{os.getpid()}.{STORE.name}")
     lines = [asdict(line) for line in sorted([*others, report], key=place)]
     new.write_text(json.dumps(lines, indent=1) + "\n")
@@ -275,8 +275,8 @@ def main() -> None:
     ignored = [word for word in sys.argv[1:] if word.startswith("--") and word.split("=")[0] in SEARCHING]
     if ignored and not args.search:
         parser.error(f"{ignored[0]} is of a --search")
-    reports = again() if args.again else fpga.arrays.reports()
-    missing = len(fpga.arrays.reports()) - len(reports)
+    reports = again() if args.again else quaver.fpga.arrays.reports()
+    missing = len(quaver.fpga.arrays.reports()) - len(reports)
     if args.search:
         board = BOARDS[args.search]
         parameters = {"stages": args.stages, "depth": args.depth, "update": not args.no_update}

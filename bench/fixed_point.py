@@ -22,12 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from golden import data
-from golden.nn import checkpoint, models
-from golden.nn.recipe import Recipe
-from golden.nn.recipes import fixed, fixed20, fp32
-from golden.nn.train import Epoch, Settings, Trainer
-from golden.rounding import Rounding
+from quaver.golden import data
+from quaver.golden.nn import checkpoint, models
+from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.recipes import fixed, fixed20, fp32
+from quaver.golden.nn.trainer import Epoch, Settings, Trainer
+from quaver.golden.rounding import Rounding
 
 
 def recipes(fraction_bits: list[int]) -> list[Recipe]:

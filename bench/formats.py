@@ -18,8 +18,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat
-from golden.lfsr import LFSR
+from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat
+from quaver.golden.lfsr import LFSR
 
 ELSEWHERE = {
     FP8: ("ml_dtypes", ml_dtypes.float8_e5m2),

@@ -19,11 +19,11 @@ from area import cells, run
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.arithmetic.fixed_point import FixedPoint
-from golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF
-from rtl.pe import pe_for
-from rtl.verilog import to_verilog
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.pe import pe_for
 
 #: Cell → (function, area in NAND2). Areas are those of the Nangate 45 nm Open Cell Library at drive X1, whose
 #: cells are whole numbers of 0.19 µm wide: NAND2_X1 is three (0.798 µm²), DFF_X1 seventeen (4.522 µm²).

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from golden.arithmetic import ChunkedFloat
-from golden.formats import FP8, FP16, FloatFormat
+from quaver.golden.arithmetic import ChunkedFloat
+from quaver.golden.formats import FP8, FP16, FloatFormat
 
 Array = NDArray[Any]
 CHUNK = 64
@@ -36,7 +36,7 @@ REFERENCE = "NumPy, a loop of rounded additions"
 FIRST_CALL = """
 import time; start = time.perf_counter()
 import numpy as np
-from golden.arithmetic import ChunkedFloat
+from quaver.golden.arithmetic import ChunkedFloat
 imported = time.perf_counter()
 seed = 1 if "{rounding}" == "stochastic" else None
 ChunkedFloat(rounding="{rounding}").gemm(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8), seed=seed)
@@ -161,7 +161,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def first_call(rounding: str) -> dict[str, float]:
-    """Seconds of `import golden.arithmetic` and of the first gemm: compiling, and from Numba's cache."""
+    """Seconds of `import quaver.golden.arithmetic` and of the first gemm: compiling, and from Numba's
+    cache."""
     with tempfile.TemporaryDirectory() as cache:
         found = {}
         for state in ("compiled", "cached"):

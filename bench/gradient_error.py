@@ -17,11 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from golden import data
-from golden.nn import models, recipes
-from golden.nn.recipe import Role
-from golden.nn.run import Call
-from golden.nn.train import Settings, Trainer
+from quaver.golden import data
+from quaver.golden.nn import models, recipes
+from quaver.golden.nn.recipe import Role
+from quaver.golden.nn.run import Call
+from quaver.golden.nn.trainer import Settings, Trainer
 
 CHUNKS = (8, 64, 256, recipes.NO_CHUNKS)
 

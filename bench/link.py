@@ -17,10 +17,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rich.console import Console
 from rich.table import Table
 
-from fpga.link import LinkTransport
-from rtl.link import Linked
-from rtl.verilog import to_verilog
-from sim.line import CLOCK, SimulatedLine
+from quaver.host.link_transport import LinkTransport
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.link.reliable_link import Linked
+from quaver.sim.line import CLOCK, SimulatedLine
 
 #: Baud rate, latency of the adapter in ms, words echoed.
 RUNS = (

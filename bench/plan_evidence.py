@@ -24,12 +24,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from golden.formats import FP8
-from golden.nn import metrics
-from golden.nn.recipe import Precision
-from golden.nn.recipes import fp8_images
-from golden.plan import Plan
 from quaver import cli
+from quaver.golden.formats import FP8
+from quaver.golden.nn import metrics
+from quaver.golden.nn.recipe import Precision
+from quaver.golden.nn.recipes import fp8_images
+from quaver.golden.planning.plan import Plan
 
 BATCH = 128
 #: What is trained: operands in FP8, images too, and an FP16 last layer.

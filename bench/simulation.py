@@ -17,11 +17,11 @@ from amaranth.sim import Simulator
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic import ChunkedFloat
-from rtl.accelerator import Accelerator
-from rtl.driver import Driver
-from sim.device import SimulatedDevice
-from sim.runner import run_bench
+from quaver.golden.arithmetic import ChunkedFloat
+from quaver.host.driver import Driver
+from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.sim.device import SimulatedDevice
+from quaver.sim.runner import run_bench
 
 ARITHMETIC = ChunkedFloat()
 

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from golden.data import Dataset
-from golden.nn import models, recipes
-from golden.nn.layers import GemmLayer
-from golden.nn.recipe import Recipe
-from golden.nn.run import Call
-from golden.nn.train import Settings, Trainer
+from quaver.golden.data import Dataset
+from quaver.golden.nn import models, recipes
+from quaver.golden.nn.layers import GemmLayer
+from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.run import Call
+from quaver.golden.nn.trainer import Settings, Trainer
 
 #: model → shape of an image, images in a batch
 CASES = {"mlp": ((1, 28, 28), 128), "cnn": ((1, 28, 28), 128), "resnet20": ((3, 32, 32), 32)}

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from golden.arithmetic import ChunkedFloat
-from golden.formats import FP8, FP16
-from sim.engine import SimulatedEngine
+from quaver.golden.arithmetic import ChunkedFloat
+from quaver.golden.formats import FP8, FP16
+from quaver.sim.engine import SimulatedEngine
 
 #: Operands, M, K, N.
 GEMMS = [

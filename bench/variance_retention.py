@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from golden.accumulation import LARGEST_LOSS, largest_length, retention
-from golden.arithmetic.chunked_float import ChunkedFloat
-from golden.formats import FP8, FloatFormat
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.formats import FP8, FloatFormat
+from quaver.golden.planning.variance_retention import LARGEST_LOSS, largest_length, retention
 
 SEED = 1
 WIDTHS = (4, 5, 6, 7)

@@ -1,0 +1,166 @@
+"""Build the bitstream of an accelerator for a board, with open tools: pip install 'quaver[fpga]'.
+
+Rows, columns and clock are by default those that a search found for the board and the arithmetic; python
+bench/boards.py lists them, and where there are none yet, you say them. A design that does not fit, or misses
+its clock, gives no bitstream. A second build of the same design comes from the cache.
+
+arithmetics:
+  fp8       FP8 operands, sums in FP16 in chunks of 64: trains --recipe fp8-everywhere
+  fp16      FP16 operands, the same sums: trains all of --recipe fp8, the FP8 layers with the same codes
+  fixed16   16-bit fixed point, ⟨8,8⟩: trains --recipe fixed16-q8.8
+
+examples:
+  quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
+  quaver build --board orangecrab-85f --rows 2 --columns 2 --clock 48 -o crab.bit
+  quaver build --board ice40-hx8k --arithmetic fixed16         the stored array in fixed point
+  quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
+  quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
+  quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
+
+Exit status 0: the bitstream is there. 1: it does not fit, or misses its clock; the message says a way out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from amaranth.hdl import UnusedElaboratable
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from quaver.cli.files import check_output, write
+from quaver.cli.options import console, print_results
+from quaver.fpga.arrays import stored
+from quaver.fpga.boards import BOARDS, board
+from quaver.fpga.build import LABELS, LOGIC_CELLS, BuildError, Report, build
+from quaver.fpga.design import Design
+from quaver.host.board_engine import BUILT
+from quaver.host.serial_port import BAUD
+
+warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--board", required=True, metavar="NAME", help=", ".join(BOARDS))
+    parser.add_argument(
+        "--arithmetic", default="fp8", metavar="NAME", help="fp8, fp16 or fixed16, as above (fp8)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="(BOARD-ARITHMETIC.bit, or as the board has it)"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="of the array (as stored)")
+    parser.add_argument("--columns", type=int, metavar="N", help="of the array (as stored)")
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="(as stored)")
+    parser.add_argument(
+        "--stages", type=int, metavar="N", help="adder stages of an element (as stored, or 4)"
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="steps that the operand memory holds (as stored, or 512)"
+    )
+    parser.add_argument(
+        "--update",
+        action=argparse.BooleanOptionalAction,
+        help="the recipe's weight update in hardware, not on the host (as stored; yes where nothing is)",
+    )
+    parser.add_argument(
+        "--baud", type=int, metavar="N", help="of the serial line (as stored, or as the board has it)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the placement (as stored, or 1)")
+    parser.add_argument("--json", action="store_true", help="the report as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    place = board(args.board)
+    design = _design(args)
+    output = args.output or Path(f"{args.board}-{args.arithmetic}{place.suffix}")
+    check_output(output)
+    start = time.monotonic()
+    try:
+        with _spinner(f"{place.title}, {design.arithmetic} {design.rows}×{design.columns}") as progress:
+            bitstream, report = build(design, progress)
+    except BuildError as error:
+        console.print(f"quaver build: {error}", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    write(output, bitstream)
+    print_results(report_table(report, place.title), asdict(report), as_json=args.json)
+    console.print(f"{output}: {len(bitstream):,} bytes in {time.monotonic() - start:.0f} s", highlight=False)
+    baud = "" if design.baud == BAUD else f" --baud {design.baud}"
+    for what, text in (
+        ("load it", f"quaver flash --board {args.board} {output}"),
+        ("connect", place.line),
+        ("compare", f"quaver compare --engine serial{baud} --recipe {design.recipes()[0]}"),
+    ):
+        console.print(f"{what}:  {text}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _design(args: argparse.Namespace) -> Design:
+    """The design of the options; what is left out is that of the stored array."""
+    names = ("rows", "columns", "clock", "stages", "depth", "update", "baud", "seed")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if "clock" in given:
+        given["clock"] *= 1_000_000
+    if args.arithmetic not in BUILT:
+        raise ValueError(f"--arithmetic is {args.arithmetic}, but there are {', '.join(BUILT)}")
+    what = {"board": args.board, "arithmetic": args.arithmetic}
+    options = {"baud": board(args.board).baud} | stored(**what) | given | what
+    missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
+    if missing:
+        raise ValueError(
+            f"no size of {args.arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
+            f"--rows 1 --columns 1 --clock 27, and go up from there"
+        )
+    return Design(**options)
+
+
+def report_table(report: Report, title: str) -> Table:
+    """The report for people."""
+    design, rates = report.design, report.rates
+    table = Table(title=f"{design['arithmetic']} on {title}", show_header=False)
+    lanes = Design(**design).accelerator.geometry.interleave
+    table.add_row("array", f"{design['rows']}×{design['columns']}, {lanes} lane{'s' * (lanes > 1)} each")
+    table.add_row("updates", "on the board" if design["update"] else "on the host")
+    for what, use in report.use.items():
+        share = f"{use.used:,} of {use.available:,} ({use.used / use.available:.0%})"
+        logic_cells = what == "luts" and "registers" not in report.use
+        table.add_row(LOGIC_CELLS if logic_cells else LABELS[what], share)
+    reached = "not known: the tools' figure for this family is not plausible"
+    if report.reached is not None:
+        reached = f"{report.reached:g} MHz"
+    table.add_row("clock", f"{report.asked:g} MHz")
+    table.add_row("slowest path allows", reached)
+    if report.critical_path:
+        table.add_row("slowest path", report.critical_path)
+    if report.reached is not None:
+        table.add_row("peak", f"{rates.peak / 1e9:.3g} GMAC/s")
+        table.add_row("large GEMM on chip", f"{rates.sustained / 1e9:.3g} GMAC/s")
+    table.add_row("the same by serial line", f"{rates.linked / 1e6:.3g} MMAC/s, {design['baud']:,} baud")
+    table.add_row("tools", ", ".join(f"{name} {version}" for name, version in report.tools.items()))
+    table.add_row("seconds", ", ".join(f"{phase} {spent:.0f}" for phase, spent in report.seconds.items()))
+    return table
+
+
+@contextmanager
+def _spinner(description: str) -> Iterator[Callable[[str], None]]:
+    """On standard error, the phase and the time; call what it gives with the next phase. Where that is no
+    terminal, a line a phase."""
+    if not sys.stderr.isatty():
+        yield lambda phase: console.print(
+            f"{description}: {phase}", highlight=False, markup=False, soft_wrap=True
+        )
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description)
+
+        def enter(phase: str) -> None:
+            progress.update(task, description=f"{description}: {phase}")
+
+        yield enter

@@ -1,0 +1,105 @@
+"""Run the same training on two engines and hold every code of every GEMM and update against the other's.
+
+examples:
+  quaver compare --engine sim                        one step of the digits network, golden against simulated
+  quaver compare --engine sim --epochs 1             a whole epoch
+  quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
+  quaver compare --engine sim --json                 for continuous integration
+  quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
+  quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
+
+Exit status 0: every code equal. 1: a mismatch; the first is named (step, layer, GEMM, index, both codes).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from rich.table import Table
+
+from quaver.cli.options import (
+    add_engine_arguments,
+    add_training_arguments,
+    console,
+    make_engine,
+    make_trainers,
+    print_results,
+    progress_bar,
+)
+from quaver.golden.engine import GoldenEngine
+from quaver.golden.nn.compare import Comparison, compare
+from quaver.golden.nn.trainer import Step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser, epochs=0)
+    add_engine_arguments(parser, engine="sim", text="held against golden")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps (1, or all of --epochs)")
+    parser.add_argument("--images", type=int, default=0, metavar="N", help="test images classified first (0)")
+    parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.steps is not None and args.epochs:
+        raise ValueError(f"--steps {args.steps} and --epochs {args.epochs} both say how long; give one")
+    if args.images < 0 or (args.steps is not None and args.steps < 0):
+        raise ValueError(f"--steps is {args.steps} and --images is {args.images}, but both are 0 or more")
+    if args.steps == 0 and not args.images:
+        raise ValueError(
+            "--steps is 0 and --images is 0, so that nothing would be compared; give more of either"
+        )
+    whole_epochs, args.epochs = args.epochs, args.epochs or 1
+    make = make_trainers(args)
+    golden = GoldenEngine()
+    steps = whole_epochs * make(golden, None).steps_per_epoch if whole_epochs else args.steps
+    steps = 1 if steps is None else steps
+    with progress_bar("comparing", steps, "steps") as advance:
+
+        def stepped(step: Step) -> None:
+            advance(rate=f"loss {step.loss:.3f}")
+
+        result = compare(
+            make, golden, make_engine(args.engine, args), steps=steps, images=args.images, progress=stepped
+        )
+    print_results(
+        comparison_table(result, f"golden against {args.engine}"), as_data(result), as_json=args.json
+    )
+    if not result.equal:
+        console.print(f"[bold red]first mismatch:[/] {result.first}")
+    return 0 if result.equal else 1
+
+
+def comparison_table(result: Comparison, title: str) -> Table:
+    """A row for each layer, role and shape, and a last one for all."""
+    table = Table(title=title)
+    for column in ("layer", "what"):
+        table.add_column(column)
+    for column in ("M×K×N", "calls", "MAC", "codes", "mismatches"):
+        table.add_column(column, justify="right")
+    for t in result.tallies:
+        counts = (f"{t.calls:,}", f"{t.macs:,}", f"{t.codes:,}", _count(t.mismatches))
+        table.add_row(t.layer, t.role, "×".join(map(str, t.shape)), *counts)
+    table.add_section()
+    calls, macs = sum(t.calls for t in result.tallies), sum(t.macs for t in result.tallies)
+    counts = (f"{calls:,}", f"{macs:,}", f"{result.codes:,}", _count(result.mismatches))
+    what = f"{result.steps} steps" + (f", {result.images} images" if result.images else "")
+    table.add_row("all", what, "", *counts)
+    return table
+
+
+def as_data(result: Comparison) -> dict[str, object]:
+    """The comparison for machines."""
+    return {
+        "equal": result.equal,
+        "steps": result.steps,
+        "images": result.images,
+        "codes": result.codes,
+        "mismatches": result.mismatches,
+        "first_mismatch": None if result.first is None else asdict(result.first),
+        "calls": [asdict(t) for t in result.tallies],
+    }
+
+
+def _count(mismatches: int) -> str:
+    return "[green]0" if mismatches == 0 else f"[bold red]{mismatches:,}"

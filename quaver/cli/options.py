@@ -1,0 +1,337 @@
+"""Options that several commands share, and what they build: a trainer and an engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
+from math import isfinite
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from quaver.golden import data
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.engine import Engine, GoldenEngine
+from quaver.golden.nn import models, recipes
+from quaver.golden.nn.optimisers import OPTIMISERS
+from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
+from quaver.golden.nn.run import Trace
+from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.planning.networks import LayerShape, trained_here
+from quaver.golden.planning.plan import Plan
+from quaver.golden.planning.planned_recipe import planned
+
+#: What is trained unless something else is asked for.
+MODEL, DATA = "mlp", "digits"
+
+#: Where progress and remarks go, so that standard output holds results alone.
+console = Console(stderr=True)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10) -> None:
+    """What is trained, on what, and how."""
+    group = parser.add_argument_group("training")
+
+    def one_of(name: str, known: Iterable[str], default: str, *, planned: bool = False) -> None:
+        text = f"{', '.join(known)} ({default}{', or as planned' if planned else ''})"
+        group.add_argument(
+            name, default=None if planned else default, choices=tuple(known), metavar="NAME", help=text
+        )
+
+    def number(name: str, default: float, text: str = "") -> None:
+        kind = type(default)
+        group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text} ({default})".lstrip())
+
+    known = ", ".join(recipes.RECIPES)
+    text = f"{known}, or a JSON file as --show-recipe json prints it (fp8)"
+    group.add_argument("--recipe", default="fp8", metavar="NAME", help=text)
+    group.add_argument(
+        "--chunk", type=int, metavar="N", help="chunk length of every GEMM, in place of the recipe's"
+    )
+    group.add_argument("--loss-scale", metavar="X", help="a number or dynamic, in place of the recipe's")
+    group.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="sum each GEMM as quaver plan -o FILE says; model, data and batch are the plan's",
+    )
+    group.add_argument("--no-chunks", action="store_true", help="take the plan's widths without chunks")
+    group.add_argument(
+        "--narrower", type=int, default=0, metavar="BITS", help="so many bits fewer than planned (0)"
+    )
+    one_of("--model", models.MODELS, MODEL, planned=True)
+    one_of("--data", data.NAMES, DATA, planned=True)
+    group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
+    number("--epochs", epochs)
+    group.add_argument("--batch", type=int, metavar="N", help=f"({Settings.batch}, or as planned)")
+    one_of("--optimiser", OPTIMISERS, Settings.optimiser)
+    rates = ", ".join(f"{rate} for {name}" for name, rate in OPTIMISERS.items())
+    group.add_argument("--learning-rate", type=float, metavar="N", help=f"({rates})")
+    number("--momentum", Settings.momentum)
+    number("--weight-decay", Settings.weight_decay)
+    group.add_argument(
+        "--decay-at", default="", metavar="E,E,…", help="learning rate ÷ 10 before these epochs"
+    )
+    group.add_argument(
+        "--later-at",
+        type=int,
+        metavar="E",
+        help="epochs after which the recipe's later one takes over",
+    )
+    number("--seed", Settings.seed, "every random bit follows from it")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser, *, engine: str, text: str) -> None:
+    """Who computes, `engine` by default, and what it needs to know."""
+    parser.add_argument(
+        "--engine",
+        default=engine,
+        metavar="NAME",
+        help=f"{text}: golden, sim, a board's serial port such as /dev/ttyUSB0, or serial for the only one "
+        f"({engine})",
+    )
+    parser.add_argument("--baud", type=int, metavar="N", help="what the board was built for (3000000)")
+    add_array_arguments(parser)
+
+
+def add_array_arguments(parser: argparse.ArgumentParser) -> None:
+    """The size of the simulated array."""
+    group = parser.add_argument_group("simulated array")
+    group.add_argument("--rows", type=int, default=8, metavar="N", help="(8)")
+    group.add_argument("--columns", type=int, default=8, metavar="N", help="(8)")
+
+
+def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
+    """A function of an engine and a trace that makes the trainer of the options, at each call the same."""
+    recipe = make_recipe(args)
+    model, dataset_name, batch = _what(args)
+    try:
+        decay_at = tuple(int(e) for e in args.decay_at.split(",") if e)
+    except ValueError:
+        raise ValueError(
+            f"--decay-at is {args.decay_at!r}, but it is epochs with commas between, like 60,120"
+        ) from None
+    settings = Settings(
+        epochs=args.epochs,
+        batch=batch,
+        optimiser=args.optimiser,
+        learning_rate=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        decay_at=decay_at,
+        later_at=args.later_at,
+        seed=args.seed,
+    )
+    dataset = load_data(dataset_name, args.data_dir)
+
+    def make(engine: Engine, trace: Trace | None = None) -> Trainer:
+        network = models.build(model, dataset.shape, dataset.classes, seed=args.seed)
+        return Trainer(network, dataset, recipe, settings, engine=engine, trace=trace)
+
+    return make
+
+
+def make_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe of --recipe, by name or from a file, with what --plan, --chunk and --loss-scale change."""
+    if args.recipe in recipes.RECIPES or not Path(args.recipe).exists():
+        recipe = recipes.recipe(args.recipe)
+    else:
+        try:
+            recipe = Recipe.from_json(Path(args.recipe).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"--recipe is {args.recipe}, but that file is {error}") from error
+    plan = read_plan(args)
+    if plan is not None:
+        if args.chunk is not None:
+            raise ValueError(
+                f"--chunk is {args.chunk}, but {args.plan} says the chunk; leave it out, or plan with --chunk"
+            )
+        recipe = planned(recipe, plan, chunks=not args.no_chunks, narrower=args.narrower)
+    elif args.no_chunks or args.narrower:
+        raise ValueError(
+            "--no-chunks and --narrower choose among a plan's widths; name it: --plan FILE, of quaver plan -o"
+        )
+    if args.chunk is not None:
+        if not isinstance(recipe.hidden.forward, ChunkedFloat):
+            raise ValueError(f"--chunk is {args.chunk}, but {recipe.name} does not sum in chunks; take fp8")
+        recipe = recipe.with_gemms(f"{recipe.name}-chunk-{args.chunk}", chunk=args.chunk)
+    if args.loss_scale is not None:
+        recipe = recipe.replace(
+            name=f"{recipe.name}-loss-scale-{args.loss_scale}", loss_scale=_loss_scale(args.loss_scale)
+        )
+    return recipe
+
+
+def read_plan(args: argparse.Namespace) -> Plan | None:
+    """The plan of --plan, if one is named."""
+    if args.plan is None:
+        return None
+    try:
+        return Plan.from_json(args.plan.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"--plan is {args.plan}, but that file is {error}; quaver plan -o makes one"
+        ) from error
+
+
+def _what(args: argparse.Namespace) -> tuple[str, str, int]:
+    """Model, data set and batch: as asked for, or else as planned, or else small ones."""
+    plan = read_plan(args)
+    if plan is None:
+        return args.model or MODEL, args.data or DATA, Settings.batch if args.batch is None else args.batch
+    model, _, dataset = plan.network.partition("-")
+    if model not in models.MODELS or dataset not in data.NAMES:  # a layer table's
+        model, dataset = MODEL, DATA
+    model, dataset = args.model or model, args.data or dataset
+    here = trained_here(f"{model}-{dataset}").layers
+    there = [layer.shape for layer in plan.layers]
+    for ours, theirs in zip_longest(here, there):
+        if ours is None or theirs is None or _sums(ours) != _sums(theirs):
+            raise ValueError(
+                f"{args.plan} is a plan of {plan.network} with {_described(theirs)}, but {model}-{dataset} "
+                f"has {_described(ours)} there; name its --model and --data, or plan {model}-{dataset}"
+            )
+    if args.batch not in (None, plan.batch):
+        raise ValueError(
+            f"--batch is {args.batch}, but {args.plan} is for {plan.batch} images a step, which is how long "
+            f"gradients' sums are; leave it out, or plan with --batch {args.batch}"
+        )
+    return model, dataset, plan.batch
+
+
+def _sums(shape: LayerShape) -> tuple[str, int, int, int]:
+    return shape.name, shape.forward, shape.backward, shape.positions
+
+
+def _described(shape: LayerShape | None) -> str:
+    if shape is None:
+        return "no more layers"
+    name, forward, backward, positions = _sums(shape)
+    return f"a layer {name} of sums {forward} and {backward} long at {positions} positions"
+
+
+def _loss_scale(text: str) -> LossScale:
+    if text == "dynamic":
+        return DYNAMIC
+    try:
+        return LossScale(float(text))
+    except ValueError:
+        raise ValueError(f"--loss-scale is {text}, but it is a positive number or dynamic") from None
+
+
+def load_data(name: str, directory: Path | None) -> data.Dataset:
+    """The data set, with a progress bar if it must be downloaded."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        tasks: dict[str, int] = {}
+
+        def told(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(f"downloading {file}", total=total or None)
+            progress.update(tasks[file], completed=done)  # type: ignore[arg-type]
+
+        return data.load(name, directory, progress=told)
+
+
+def make_engine(name: str, args: argparse.Namespace) -> Engine:
+    """`golden`; `sim`, the accelerator in Verilator, its geometry from the options; or a board's port."""
+    if name == "golden":
+        return GoldenEngine()
+    if name not in ("sim", "serial") and "/" not in name and not name.upper().startswith("COM"):
+        raise ValueError(
+            f"--engine is {name}, but there are golden, sim, serial and ports such as /dev/ttyUSB0 or COM3"
+        )
+    if getattr(args, "optimiser", "sgd") != "sgd":
+        raise ValueError(
+            f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or --engine golden"
+        )
+    if name == "sim":
+        from quaver.sim.engine import SimulatedEngine
+
+        return SimulatedEngine(
+            rows=args.rows, columns=args.columns, progress=lambda line: console.print(line, style="dim")
+        )
+    return _board(name, args)
+
+
+def _board(port: str, args: argparse.Namespace) -> Engine:
+    """The board at a port, which must compute all that the recipe asks of an engine."""
+    from quaver.host.board_engine import BUILT, BoardEngine, gemms
+    from quaver.host.link_transport import LinkTransport
+    from quaver.host.serial_port import BAUD, SerialLine, find_port
+
+    recipe: Recipe | None = make_recipe(args)
+    asked, rule = set(), None
+    while recipe is not None:
+        asked |= gemms(recipe)
+        rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else rule
+        recipe = recipe.later if args.later_at is not None else None
+    if not asked:
+        raise ValueError(f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one")
+    line = SerialLine(find_port(port), BAUD if args.baud is None else args.baud)
+    engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule)
+    size, update = engine.identity.geometry, engine.identity.update or "on the host"
+    computes = engine.identity.arithmetic
+    computes = next((name for name, built in BUILT.items() if repr(built) == computes), computes)
+    console.print(
+        f"{line}: {computes}, {size.rows}×{size.columns} elements of {size.interleave} "
+        f"lanes, depth {size.depth}, update {update}",
+        style="dim",
+    )
+    return engine
+
+
+@contextmanager
+def progress_bar(description: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar on standard error; call what it gives with the units done and, if wanted, a new description."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(description, total=total, rate="")
+
+        def advance(done: int = 1, text: str | None = None, rate: str | None = None) -> None:
+            fields = {} if rate is None else {"rate": rate}
+            progress.update(task, advance=done, description=text, **fields)  # type: ignore[arg-type]
+
+        yield advance
+
+
+def _json(data: object) -> object:
+    """`data` with null for what JSON has no number for: infinities and NaN."""
+    if isinstance(data, dict):
+        return {name: _json(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_json(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
+
+
+def print_results(table: Table, data: object, *, as_json: bool) -> None:
+    """The results on standard output: a table for people, or JSON for machines."""
+    if as_json:
+        print(json.dumps(_json(data), indent=1, allow_nan=False))
+    else:
+        # Into a pipe or a file there is no width to keep to.
+        Console(width=None if sys.stdout.isatty() else 120).print(table)

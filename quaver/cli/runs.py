@@ -1,0 +1,214 @@
+"""Stored runs, and the table of an experiment: a row for each recipe over its seeds."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from quaver.golden.nn import metrics, recipes
+from quaver.golden.nn.trainer import Epoch
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as its metrics tell it."""
+
+    path: Path
+    about: dict[str, Any]
+    losses: np.ndarray
+    epochs: list[Epoch]
+    overflows: int
+    steps_per_epoch: int
+    """The steps so far, where there is no whole epoch yet."""
+    torn: str
+    """The last line of its metrics, where that is not whole and left out."""
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name."""
+        return str(self.about["recipe"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """What every random bit of it follows from."""
+        return int(self.about["settings"]["seed"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that say something, without the seed."""
+        unsaid = {"seed"} if self.about["settings"]["optimiser"] == "adam" else {"seed", "second_momentum"}
+        return {k: v for k, v in self.about["settings"].items() if k not in unsaid and v not in (None, [])}
+
+    @staticmethod
+    def read(path: Path) -> StoredRun | None:
+        """The run in the directory `path`; None if there is none, or none with a step yet.
+
+        FileNotFoundError: `path` does not exist. ValueError: its metrics.jsonl is not a run's.
+        """
+        file = path / "metrics.jsonl"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; a run is a directory of quaver train --out")
+        if not file.is_file():
+            return None
+        lines, torn = metrics.read_torn(file)
+        try:
+            about, *events = lines
+            steps = [line for line in events if line["kind"] == "step"]
+            losses = np.array([np.nan if s["loss"] is None else s["loss"] for s in steps])
+            overflows = sum(s["overflows"] > 0 for s in steps)
+            first = sum(s["epoch"] == 0 for s in steps)
+            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first, torn)
+            _ = run.recipe, run.seed, run.settings, about["network"], about["data"]["name"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a whole metrics file ({error})") from error
+        return run if steps else None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs of one network on one data set that differ in recipe and seed alone."""
+
+    name: str
+    settings: dict[str, Any]
+    recipes: dict[str, list[StoredRun]]
+    """By recipe: a run for each seed. Those without an epoch only where no run of the recipe has one."""
+
+    def rows(self) -> list[Row]:
+        """The table, in the recipes' order."""
+        fp32 = {run.seed: run for run in self.recipes.get(recipes.fp32.name, ())}
+        return [Row.of(recipe, runs, fp32) for recipe, runs in self.recipes.items()]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe over its seeds, after the last epoch that all of them have; lists are in the order of `seeds`.
+
+    Attributes
+    ----------
+    test_accuracy
+        In %.
+    training_loss
+        Mean over the epoch.
+    against_fp32
+        Test accuracy less that of fp32 with the same seed after the same epoch, in points; only of seeds for
+        which there is one.
+    steps_skipped
+        For an overflow, in all of the runs.
+    """
+
+    recipe: str
+    seeds: list[int]
+    epochs: int
+    test_accuracy: list[float]
+    training_loss: list[float]
+    against_fp32: list[float]
+    steps_skipped: int
+
+    @staticmethod
+    def of(recipe: str, runs: list[StoredRun], fp32: dict[int, StoredRun]) -> Row:
+        """The row of `runs`, which are all of `recipe`."""
+        count = min(len(run.epochs) for run in runs)
+        last = [run.epochs[count - 1] for run in runs] if count else []
+        differences = [
+            epoch.test_accuracy - fp32[run.seed].epochs[count - 1].test_accuracy
+            for run, epoch in zip(runs, last, strict=False)
+            if run.seed in fp32 and run is not fp32[run.seed] and count <= len(fp32[run.seed].epochs)
+        ]
+        return Row(
+            recipe,
+            [run.seed for run in runs],
+            count,
+            [round(100 * epoch.test_accuracy, 6) for epoch in last],
+            [epoch.loss for epoch in last],
+            [round(100 * difference, 6) for difference in differences],
+            sum(run.overflows for run in runs),
+        )
+
+    def cells(self) -> list[str]:
+        """As text, under `HEADER`."""
+        return [
+            self.recipe,
+            " ".join(map(str, self.seeds)),
+            str(self.epochs),
+            _spread(self.test_accuracy, "{:.2f}", " %"),
+            _spread(self.against_fp32, "{:+.2f}", " points"),
+            _spread(self.training_loss, "{:.4f}", ""),
+            str(self.steps_skipped),
+        ]
+
+
+HEADER = ["recipe", "seeds", "epochs", "test accuracy", "against fp32", "training loss", "steps skipped"]
+
+
+def _spread(values: list[float], form: str, unit: str) -> str:
+    """The mean, and the standard deviation of one value where there are several."""
+    if not values:
+        return "—"
+    spread = f" ± {form.replace('+', '').format(np.std(values, ddof=1))}" if len(values) > 1 else ""
+    return form.format(np.mean(values)).replace("-", "−") + spread + unit
+
+
+def experiments(runs: Sequence[StoredRun]) -> list[Experiment]:
+    """The runs by network, data set and settings, in their order; recipes as `RECIPES` has them, then others.
+
+    Of two runs that differ in nothing the longer one counts. Recipes of one name that are not the same recipe
+    get a number each.
+    """
+    groups: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        key = json.dumps([run.about["network"], run.about["data"], run.settings], sort_keys=True)
+        groups.setdefault(key, []).append(run)
+    found = [
+        Experiment(f"{one.about['network']} on {one.about['data']['name']}", one.settings, _by_recipe(group))
+        for group in groups.values()
+        for one in group[:1]
+    ]
+    return [Experiment(_name(one, found), one.settings, one.recipes) for one in found]
+
+
+def _by_recipe(group: list[StoredRun]) -> dict[str, list[StoredRun]]:
+    contents = {run.path: json.dumps(run.about["recipe"]) for run in group}
+    alike = Counter({contents[run.path]: run.recipe for run in group}.values())
+    known = list(recipes.RECIPES)
+    found: dict[str, dict[int, StoredRun]] = {}
+    for run in sorted(group, key=lambda run: known.index(run.recipe) if run.recipe in known else len(known)):
+        number = f" ({zlib.crc32(contents[run.path].encode()):08x})" if alike[run.recipe] > 1 else ""
+        seeds = found.setdefault(run.recipe + number, {})
+        seeds[run.seed] = max(seeds.get(run.seed, run), run, key=lambda r: (len(r.epochs), len(r.losses)))
+    of_seed = {recipe: [seeds[seed] for seed in sorted(seeds)] for recipe, seeds in found.items()}
+    return {recipe: [run for run in runs if run.epochs] or runs for recipe, runs in of_seed.items()}
+
+
+def _name(one: Experiment, among: list[Experiment]) -> str:
+    """Its name and, where others have the same, the settings in which they differ."""
+    others = [other.settings for other in among if other.name == one.name]
+    different = [k for k, v in one.settings.items() if any(other.get(k) != v for other in others)]
+    return ", ".join([one.name, *(f"{k.replace('_', ' ')} {one.settings[k]}" for k in different)])
+
+
+def terminal_table(experiment: Experiment) -> Table:
+    """For people."""
+    table = Table(title=escape(experiment.name))
+    for column in HEADER:
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for row in experiment.rows():
+        table.add_row(*map(escape, row.cells()))
+    return table
+
+
+def as_data(experiment: Experiment) -> dict[str, Any]:
+    """For machines."""
+    rows = [asdict(row) for row in experiment.rows()]
+    for row in rows:
+        row["training_loss"] = [loss if isfinite(loss) else None for loss in row["training_loss"]]
+    return {"experiment": experiment.name, "settings": experiment.settings, "recipes": rows}

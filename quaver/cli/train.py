@@ -1,0 +1,186 @@
+"""Train a network with a recipe, on the golden model or with every GEMM on the simulated accelerator.
+
+examples:
+  quaver train                                        the digits in FP8, on the golden model
+  quaver train --recipe fp32                          the same in float32
+  quaver train --data fashion-mnist --model cnn --out runs/fashion
+  quaver train --data fashion-mnist --model cnn --out runs/fashion --resume
+  quaver train --chunk 8 --loss-scale dynamic         the recipe with two fields changed
+  quaver train --recipe fp8-no-chunks --show-recipe   what the recipe says; --show-recipe json, to edit
+  quaver train --recipe mine.json --optimiser adam    a recipe of your own; Adam in place of SGD
+  quaver train --plan plan.json --narrower 1          what quaver plan -o kept, with sums one bit narrower
+  quaver train --engine sim --epochs 1                every GEMM and update on the simulated 8×8 accelerator
+
+With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each
+epoch and after Ctrl-C, which waits for the end of the step; --resume goes on from there and gives the bits of
+an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from rich.markup import escape
+from rich.table import Table
+
+from quaver.cli.options import (
+    add_engine_arguments,
+    add_training_arguments,
+    console,
+    make_engine,
+    make_recipe,
+    make_trainers,
+    print_results,
+    progress_bar,
+)
+from quaver.cli.tensorboard import TensorBoard, require_tensorboard
+from quaver.golden.nn import checkpoint, metrics
+from quaver.golden.nn.metrics import MetricsFile
+from quaver.golden.nn.trainer import Epoch, Step, Trainer
+
+
+class Sink(Protocol):
+    """Where metrics go."""
+
+    def write(self, event: Step | Epoch) -> None:
+        """Take one event."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser)
+    add_engine_arguments(parser, engine="golden", text="who computes")
+    parser.add_argument(
+        "--show-recipe",
+        nargs="?",
+        const="text",
+        choices=("text", "json"),
+        help="print the recipe, train nothing",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep metrics and checkpoints here")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--tensorboard", action="store_true", help="metrics for TensorBoard too, in --out")
+    parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.show_recipe:
+        recipe = make_recipe(args)
+        print(recipe.to_json() if args.show_recipe == "json" else recipe)
+        return 0
+    if args.tensorboard:
+        if args.out is None:
+            raise ValueError("--tensorboard writes into --out DIR; name the directory")
+        require_tensorboard()
+    if args.resume and args.out is None:
+        raise ValueError("--resume goes on from a checkpoint in --out DIR; name the directory")
+    stored = None if args.out is None else args.out / "checkpoint.npz"
+    if stored is not None and stored.exists() and not args.resume:
+        raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
+    trainer = make_trainers(args)(make_engine(args.engine, args))
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        if stored is not None:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            if stored.exists():
+                checkpoint.resume(trainer, stored)
+            elif args.resume:
+                console.print(f"no checkpoint in {stored.parent} yet; training from the start")
+            sinks.append(stack.enter_context(MetricsFile(stored.parent / "metrics.jsonl", trainer)))
+            if args.tensorboard:
+                sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))
+        try:
+            epochs = _train(trainer, sinks, stored)
+            if stored is not None:
+                epochs = metrics.epochs(stored.parent / "metrics.jsonl")
+        except KeyboardInterrupt:
+            if stored is not None:
+                console.print(
+                    f"interrupted after step {trainer.step}; go on with --out {stored.parent} --resume"
+                )
+            raise
+    print_results(_table(trainer, epochs), {"epochs": [asdict(e) for e in epochs]}, as_json=args.json)
+    return 0
+
+
+def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list[Epoch]:
+    total = trainer.settings.epochs * trainer.steps_per_epoch
+    epochs = []
+    bar = progress_bar(f"{trainer.recipe.name} {trainer.network.name}", total, "steps")
+    with bar as advance, held_back_interrupt() as interrupt:
+        advance(trainer.step)
+        started, first = time.monotonic(), trainer.step
+        try:
+            for event in trainer.steps():
+                for sink in sinks:
+                    sink.write(event)
+                if isinstance(event, Step):
+                    images = (trainer.step - first) * trainer.settings.batch
+                    advance(
+                        rate=f"{images / (time.monotonic() - started):,.0f} images/s, loss {event.loss:.3f}"
+                    )
+                else:
+                    epochs.append(event)
+                    console.print(
+                        f"epoch {event.epoch + 1:3}  loss {event.loss:.4f}  accuracy {event.accuracy:.2%}  "
+                        f"test {event.test_accuracy:.2%}"
+                    )
+                    if stored is not None:
+                        checkpoint.save(trainer, stored)
+                interrupt()
+        except KeyboardInterrupt:
+            if stored is not None:
+                checkpoint.save(trainer, stored)
+            raise
+    return epochs
+
+
+@contextmanager
+def held_back_interrupt() -> Iterator[Callable[[], None]]:
+    """The first Ctrl-C inside is raised where what this gives is called, when state and metrics agree; a
+    second one at once. Where it is ignored, as in the background of a shell, it stays so."""
+    pending: list[int] = []
+
+    def noted(number: int, frame: object) -> None:
+        pending.append(number)
+        if len(pending) > 1:
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        if pending:
+            raise KeyboardInterrupt
+
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield interrupt
+        return
+    before = signal.signal(signal.SIGINT, noted)
+    try:
+        yield interrupt
+        interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _table(trainer: Trainer, epochs: list[Epoch]) -> Table:
+    title = f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}"
+    table = Table(title=escape(title))  # a recipe's name may be a file's
+    for column in ("epoch", "loss", "accuracy", "test loss", "test accuracy", "overflows"):
+        table.add_column(column, justify="right")
+    for e in epochs:
+        table.add_row(
+            str(e.epoch + 1),
+            f"{e.loss:.4f}",
+            f"{e.accuracy:.2%}",
+            f"{e.test_loss:.4f}",
+            f"{e.test_accuracy:.2%}",
+            str(e.overflows),
+        )
+    return table

@@ -1,0 +1,166 @@
+"""Generate the Verilog of a unit, with stable port names; or the hardware that a plan asks for.
+
+The clock is clk, the synchronous reset rst; a stream is NAME_payload, NAME_valid and NAME_ready.
+
+With --plan FILE, of quaver plan -o, a unit's accumulator and chunk are the plan's: the widest accumulator
+that any GEMM asks for, or that of --gemm LAYER/GEMM. Without a UNIT, -o names a directory, which gets the
+accelerator and a processing element of each width in the plan.
+
+examples:
+  quaver verilog float_multiplier -o float_multiplier.v
+  quaver verilog float_adder --rounding stochastic --random-bits 8 --stages 3 -o float_adder.v
+  quaver verilog systolic_array --rows 16 --columns 16 -o array.v
+  quaver verilog pe --arithmetic fixed_point --a q4.12 --b q4.12 --result q4.12
+  quaver verilog accelerator --plan plan.json --rows 16 --columns 16 -o accelerator.v
+  quaver verilog pe --plan plan.json --gemm conv2/gradient
+  quaver verilog --plan plan.json -o hardware
+  quaver verilog pe --help                       the parameters of one unit
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from quaver.cli.files import check_output, write
+from quaver.cli.options import console, read_plan
+from quaver.golden.formats import FP16, FloatFormat
+from quaver.golden.planning.plan import GemmPlan, Plan, Width
+from quaver.rtl.emit.verilog import UNITS, to_verilog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_output_and_plan(parser, None, planned=True)
+    units = parser.add_subparsers(dest="unit", metavar="UNIT", help=", ".join(UNITS))
+    for name, unit in UNITS.items():
+        one = units.add_parser(name, help=unit.help, description=unit.help)
+        unit.add_arguments(one)
+        planned = "accumulator" in (option.name for option in unit.options)
+        # What stands before UNIT stays, unless it stands after it too.
+        _add_output_and_plan(one, argparse.SUPPRESS, planned=planned)
+        one.add_argument("--name", default=name, help=f"the module's name ({name})")
+        if planned:
+            one.add_argument(
+                "--gemm",
+                metavar="LAYER/GEMM",
+                help="of the plan: conv2/gradient (the one that asks for most)",
+            )
+
+
+def _add_output_and_plan(parser: argparse.ArgumentParser, default: str | None, *, planned: bool) -> None:
+    parser.add_argument(
+        "-o", "--output", type=Path, default=default, metavar="FILE", help="(standard output)"
+    )
+    if planned:
+        parser.add_argument("--plan", type=Path, default=default, metavar="FILE", help="of quaver plan -o")
+        parser.add_argument(
+            "--no-chunks", action="store_true", default=default, help="take its widths without chunks"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    plan = read_plan(args)
+    if plan is None and args.no_chunks:
+        raise ValueError("--no-chunks chooses among a plan's widths; name it: --plan FILE, of quaver plan -o")
+    if args.unit is None:
+        if plan is None:
+            raise ValueError(f"name a unit, or a plan by --plan FILE; the units are {', '.join(UNITS)}")
+        return _write_all(args, plan)
+    unit, taken = UNITS[args.unit], ""
+    check_output(args.output)
+    if plan is not None:
+        taken = _take(args, plan)
+    elif getattr(args, "gemm", None):
+        raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
+    text = to_verilog(unit.from_arguments(args), args.name)
+    _say(taken)
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(args.output, args.name, text)
+    return 0
+
+
+def _write(path: Path, name: str, text: str) -> None:
+    write(path, text)
+    _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
+
+
+def _say(text: str) -> None:
+    if text:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _take(args: argparse.Namespace, plan: Plan) -> str:
+    """The plan's accumulator and chunk as if they were given; says which these are."""
+    if not hasattr(args, "accumulator"):
+        raise ValueError(f"--plan is {args.plan}, but {args.unit} has no accumulator; leave it out")
+    for name in ("accumulator", "chunk"):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name} is {getattr(args, name)}, but {args.plan} says it; leave one of them out"
+            )
+    gemms = _gemms(plan, chunks=not args.no_chunks)
+    if args.gemm is None:
+        name = max(gemms, key=lambda name: gemms[name][1].mantissa_bits)
+    elif args.gemm in gemms:
+        name = args.gemm
+    else:
+        raise ValueError(f"--gemm is {args.gemm}, but those of {args.plan} are {', '.join(gemms)}")
+    gemm, width = gemms[name]
+    args.accumulator = _accumulator(width, name, args.plan)
+    # Without chunks there is one, as long as the longest sum.
+    args.chunk = width.chunk or max(gemm.length for gemm, _ in gemms.values())
+    others = sum(other.mantissa_bits == width.mantissa_bits for _, other in gemms.values()) - 1
+    return (
+        f"accumulator 1-{FP16.exponent_bits}-{width.mantissa_bits}, "
+        f"{'in chunks of ' + str(width.chunk) if width.chunk else 'without chunks'}: "
+        f"{name} asks for it, {gemm.length:,} products" + (f"; and {others} more GEMMs" if others else "")
+    )
+
+
+def _gemms(plan: Plan, *, chunks: bool) -> dict[str, tuple[GemmPlan, Width]]:
+    return {
+        f"{layer.shape.name}/{gemm.role}": (gemm, gemm.chunked if chunks else gemm.plain)
+        for layer in plan.layers
+        for gemm in layer.gemms
+    }
+
+
+def _accumulator(width: Width, name: str, path: Path) -> FloatFormat:
+    try:
+        return FloatFormat(FP16.exponent_bits, width.mantissa_bits)
+    except ValueError as error:
+        raise ValueError(f"{name} of {path} asks for {width.mantissa_bits} mantissa bits: {error}") from error
+
+
+def _write_all(args: argparse.Namespace, plan: Plan) -> int:
+    """The accelerator, and a processing element of each width, into a directory."""
+    folder: Path | None = args.output
+    if folder is None:
+        raise ValueError(
+            "--output is missing, but a plan's hardware is several files; name a directory for them"
+        )
+    check_output(folder / "accelerator.v" if folder.is_dir() else folder)
+    if folder.is_file():
+        raise ValueError(f"--output is {folder}, a file; name a directory, or a UNIT for one file")
+    first_of_width = {
+        width.mantissa_bits: name
+        for name, (_, width) in reversed(_gemms(plan, chunks=not args.no_chunks).items())
+    }
+    modules = {"accelerator": ("accelerator", None)} | {
+        f"pe_1_{FP16.exponent_bits}_{bits}": ("pe", name) for bits, name in sorted(first_of_width.items())
+    }
+    texts, taken = {}, {}
+    for module, (unit, gemm) in modules.items():
+        defaults = argparse.ArgumentParser()
+        UNITS[unit].add_arguments(defaults)
+        one = defaults.parse_args([], argparse.Namespace(**vars(args) | {"unit": unit, "gemm": gemm}))
+        taken[module] = _take(one, plan)
+        texts[module] = to_verilog(UNITS[unit].from_arguments(one), module)
+    folder.mkdir(exist_ok=True)
+    for module, text in texts.items():
+        _say(taken[module])
+        _write(folder / f"{module}.v", module, text)
+    return 0

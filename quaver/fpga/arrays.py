@@ -1,0 +1,25 @@
+"""The arrays that were searched for: what is built for a board where nothing else is asked for."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from quaver.fpga.build import Report
+
+
+@cache
+def reports() -> tuple[Report, ...]:
+    """The reports that bench/boards.py --search stored, one for each board and arithmetic that it took."""
+    lines = json.loads((files("quaver.fpga") / "arrays.json").read_text())
+    return tuple(Report.from_json(json.dumps(line)) for line in lines)
+
+
+def stored(board: str, arithmetic: str) -> dict[str, Any]:
+    """The array's options, those of `quaver.fpga.design.Design`; none if none was searched for."""
+    for report in reports():
+        if (report.design["board"], report.design["arithmetic"]) == (board, arithmetic):
+            return report.design
+    return {}

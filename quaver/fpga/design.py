@@ -1,0 +1,200 @@
+"""What goes onto a board: an accelerator behind its serial line, with a clock and a reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+from amaranth.hdl import (
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Elaboratable,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
+from amaranth.lib import io
+
+from quaver.fpga.boards import BOARDS, Board, Family
+from quaver.fpga.pll import PLL
+from quaver.fpga.reset import HeldReset
+from quaver.golden.engine import Arithmetic
+from quaver.golden.nn.recipes import recipe
+from quaver.host.board_engine import BUILT, recipes
+from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.accelerator.update_stream import unit_for
+from quaver.rtl.commands import HardwareRule
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.update.float_sgd import MAX_STAGES
+from quaver.rtl.update.unit import UpdateUnit
+
+#: Name of an arithmetic → the recipe whose update its update unit computes.
+UPDATES = {"fp8": "fp8", "fp16": "fp8", "fixed16": "fixed16-q8.8"}
+
+#: How long the reset lasts once the clock is there, in seconds: block RAM of the iCE40 reads as zeros for
+#: the first 3 µs.
+RESET = 15e-6
+
+
+@dataclass(frozen=True)
+class Design:
+    """An accelerator on a board.
+
+    Parameters
+    ----------
+    board
+        Of `quaver.fpga.boards.BOARDS`.
+    arithmetic
+        Of `quaver.host.board_engine.BUILT`.
+    rows, columns, stages, depth
+        As of `quaver.rtl.accelerator.accelerator.Accelerator`.
+    update
+        Whether it has the recipe's update unit.
+    clock
+        Wanted, in Hz; the PLL comes as close as it can.
+    baud
+        Of the serial line.
+    seed
+        Of the placement.
+
+    Raises
+    ------
+    ValueError
+        No such board or arithmetic, a clock that its PLL does not make, a baud rate that the clock does not
+        make, or what the accelerator refuses.
+    """
+
+    board: str
+    arithmetic: str
+    rows: int
+    columns: int
+    clock: float
+    stages: int = 4
+    depth: int = 512
+    update: bool = True
+    baud: int = 3_000_000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("board", self.board, BOARDS),
+            ("arithmetic", self.arithmetic, BUILT),
+        ):
+            if name not in known:
+                raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
+        assert self.serial  # or it says what is wrong
+
+    def at_most(self, mhz: float) -> Design:
+        """The same at a clock close to, and at most, `mhz` that its PLL and UART have. ValueError: none."""
+        step = 0.25
+        for i in range(int(mhz / step)):
+            try:
+                slower = replace(self, clock=(mhz - i * step) * 1e6)
+            except ValueError:
+                continue
+            if slower.pll.clock <= mhz * 1e6:
+                return slower
+        raise ValueError(f"no clock up to {mhz:g} MHz makes {self.baud:,} baud")
+
+    @property
+    def place(self) -> Board:
+        return BOARDS[self.board]
+
+    @cached_property
+    def pll(self) -> PLL:
+        return self.place.pll(self.clock)
+
+    @property
+    def computes(self) -> Arithmetic:
+        """What the array computes."""
+        return BUILT[self.arithmetic]
+
+    @property
+    def rule(self) -> HardwareRule | None:
+        """What the update unit computes, if there is one; its scalars mean nothing."""
+        update = recipe(UPDATES[self.arithmetic]).update
+        rule = update.rule(0.0, 0.0, 0.0) if update and self.update else None
+        return rule if isinstance(rule, HardwareRule) else None
+
+    @property
+    def multiplies_in_dsp(self) -> bool:
+        """Whether a product is worth a multiplier of the chip: that of FP8 significands, 3 bits, is not."""
+        return self.arithmetic != "fp8"
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
+        return Accelerator(self.computes, **size, update=self._unit())
+
+    def _unit(self) -> UpdateUnit | None:
+        if self.rule is None:
+            return None
+        # The small chips have no room for registers that their clock does not need.
+        return unit_for(self.rule, stages=MAX_STAGES if self.place.family is Family.ECP5 else self.stages)
+
+    @cached_property
+    def serial(self) -> Serial:
+        return Serial(self.accelerator, clock=float(self.pll.clock), baud=self.baud)
+
+    def recipes(self) -> list[str]:
+        """The recipes whose every GEMM this accelerator computes, and every update if it has the unit."""
+        return recipes(self.accelerator.identity)
+
+
+class Top(Elaboratable):
+    """Everything on the board: PLL, reset, and module `CORE` between the pins of its serial line."""
+
+    #: The module that `core` is the Verilog of.
+    CORE = "serial_accelerator"
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+
+    def core(self) -> str:
+        """Verilog of the accelerator behind its serial line. It is the simulated one, emitted as ever."""
+        return to_verilog(self.design.serial, self.CORE)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        board, pll = self.design.place, self.design.pll
+        pad = platform.request(platform.default_clk, dir="-")
+        if board.pad:
+            crystal: Any = pad.io
+        else:
+            m.submodules.crystal = buffer = io.Buffer("i", pad)
+            crystal = buffer.i
+        m.domains.sync = ClockDomain()
+        clock, locked = Signal(name="pll_clock"), Signal()
+        m.submodules.pll = pll.instance(crystal, clock, locked)
+        m.d.comb += ClockSignal().eq(clock)
+        platform.add_clock_constraint(clock, float(pll.clock))
+
+        # The reset ends some time after the clock can be relied on and nobody holds the button.
+        m.domains.start = ClockDomain(local=True, reset_less=True)
+        m.d.comb += ClockSignal("start").eq(clock)
+        m.submodules.reset = reset = DomainRenamer("start")(HeldReset(ceil(RESET * pll.clock)))
+        good: Value = locked
+        if platform.default_rst:
+            m.submodules.button = button = io.Buffer("i", platform.request(platform.default_rst, dir="-"))
+            good = locked & ~button.i
+        m.d.comb += [reset.good.eq(good), ResetSignal().eq(reset.reset)]
+
+        line = platform.request("uart", dir={"rx": "-", "tx": "-"} | _others(platform))
+        m.submodules.rx = rx = io.Buffer("i", line.rx)
+        m.submodules.tx = tx = io.Buffer("o", line.tx)
+        m.submodules.core = Instance(
+            self.CORE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_rx=rx.i, o_tx=tx.o
+        )
+        return m
+
+
+def _others(platform: Any) -> dict[str, str]:
+    """The handshake lines of some boards' serial ports, which stay as they are."""
+    names = [line.name for line in platform.lookup("uart", 0).ios]
+    return {name: "-" for name in names if name not in ("rx", "tx")}

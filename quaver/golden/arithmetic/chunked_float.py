@@ -1,0 +1,202 @@
+"""Chunk-based accumulation: small floats multiplied exactly, every addition rounded to a small float.
+
+After Wang et al., NeurIPS 2018 (arXiv 1812.08011): FP8 (1,5,2) operands, FP16 (1,6,9) accumulation in chunks
+of 64. What one output is, with A of shape (M, K) and B of shape (K, N)::
+
+    total = +0
+    for each chunk of `chunk` consecutive k:           (the last one may be short)
+        partial = +0
+        for k in the chunk, in order:
+            partial = round(partial + a[i, k] * b[k, j])     the product is exact
+        total = round(total + partial)
+    c[i, j] = total
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quaver.golden import exact
+from quaver.golden.formats import FP8, FP16, FloatFormat
+from quaver.golden.kernels.scalar import scalar_gemm
+from quaver.golden.kernels.vector import largest_sum, plan, vector_gemm
+from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
+from quaver.golden.rounding import Rounding
+from quaver.golden.validation import as_integer
+
+Codes = NDArray[Any]
+
+#: A chunk longer than any dot product: plain accumulation.
+NO_CHUNKS = 1 << 30
+
+#: The widest draw that both LFSRs make in one leap: their lowest taps are at 25 and 24.
+MAX_RANDOM_BITS = 24
+
+
+@dataclass(frozen=True)
+class ChunkedFloat:
+    """C = A·B with exact products and an accumulator that rounds at every addition, in chunks.
+
+    Parameters
+    ----------
+    operand
+        Format of the codes of A and B, of at most 16 bits.
+    accumulator
+        Format of the partial sums, the totals and C. Overflow goes where the format says: to infinity,
+        or at every addition to the largest finite value if it saturates.
+    chunk
+        Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
+    rounding
+        "nearest" (ties as the accumulator has them) or "stochastic".
+    random_bits
+        Bits of each draw of stochastic rounding, 1 … 24.
+
+    Notes
+    -----
+    Stochastic rounding draws at the edges, so that in hardware the random bits ride with the operands: output
+    (i, j) rounds its n-th sum with ``x_i[n] ^ y_j[n]``. n counts from 0 over all its roundings as they come:
+    the K products, and each chunk's fold after the products of that chunk, the last fold included. x_i[n] is
+    the n-th draw of ``LFSR(numbered_seed(seed, i), TAPS)``, and y_j[n] the n-th of
+    ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS)``, `random_bits` wide each. Hence the result
+    depends on the seed alone: not on threads, tiles or the size of an array.
+
+    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. Zeros: x + (−x) = +0, and because
+    the total starts at +0, no result is −0.
+    """
+
+    operand: FloatFormat = FP8
+    accumulator: FloatFormat = FP16
+    chunk: int = 64
+    rounding: Rounding | str = Rounding.NEAREST_EVEN
+    random_bits: int = 14
+
+    def __post_init__(self) -> None:
+        for name in ("operand", "accumulator"):
+            value = getattr(self, name)
+            if not isinstance(value, FloatFormat):
+                raise TypeError(
+                    f"{name} is {value!r}, but it must be a FloatFormat, e.g. quaver.golden.formats.FP8"
+                )
+        if self.operand.width > 16:
+            raise ValueError(
+                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
+                f"take fewer mantissa bits"
+            )
+        for name in ("chunk", "random_bits"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        if self.chunk < 1:
+            raise ValueError(
+                f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
+            )
+        if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
+            raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        if not 1 <= self.random_bits <= MAX_RANDOM_BITS:
+            raise ValueError(
+                f"random_bits is {self.random_bits!r}, but a draw takes 1 … {MAX_RANDOM_BITS} bits"
+            )
+
+    @property
+    def operands(self) -> tuple[FloatFormat, FloatFormat]:
+        """Formats of the two operands."""
+        return self.operand, self.operand
+
+    @property
+    def result(self) -> FloatFormat:
+        """Format of the codes of C: the accumulator's."""
+        return self.accumulator
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `gemm` draws random bits and so needs a seed."""
+        return self.rounding is Rounding.STOCHASTIC
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Codes (a, b) whose product is −0, the one number that changes no sum: a bubble in an array."""
+        return self.operand.sign_code, 0
+
+    def roundings(self, k: int) -> int:
+        """How many sums one output of `k` products rounds: the products and the folds."""
+        return k + -(-k // self.chunk)
+
+    def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
+        """C = A·B.
+
+        Parameters
+        ----------
+        a_codes, b_codes
+            Operand codes, shapes (M, K) and (K, N). Any of M, K, N may be 0; K = 0 gives +0.
+        seed
+            1 … 2**32 − 1 for stochastic rounding; nearest has no use for it.
+
+        Returns
+        -------
+        Codes of `accumulator`, shape (M, N).
+        """
+        a, b = self._checked(a_codes, b_codes, seed)
+        if 0 in a.shape or 0 in b.shape:
+            return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
+        x, y = self._draws(a, b, seed)
+        how = plan(self, largest_sum(self, a, b))
+        return vector_gemm(self, how, a, b, x, y) if how else scalar_gemm(self, a, b, x, y)
+
+    def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
+        """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
+        a, b = self._checked(a_codes, b_codes, seed)
+        (M, K), N = a.shape, b.shape[1]
+        rows, columns = self._draws(a, b, seed)
+        acc = self.accumulator
+
+        def rounded_sum(code: int, term: exact.Exact, random: int) -> int:
+            value = exact.add(exact.decode(acc, code), term)
+            return exact.encode(acc, value, self.rounding, random, self.random_bits)
+
+        c = np.zeros((M, N), acc.code_dtype)
+        for i, j in np.ndindex(M, N):
+            draws = iter((rows[i] ^ columns[j]).tolist())
+            total = 0
+            for start in range(0, K, self.chunk):
+                partial = 0
+                for k in range(start, min(start + self.chunk, K)):
+                    product = exact.multiply(
+                        exact.decode(self.operand, int(a[i, k])), exact.decode(self.operand, int(b[k, j]))
+                    )
+                    partial = rounded_sum(partial, product, next(draws, 0))
+                total = rounded_sum(total, exact.decode(acc, partial), next(draws, 0))
+            c[i, j] = total
+        return c
+
+    def _checked(self, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> tuple[Codes, Codes]:
+        a = self.operand.check_codes(a_codes, "a_codes")
+        b = self.operand.check_codes(b_codes, "b_codes")
+        for name, codes, shape in (("a_codes", a, "(M, K)"), ("b_codes", b, "(K, N)")):
+            if codes.ndim != 2:
+                raise ValueError(
+                    f"{name} has shape {codes.shape}, but it must be {shape}; reshape it to two axes"
+                )
+        if a.shape[1] != b.shape[0]:
+            raise ValueError(
+                f"a_codes {a.shape} and b_codes {b.shape} disagree on K: {a.shape[1]} columns against"
+                f" {b.shape[0]} rows; transpose one of them?"
+            )
+        if not self.stochastic and seed is not None:
+            raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
+        if self.stochastic and (seed is None or not 0 < as_integer(seed, "seed") < 1 << 32):
+            raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
+        return a, b
+
+    def _draws(self, a: Codes, b: Codes, seed: int | None) -> tuple[Codes, Codes]:
+        """The random bits of every row (M, n) and every column (N, n); no bits at all for nearest."""
+        (M, K), N = a.shape, b.shape[1]
+        if not self.stochastic or seed is None:
+            return np.zeros((M, 0), np.uint16), np.zeros((N, 0), np.uint16)
+        n, bits = self.roundings(K), self.random_bits
+        seed = int(seed)
+        x = numbered_draws(seed, np.arange(M), n, bits, TAPS)
+        y = numbered_draws(seed ^ 0xFFFFFFFF, np.arange(N), n, bits, COLUMN_TAPS)
+        return x, y

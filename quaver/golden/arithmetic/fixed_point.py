@@ -1,0 +1,196 @@
+"""Fixed point: products summed up exactly, and each sum rounded once on its way out.
+
+After Gupta et al., ICML 2015 (arXiv 1502.02551, §3 and §5): 16-bit operands ⟨IL, FL⟩, a wide accumulator,
+and at the edge of the array one conversion to the result's ⟨IL, FL⟩ that rounds stochastically and saturates.
+What one output is, with A of shape (M, K) and B of shape (K, N), in integers::
+
+    z = Σ a[i, k] · b[k, j]                  exact, in steps of 2**−(FL of A + FL of B)
+    c[i, j] = saturate(round(z))             in steps of 2**−(FL of the result)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quaver.golden.formats import FixedFormat
+from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
+
+Codes = NDArray[Any]
+
+_Q8_8 = FixedFormat(8, 8)
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """C = A·B with exact sums, each rounded once.
+
+    Parameters
+    ----------
+    a, b
+        Formats of the two operands, of one width. Only the sum of their fraction bits matters: the codes of A
+        and B may just as well be in `b` and `a`.
+    result
+        Format of C, with no more fraction bits than the products have.
+    rounding
+        "stochastic" or "nearest" (ties to even).
+    random_bits
+        R, the random bits of one stochastic rounding, 1 … 32.
+    accumulator_bits
+        Width of the exact sum, 2 … 63: it bounds K, see `chunk`.
+
+    Notes
+    -----
+    Stochastic rounding is `quaver.golden.rounding.round_integer`'s. Output (i, j) takes ``x_i ^ y_j``, draws
+    of R bits: x_i is the i-th, counted from 0, of ``LFSR(seed, TAPS)``, and y_j the j-th of
+    ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, 0), COLUMN_TAPS)``. Hence the result depends on the seed alone,
+    not on tiles or the size of an array, and an array needs two sources, a draw a row of one and a draw a
+    column of the other. The bits of two outputs are all but independent, so that a sum of rounding errors has
+    the mean and the variance that it would have with bits drawn for each output; what differs is moments of
+    four outputs at the corners of a rectangle.
+    """
+
+    a: FixedFormat = _Q8_8
+    b: FixedFormat = _Q8_8
+    result: FixedFormat = _Q8_8
+    rounding: Rounding | str = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+    accumulator_bits: int = 48
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b", "result"):
+            value = getattr(self, name)
+            if not isinstance(value, FixedFormat):
+                raise TypeError(f"{name} is {value!r}, but it must be a FixedFormat, e.g. FixedFormat(8, 8)")
+        if self.a.width != self.b.width:
+            raise ValueError(f"a is {self.a} and b {self.b}, but both operands have one width; extend one")
+        if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
+            raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        if not isinstance(self.random_bits, int) or not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits!r}, but stochastic rounding takes 1 … 32")
+        if not 2 * self.a.width <= self.accumulator_bits <= 63:
+            raise ValueError(
+                f"accumulator_bits is {self.accumulator_bits}, but sums of products of {self.a.width}-bit "
+                f"operands take {2 * self.a.width} … 63"
+            )
+        if not 0 <= self.dropped_bits < self.accumulator_bits:
+            raise ValueError(
+                f"result is {self.result}, but the products have {self.a.fraction_bits} + "
+                f"{self.b.fraction_bits} fraction bits: take at most as many, and at most "
+                f"{self.accumulator_bits - 1} fewer"
+            )
+
+    @property
+    def operand(self) -> FixedFormat:
+        """A format of the operands' width."""
+        return self.a
+
+    @property
+    def operands(self) -> tuple[FixedFormat, FixedFormat]:
+        """Formats of the two operands."""
+        return self.a, self.b
+
+    @property
+    def dropped_bits(self) -> int:
+        """Bits of a sum below the result's last."""
+        return self.a.fraction_bits + self.b.fraction_bits - self.result.fraction_bits
+
+    @property
+    def on_integers(self) -> FixedPoint:
+        """The same on integers: what it does to codes, wherever the binary points stand. Arithmetics that
+        have it in common are one in hardware."""
+        operand, dropped = FixedFormat(self.a.width, 0), self.dropped_bits
+        return replace(self, a=operand, b=operand, result=FixedFormat(self.result.width + dropped, -dropped))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `gemm` draws random bits and so needs a seed."""
+        return self.rounding is Rounding.STOCHASTIC
+
+    @property
+    def chunk(self) -> int:
+        """The largest K, all of it one chunk: so many products of any codes fit the accumulator."""
+        return (1 << (self.accumulator_bits - 1 - 2 * (self.a.width - 1))) - 1
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Codes (a, b) whose product is 0: a bubble in an array."""
+        return 0, 0
+
+    def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
+        """C = A·B.
+
+        Parameters
+        ----------
+        a_codes, b_codes
+            Operand codes, shapes (M, K) and (K, N), K at most `chunk`. Any of M, K, N may be 0.
+        seed
+            1 … 2**32 − 1 for stochastic rounding; nearest has no use for it.
+
+        Returns
+        -------
+        Codes of `result`, shape (M, N).
+        """
+        a, b = self._checked(a_codes, b_codes)
+        # A float64 holds every integer up to 2**53: with so few products, every partial sum of the product of
+        # two float64 matrices is exact, in whatever order it is made.
+        step = 1 << (53 - 2 * (self.a.width - 1))
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        total = np.zeros((a.shape[0], b.shape[1]), np.int64)
+        for k in range(0, a.shape[1], step):
+            total += (x[:, k : k + step] @ y[k : k + step]).astype(np.int64)
+        dropped = self.dropped_bits
+        if dropped and self.rounding is Rounding.NEAREST_EVEN:
+            total += (1 << (dropped - 1)) - 1 + ((total >> dropped) & 1)
+        elif dropped:
+            rows, columns = self._draws(*total.shape, seed)
+            shift = dropped - self.random_bits
+            total += np.left_shift(rows ^ columns, shift) if shift >= 0 else (rows ^ columns) >> -shift
+        return self.result.codes(total >> dropped)
+
+    def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
+        """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""
+        a, b = self._checked(a_codes, b_codes)
+        rows, columns = self._draws(a.shape[0], b.shape[1], seed)
+        highest = self.result.max_code
+        c = np.zeros((a.shape[0], b.shape[1]), self.result.code_dtype)
+        for i, j in np.ndindex(*c.shape):
+            z = sum(int(p) * int(q) for p, q in zip(a[i], b[:, j], strict=True))
+            random = int(rows[i, 0] ^ columns[0, j])
+            rounded = round_integer(z, self.dropped_bits, self.rounding, random, self.random_bits)
+            c[i, j] = min(max(rounded, -highest - 1), highest) % (1 << self.result.width)
+        return c
+
+    def _checked(self, a_codes: ArrayLike, b_codes: ArrayLike) -> tuple[Codes, Codes]:
+        """The operands as signed integers."""
+        a = self.a.check_codes(a_codes, "a_codes")
+        b = self.b.check_codes(b_codes, "b_codes")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(
+                f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
+            )
+        if a.shape[1] > self.chunk:
+            raise ValueError(
+                f"K is {a.shape[1]}, but {self.accumulator_bits} accumulator bits hold any sum of "
+                f"{self.chunk} products; take more of them"
+            )
+        return self.a.integers(a), self.b.integers(b)
+
+    def sources(self, seed: int | None) -> tuple[LFSR, LFSR]:
+        """The LFSRs of rows and columns before their first draws."""
+        if seed is None or not 0 < seed < 1 << 32:
+            raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
+        return LFSR(seed, TAPS), LFSR(numbered_seed(seed ^ 0xFFFFFFFF, 0), COLUMN_TAPS)
+
+    def _draws(self, M: int, N: int, seed: int | None) -> tuple[Codes, Codes]:
+        """The random bits of every row (M, 1) and every column (1, N), int64; zeros for nearest."""
+        if not self.stochastic:
+            return np.zeros((M, 1), np.int64), np.zeros((1, N), np.int64)
+        rows, columns = self.sources(seed)
+        x, y = rows.draws(M, self.random_bits), columns.draws(N, self.random_bits)
+        return x.astype(np.int64)[:, None], y.astype(np.int64)[None, :]

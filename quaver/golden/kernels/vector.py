@@ -1,0 +1,174 @@
+"""The chunked GEMM on float32 or float64 vectors: fast, for the pairs of formats where that is proved exact.
+
+`plan` holds the proofs: which float is wide enough, and which clauses of the kernel a pair of formats needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from quaver.golden.formats import Specials
+from quaver.golden.kernels.vector_kernel import (
+    AVX512,
+    DEPTH,
+    TILE_ROWS,
+    TILE_VECTORS,
+    VECTOR_BYTES,
+    vector_kernel,
+)
+
+if TYPE_CHECKING:
+    from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+
+Array = NDArray[Any]
+
+#: Multiply-accumulates below which a second thread costs more than it brings (about 2 ms).
+ONE_THREAD_MACS = 40_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the vector kernel computes a GEMM: its float, and the clauses that formats and data need."""
+
+    value: type[np.floating]
+    """float32 or float64."""
+    corrected: bool
+    """Nearest: recover what the float addition lost before rounding."""
+    subnormal: bool
+    """Round at the accumulator's quantum below its smallest normal number."""
+    checked: bool
+    """Look for overflow, infinity and NaN after every sum."""
+    directed: bool
+    """Take the sum from the machine's additions with a rounding of their own (AVX-512)."""
+
+
+def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) -> Plan | None:
+    """The cheapest plan that is exact for sums of magnitude up to `largest_sum` (inf: unknown), or None.
+
+    Let p be the accumulator's precision, w the float's (24 or 53).
+    A sum is one of a p-bit number and an exact product.
+
+    - Exact products: 2 · the operand's precision ≤ w. Every sum is a multiple of the product's quantum, and
+      that times 2**(p − w) is still a normal float, so nothing is lost below.
+    - Nearest: the kernel's rounding needs w ≥ 2p + 2. The float addition has rounded once already: harmless
+      if the product, too, has at most p bits (Figueroa 1995: then no inexact sum rounds to a tie). Otherwise
+      the sum is rounded to odd in its w ≥ p + 2 bits, which no later rounding can tell from the exact sum.
+    - An accumulator as precise as the float, FP32 in float32, if no sum is subnormal: its rounding to nearest
+      is the float's own. If it has the float's largest value too, so is its overflow to infinity.
+    - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
+    - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
+      two subnormals, and rounding to p bits leaves every sum in their range as it is.
+    - DLFloat sums have ties away from zero and a gap around it, which no float has: none.
+    - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
+    """
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    if acc.specials is Specials.DLFLOAT:
+        return None
+    product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
+    checked = not largest_sum <= acc.max_value
+    top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]
+    for value, precision, min_exponent, max_exponent in (
+        (np.float32, 24, -126, 127),
+        (np.float64, 53, -1022, 1023),
+    ):
+        dropped = precision - acc.precision
+        # Is the accumulator's rounding the float's own?
+        own = dropped == 0 and not arithmetic.stochastic and product_quantum >= acc.quantum_exponent
+        alike = own and acc.max_value == np.finfo(value).max  # then so does its overflow
+        reach = 2 * operand.max_exponent + 2 if alike else top + dropped
+        enough = arithmetic.random_bits if arithmetic.stochastic else 0 if own else acc.precision + 2
+        in_range = product_quantum - dropped >= min_exponent and reach < max_exponent
+        if product_bits > precision or dropped < enough or not in_range:
+            continue
+        wide = product_bits > acc.precision
+        return Plan(
+            value,
+            corrected=wide and not arithmetic.stochastic,
+            subnormal=product_quantum < acc.quantum_exponent,
+            checked=checked and not (alike and not acc.saturate),
+            directed=directed and (wide or arithmetic.stochastic),
+        )
+    return None
+
+
+def largest_sum(arithmetic: ChunkedFloat, a: Array, b: Array) -> float:
+    """A bound on every partial sum and total of this GEMM; inf if an operand is not finite."""
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    largest = [int((codes & (operand.sign_code - 1)).max()) for codes in (a, b)]
+    if max(largest) > operand.max_code:
+        return math.inf
+    left, right = operand.decode(largest).astype(np.float64)
+    growth = math.log1p(2.0 ** -(acc.mantissa_bits if arithmetic.stochastic else acc.precision))
+    products = min(arithmetic.chunk, a.shape[1])
+    folds = -(-a.shape[1] // arithmetic.chunk)
+    # |sum + term| grows by at most one rounding a step.
+    exponent = growth * (products + folds)
+    term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
+    return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
+
+
+def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Array, y: Array) -> Array:
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
+    operand, acc = arithmetic.operand, arithmetic.accumulator
+    width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
+
+    def padded(rows: int, columns: int) -> tuple[int, int]:
+        """The shape in whole tiles."""
+        return -(-rows // TILE_ROWS) * TILE_ROWS, -(-columns // width) * width
+
+    shape, turned_shape = padded(len(a), b.shape[1]), padded(b.shape[1], len(a))
+    left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    turned = math.prod(turned_shape) < math.prod(shape)
+    if turned:  # C' = B'·A' is the same sums
+        shape, left, right, x, y = turned_shape, right, left, y, x
+    totals = np.zeros(shape, how.value)
+    chunk = min(arithmetic.chunk, len(b))
+    partials = np.empty(shape, how.value) if chunk > DEPTH else totals
+    dropped = np.finfo(how.value).nmant - acc.mantissa_bits
+    lane = np.dtype(f"u{totals.itemsize}").type
+    shift = lane(dropped - arithmetic.random_bits if arithmetic.stochastic else 0)
+    table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
+    beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
+    clauses = (
+        how.value(2.0**dropped) if dropped else None,
+        True if arithmetic.stochastic else None,
+        True if how.corrected else None,
+        how.value(2.0**acc.min_exponent) if how.subnormal else None,
+        (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
+        True if how.directed else None,
+    )
+    inputs = (left, right, turned, table, x, y, shift, chunk, partials, totals, clauses)
+    rows, columns = shape[0] // TILE_ROWS, shape[1] // width
+    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
+    if rows >= columns:
+        jobs = [(*inputs, span, (0, columns)) for span in _spans(rows, threads)]
+    else:
+        jobs = [(*inputs, (0, rows), span) for span in _spans(columns, threads)]
+    _each(vector_kernel, jobs, threads)
+    c = (totals.T if turned else totals)[: len(a), : b.shape[1]]
+    return acc.encode(c)
+
+
+def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:
+    """function(*job) for every job. The kernels leave the interpreter's lock, so threads do run at once."""
+    if threads == 1:
+        for job in jobs:
+            function(*job)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda job: function(*job), jobs))
+
+
+def _spans(count: int, parts: int) -> list[tuple[int, int]]:
+    """0 … count in at most `parts` contiguous, nearly equal spans."""
+    edges = sorted({count * part // parts for part in range(parts + 1)})
+    return list(pairwise(edges))

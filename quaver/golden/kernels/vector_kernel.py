@@ -1,0 +1,339 @@
+"""The vector kernel's instructions: one chunk of one tile of outputs, held in vector registers.
+
+The registers are spelled out in LLVM's vector types, so their width does not hang on a compiler's taste.
+Each product costs an ordinary multiply-add and the rounding of the sum: two more (`_Vectors.nearest`), or two
+integer operations on random bits (`_Vectors.stochastic`). The other clauses are there only where
+`quaver.golden.kernels.vector.plan` cannot prove that they are not needed.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+_FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
+AVX512 = "+avx512f" in _FEATURES
+#: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
+VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
+TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
+#: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
+DEPTH, BLOCK_TILES = 128, 80
+
+
+@numba.njit(cache=True, nogil=True)
+def vector_kernel(left, right, turned, table, x, y, shift, chunk, partials, totals, clauses, rows, columns):
+    """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
+
+    `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
+    what each code is worth. The draws x (rows, n) and y (columns, n) count after a `shift`; nearest: n is 0.
+    `totals`, of zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of
+    chunks longer than DEPTH; where there are none, nothing touches it.
+
+    A block of rows is decoded up to DEPTH products deep, then meets the decoded tiles of columns in turn.
+    """
+    products = left.shape[0] if turned else left.shape[1]
+    depth = DEPTH // chunk * chunk or DEPTH
+    block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
+    a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
+    draws = min(x.shape[1], depth + depth // chunk + 2)  # a long chunk's fold, and the last one's
+    p, q = np.full((block, draws, TILE_ROWS), shift), np.full((draws, width), shift)  # of its type
+    for first in range(rows[0], rows[1], block):
+        tiles = min(block, rows[1] - first)
+        for start in range(0, products, depth):
+            end, drawn = min(start + depth, products), start + start // chunk
+            for i in range(tiles):
+                row = (first + i) * TILE_ROWS
+                _pack(left, turned, row, start, table, None, a[i])
+                _pack(x, False, row, drawn, None, shift, p[i])
+            for j in range(columns[0], columns[1]):
+                column = j * width
+                _pack(right, not turned, column, start, table, None, b)
+                _pack(y, False, column, drawn, None, shift, q)
+                k, n = start, 0
+                while k < end:
+                    resumed, stop = k % chunk > 0, min(k - k % chunk + chunk, end)
+                    finished = stop % chunk == 0 or stop == products
+                    for i in range(tiles):
+                        at = i, k - start, n, stop - k, (first + i) * TILE_ROWS, column, resumed, finished
+                        _tile(a, b, p, q, partials, totals, at, clauses)  # type: ignore[call-arg]
+                    n += stop - k + 1
+                    k = stop
+
+
+@numba.njit(nogil=True)
+def _pack(codes, across, row, column, table, shift, panel):
+    """What codes (rows, columns) mean, from (row, column) on, into `panel` (columns, rows) as far as they go.
+
+    `across`: the codes are (columns, rows). One means its value in `table` or, where that is None, its shift.
+    """
+    columns, rows = panel.shape
+    # Both ways the inner loop runs along memory.
+    if across:
+        codes = codes[column : column + columns, row : row + rows]
+        panel = panel[:columns]
+    else:
+        codes = codes[row : row + rows, column : column + columns]
+        panel = panel.T[:rows]
+    for i in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            if table is not None:
+                panel[i, j] = table[codes[i, j]]
+            if shift is not None:
+                panel[i, j] = codes[i, j] << shift
+
+
+@intrinsic
+def _tile(typing, a, b, x, y, partials, totals, at, clauses):
+    """The products of one tile and, when its chunk is finished, their fold.
+
+    `at` is (i, k, n, length, row, column, resumed, finished): panel i of a and x (panels, K or n, TILE_ROWS)
+    meets b and y (K or n, width), `length` products from k on and draws from n on. The sums are at (row,
+    column) of `totals`, and of `partials` before the chunk is resumed and while it is not finished.
+    `clauses` are (scale, drawn, corrected, tiny, huge, directed). One that is None is not compiled, and
+    Numba tells the kernels apart by these types.
+    """
+
+    def codegen(context, builder, signature, values):
+        a_v, b_v, x_v, y_v, partials_v, totals_v, at_v, clauses_v = values
+        i_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
+        scale_v, _, _, tiny_v, huge_v, _ = cgutils.unpack_tuple(builder, clauses_v)
+        scale, drawn, corrected, tiny, huge, directed = clauses
+        vector = _Vectors(context, builder, a.dtype)
+        if scale is not types.none:
+            vector.scale = vector.splat(scale_v)
+            vector.minus_scale = vector.splat(builder.fneg(scale_v))
+            units = builder.fptoui(scale_v, vector.ints.element)
+            vector.kept = vector.splat(builder.neg(units))
+        vector.corrected = corrected is not types.none
+        vector.directed = directed is not types.none
+        if tiny is not types.none:
+            vector.tiny = vector.splat(tiny_v)
+        if huge is not types.none:
+            vector.largest, vector.beyond = (vector.splat(builder.extract_value(huge_v, e)) for e in (0, 1))
+
+        def pointer(kind, value, *indices):
+            array = context.make_array(kind)(context, builder, value)
+            zero = context.get_constant(types.intp, 0)
+            indices = (*indices, *[zero] * (kind.ndim - len(indices)))
+            return cgutils.get_item_pointer(context, builder, kind, array, indices)
+
+        tile = range(TILE_ROWS), range(TILE_VECTORS)
+        partial = [[cgutils.alloca_once(builder, vector.floats) for _ in tile[1]] for _ in tile[0]]
+
+        def rows_at(kind, value):
+            """Of every row of the tile: where it lies in `partials` or `totals`, and its registers."""
+            for r in tile[0]:
+                at = builder.add(row_v, context.get_constant(types.intp, r))
+                yield pointer(kind, value, at, column_v), partial[r]
+
+        with builder.if_else(resumed_v) as (kept, fresh):
+            with kept:
+                for place, slots in rows_at(partials, partials_v):
+                    for v, slot in enumerate(slots):
+                        builder.store(vector.load(place, v, vector.floats), slot)
+            with fresh:
+                for slot in chain(*partial):
+                    builder.store(vector.zero, slot)
+
+        def randoms(step):
+            """Gives the random bits of row r of the tile, for its rounding number n + step."""
+            if drawn is types.none:
+                return lambda r: [None for _ in tile[1]]
+            at = builder.add(n_v, step)
+            x_at, y_at = pointer(x, x_v, i_v, at), pointer(y, y_v, at)
+            columns = [vector.load(y_at, v, vector.ints) for v in tile[1]]
+
+            def of_row(r):
+                row = vector.splat(builder.load(cgutils.gep(builder, x_at, r)))
+                return [builder.xor(row, column) for column in columns]
+
+            return of_row
+
+        with cgutils.for_range(builder, length_v) as loop:
+            at = builder.add(k_v, loop.index)
+            a_at, b_at = pointer(a, a_v, i_v, at), pointer(b, b_v, at)
+            random = randoms(loop.index)
+            right = [vector.load(b_at, v, vector.floats) for v in tile[1]]
+            for r in tile[0]:
+                left = vector.splat(builder.load(cgutils.gep(builder, a_at, r)))
+                for v, bits in enumerate(random(r)):
+                    slot = partial[r][v]
+                    builder.store(vector.rounded_sum(left, right[v], builder.load(slot), bits), slot)
+        with builder.if_else(finished_v) as (fold, keep):
+            with fold:
+                random = randoms(length_v)
+                for r, (place, slots) in enumerate(rows_at(totals, totals_v)):
+                    for v, bits in enumerate(random(r)):
+                        total = vector.load(place, v, vector.floats)
+                        total = vector.rounded_sum(vector.one, builder.load(slots[v]), total, bits)
+                        vector.store(total, place, v)
+            with keep:
+                for place, slots in rows_at(partials, partials_v):
+                    for v, slot in enumerate(slots):
+                        vector.store(builder.load(slot), place, v)
+        return context.get_dummy_value()
+
+    return types.void(a, b, x, y, partials, totals, at, clauses), codegen
+
+
+class _Vectors:
+    """Emits LLVM instructions on whole vector registers of one float type."""
+
+    scale: ir.Value | None = None
+    """2**(w − p): the float's and the accumulator's precision. None: they are one, and so is the rounding."""
+    minus_scale: ir.Value
+    kept: ir.Value
+    """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
+    corrected = directed = False
+    tiny = largest = beyond = None
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Float) -> None:
+        self.builder = builder
+        self.double = scalar == types.float64
+        bits = 64 if self.double else 32
+        self.count = VECTOR_BYTES * 8 // bits
+        self.floats = ir.VectorType(context.get_value_type(scalar), self.count)
+        self.ints = ir.VectorType(ir.IntType(bits), self.count)
+        self.sign_shift = self.constant(bits - 1)
+        self.sign = self.constant(1 << (bits - 1))
+        self.magnitude = self.constant((1 << (bits - 1)) - 1)
+        self.zero = ir.Constant(self.floats, [0.0] * self.count)
+        self.one = ir.Constant(self.floats, [1.0] * self.count)
+
+    def constant(self, value: int) -> ir.Constant:
+        return ir.Constant(self.ints, [value] * self.count)
+
+    def splat(self, scalar: ir.Value) -> ir.Value:
+        kind = ir.VectorType(scalar.type, self.count)
+        lane = self.builder.insert_element(
+            ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+        )
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.count), [0] * self.count)
+        return self.builder.shuffle_vector(lane, ir.Constant(kind, ir.Undefined), lanes)
+
+    def _at(self, pointer: ir.Value, index: int, kind: ir.Type) -> ir.Value:
+        return cgutils.gep(self.builder, self.builder.bitcast(pointer, kind.as_pointer()), index)
+
+    def load(self, pointer: ir.Value, index: int, kind: ir.Type) -> ir.Value:
+        return self.builder.load(self._at(pointer, index, kind), align=4)
+
+    def store(self, value: ir.Value, pointer: ir.Value, index: int) -> None:
+        self.builder.store(value, self._at(pointer, index, value.type), align=4)
+
+    def as_ints(self, value: ir.Value) -> ir.Value:
+        return self.builder.bitcast(value, self.ints)
+
+    def as_floats(self, value: ir.Value) -> ir.Value:
+        return self.builder.bitcast(value, self.floats)
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a·b + c where a·b is exact, so that it does not matter whether the machine fuses the two."""
+        return self.builder.fadd(self.builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+    def magnitude_of(self, value: ir.Value) -> ir.Value:
+        return self.as_floats(self.builder.and_(self.as_ints(value), self.magnitude))
+
+    def with_sign_of(self, sign: ir.Value, magnitude: ir.Value) -> ir.Value:
+        """`magnitude`, which is not negative, with the sign of `sign`."""
+        b = self.builder
+        return self.as_floats(b.or_(b.and_(self.as_ints(sign), self.sign), self.as_ints(magnitude)))
+
+    def rounded_sum(self, a: ir.Value, b: ir.Value, c: ir.Value, random: ir.Value | None) -> ir.Value:
+        """round(c + a·b) by every clause that is set."""
+        emit = self.builder
+        if random is None:
+            total = self.sum_to_odd(a, b, c) if self.corrected else self.multiply_add(a, b, c)
+            result = total if self.scale is None else self.nearest(total)
+        else:
+            total = self.truncated_sum(a, b, c)
+            result = self.stochastic(total, random)
+            if self.tiny is not None:
+                below = emit.fcmp_ordered("<", self.magnitude_of(total), self.tiny)
+                result = emit.select(below, self.stochastic_subnormal(total, random), result)
+        if self.largest is not None:
+            fits = emit.fcmp_ordered("<=", self.magnitude_of(result), self.largest)
+            beyond = emit.select(
+                emit.fcmp_unordered("uno", total, total), total, self.with_sign_of(total, self.beyond)
+            )
+            result = emit.select(fits, result, beyond)
+        return result
+
+    def nearest(self, total: ir.Value) -> ir.Value:
+        """Round to p of w ≥ 2p + 2 bits: (total − shift) + shift with shift = scale·total.
+
+        Let S, 2**(w−1) ≤ S < 2**w, be |total| in units of its last bit, and q = S/scale its p bits with a
+        fraction. The inner sum is scale · (S − q), rounded to an integer S − q, ties to even. The outer is
+        exact: q rounded likewise. A tie of q means that S is even, so that what is even for S − q is even for
+        q. If S − q is below 2**(w−1), halves survive the inner rounding; but then the fraction of q is below
+        1/4, because w ≥ 2p + 2, and is rounded away all the same.
+
+        Below the smallest normal number the shift stays 1.5 · scale · it, whose unit is the quantum.
+        """
+        emit = self.builder
+        if self.tiny is None:
+            return self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))
+        least = emit.fmul(emit.fmul(self.tiny, self.scale), ir.Constant(self.floats, [1.5] * self.count))
+        shift = self.magnitude_of(emit.fmul(total, self.scale))
+        shift = emit.select(emit.fcmp_ordered(">", shift, least), shift, least)
+        shift = self.with_sign_of(total, shift)
+        return emit.fadd(emit.fsub(total, shift), shift)
+
+    def stochastic(self, total: ir.Value, random: ir.Value) -> ir.Value:
+        """Add `random` to the bits below the kept ones and cut those off; a carry may reach the exponent."""
+        b = self.builder
+        return self.as_floats(b.and_(b.add(self.as_ints(total), random), self.kept))
+
+    def stochastic_subnormal(self, total: ir.Value, random: ir.Value) -> ir.Value:
+        """The same in units of the quantum, which tiny + |total| < 2 · tiny has in the right place."""
+        above = self.truncated_sum(self.one, self.magnitude_of(total), self.tiny)
+        result = self.builder.fsub(self.stochastic(above, random), self.tiny)
+        return self.with_sign_of(total, result)
+
+    def two_sum(self, a: ir.Value, b: ir.Value, c: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The rounded sum of c and the exact a·b, and what the rounding lost (Knuth's TwoSum)."""
+        emit = self.builder
+        product = emit.fmul(a, b)
+        total = emit.fadd(c, product)
+        back = emit.fsub(total, c)
+        return total, emit.fadd(emit.fsub(c, emit.fsub(total, back)), emit.fsub(product, back))
+
+    def sum_to_odd(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """c + a·b; if it is inexact, of the two floats around it the one whose last bit is 1."""
+        emit, one = self.builder, self.constant(1)
+        if self.directed:
+            down, up = self.directed_sum(a, b, c, 1), self.directed_sum(a, b, c, 2)
+            odd = emit.icmp_unsigned("!=", emit.and_(self.as_ints(down), one), self.constant(0))
+            return emit.select(odd, down, up)
+        total, lost = self.two_sum(a, b, c)
+        bits = self.as_ints(total)
+        inward = emit.ashr(emit.xor(bits, self.as_ints(lost)), self.sign_shift)  # −1 if the magnitude is less
+        even = emit.icmp_unsigned("==", emit.and_(bits, one), self.constant(0))
+        wrong = emit.and_(even, emit.fcmp_ordered("one", lost, self.zero))
+        return self.as_floats(emit.select(wrong, emit.add(bits, emit.or_(inward, one)), bits))
+
+    def truncated_sum(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """c + a·b rounded toward zero: by the machine, or by taking back a step outward."""
+        emit = self.builder
+        if self.directed:
+            return self.directed_sum(a, b, c, 3)
+        total, lost = self.two_sum(a, b, c)
+        bits = self.as_ints(total)
+        inward = emit.ashr(emit.xor(bits, self.as_ints(lost)), self.sign_shift)
+        step = emit.select(emit.fcmp_ordered("one", lost, self.zero), inward, self.constant(0))
+        return self.as_floats(emit.add(bits, step))
+
+    def directed_sum(self, a: ir.Value, b: ir.Value, c: ir.Value, mode: int) -> ir.Value:
+        """c + a·b by AVX-512's instruction that rounds down (mode 1), up (2) or toward zero (3)."""
+        emit, quiet = self.builder, 8
+        kind = ir.FunctionType(self.floats, [self.floats] * 3 + [ir.IntType(32)])
+        name = f"llvm.x86.avx512.vfmadd.p{'d' if self.double else 's'}.512"
+        function = cgutils.get_or_insert_function(emit.module, kind, name)
+        return emit.call(function, [a, b, c, ir.Constant(ir.IntType(32), mode | quiet)])

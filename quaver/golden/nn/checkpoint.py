@@ -1,0 +1,94 @@
+"""Checkpoints: a trainer's whole state in one file, so that a resumed run gives the bits of an uninterrupted
+one."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
+from quaver.golden.nn.trainer import Trainer
+
+_VERSION = 2
+
+#: Fields that a refused checkpoint names; changing every GEMM changes many.
+_NAMED = 4
+
+
+def about(trainer: Trainer) -> dict[str, Any]:
+    """What a run is, apart from how far it has come and how far it shall go: equal for two runs, equal
+    bits."""
+    settings = asdict(trainer.settings)
+    del settings["epochs"]
+    return {
+        "version": _VERSION,
+        "recipe": json.loads(trainer.recipe.to_json()),
+        "network": trainer.network.name,
+        "data": {"name": trainer.data.name, "sha256": trainer.data.sha256},
+        "settings": json.loads(json.dumps(settings)),
+    }
+
+
+def save(trainer: Trainer, path: str | Path) -> None:
+    """Write the trainer's state to `path` (.npz). A kill at any moment leaves the old file or the new one,
+    whole."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")  # what a kill leaves, the next save takes
+    header = np.frombuffer(json.dumps(about(trainer)).encode(), np.uint8)
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, about=header, **trainer.state())  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must outlive a power cut
+    finally:
+        os.close(directory)
+
+
+def resume(trainer: Trainer, path: str | Path) -> None:
+    """Bring the trainer to the state stored in `path`.
+
+    ValueError: the file is corrupted, or of another recipe, network, data set or settings; the trainer is
+    untouched.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            state = {name: stored[name] for name in stored.files}
+            found = json.loads(state.pop("about").tobytes())
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole checkpoint ({error}); remove it and begin anew") from error
+    if differences := list(_differences(found, about(trainer))):
+        more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+        raise ValueError(
+            f"{path} is a checkpoint of another run: {'; '.join(differences[:_NAMED])}{more}; resume with "
+            f"what is there, or begin anew elsewhere"
+        )
+    trainer.restore(state)
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """The fields in which two of what `about` gives differ, and both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in here | there:
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+    elif there != here:
+        yield f"{name} is {_brief(name, there)} there, {_brief(name, here)} here"
+
+
+def _brief(name: str, value: Any) -> str:
+    if name.endswith(".chunk") and value == NO_CHUNKS:
+        return "none"
+    return f"a {value['is']}" if isinstance(value, dict) and "is" in value else json.dumps(value)

@@ -1,0 +1,185 @@
+"""The comparison: the same training on two engines, every code of every GEMM and update held against the
+other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quaver.golden.engine import Engine
+from quaver.golden.nn.run import Call, Trace
+from quaver.golden.nn.trainer import Step, Trainer
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first place where two engines differ. `what`: C of a GEMM, weights or momenta of an update,
+    loss; or calls, how many one step made of each engine, with layer and role of the first that one lacks."""
+
+    step: int
+    layer: str
+    role: str
+    what: str
+    index: tuple[int, ...]
+    left: int | float
+    right: int | float
+
+    def __str__(self) -> str:
+        def shown(code: int | float) -> str:
+            return f"{code:#06x}" if self.index and isinstance(code, int) else repr(code)
+
+        where = f"{self.what}[{', '.join(map(str, self.index))}]" if self.index else self.what
+        place = f"step {self.step}, {self.layer} {self.role}".rstrip()
+        return f"{place}, {where}: {shown(self.left)} on the left, {shown(self.right)} on the right"
+
+
+@dataclass
+class Tally:
+    """The calls of one layer, role and shape: M, K, N of a GEMM, the number of elements of an update."""
+
+    layer: str
+    role: str
+    shape: tuple[int, ...]
+    calls: int = 0
+    codes: int = 0
+    mismatches: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all calls; 0 for updates."""
+        return self.calls * int(np.prod(self.shape)) if len(self.shape) == 3 else 0
+
+
+@dataclass
+class Comparison:
+    """What was compared, and the first mismatch if there is one."""
+
+    steps: int = 0
+    images: int = 0
+    tallies: list[Tally] = field(default_factory=list)
+    first: Mismatch | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether every code of every call, and loss, weights and momenta after every step, were the same."""
+        return self.first is None
+
+    @property
+    def codes(self) -> int:
+        """Codes compared."""
+        return sum(tally.codes for tally in self.tallies)
+
+    @property
+    def mismatches(self) -> int:
+        """Codes that differed."""
+        return sum(tally.mismatches for tally in self.tallies)
+
+
+def compare(
+    make: Callable[[Engine, Trace], Trainer],
+    left: Engine,
+    right: Engine,
+    *,
+    steps: int = 1,
+    images: int = 0,
+    progress: Callable[[Step], None] | None = None,
+) -> Comparison:
+    """Classify `images` test images, then train `steps` steps, on both engines, in lockstep.
+
+    Parameters
+    ----------
+    make
+        Gives a trainer on an engine with a trace; called twice, it must give the same trainer twice (the same
+        network, seed and, for a trained network, the same restored state).
+    left, right
+        The engines; `left` is usually golden.
+    progress
+        Told of each step as the left engine did it.
+
+    Returns
+    -------
+    Comparison
+        It ends with the step in which the first mismatch lies: everything later follows from that.
+
+    Raises
+    ------
+    ValueError
+        The recipe calls no engine (all float32): there would be nothing to compare.
+    """
+    calls: tuple[list[Call], list[Call]] = ([], [])
+    trainers = make(left, calls[0].append), make(right, calls[1].append)
+    comparison = Comparison()
+    tallies: dict[tuple[str, str, tuple[int, ...]], Tally] = {}
+
+    def settle(step: int, losses: list[float]) -> None:
+        for one, other in zip(*calls, strict=False):
+            _hold(one, other, tallies, comparison)
+        counts = len(calls[0]), len(calls[1])
+        if counts[0] != counts[1] and comparison.first is None:
+            extra = max(calls, key=len)[min(counts)]
+            comparison.first = Mismatch(step, extra.layer, extra.role, "calls", (), *counts)
+        for mine in calls:
+            mine.clear()
+        if comparison.first is None and losses[0] != losses[1] and not np.isnan(losses).all():
+            comparison.first = Mismatch(step, "loss", "", "loss", (), *losses)
+
+    data = trainers[0].data
+    if images:
+        test = data.test_images[:images], data.test_labels[:images]
+        settle(trainers[0].step, [trainer.evaluate(*test)[0] for trainer in trainers])
+        comparison.images = len(test[1])
+    while comparison.steps < steps and comparison.equal:
+        done = [trainer.train_step() for trainer in trainers]
+        if not calls[0]:
+            raise ValueError(
+                f"the recipe {trainers[0].recipe.name} calls no engine, so that there is nothing to compare; "
+                "take fp8"
+            )
+        settle(done[0].step, [step.loss for step in done])
+        comparison.steps += 1
+        for what in ("weights", "momenta"):
+            for name, codes in getattr(trainers[0], what).items():
+                if comparison.first is None:
+                    other = getattr(trainers[1], what)[name]
+                    comparison.first = _first(done[0].step, name, "state", what, codes, other)
+        if progress is not None:
+            progress(done[0])
+    comparison.tallies = list(tallies.values())
+    return comparison
+
+
+def _hold(
+    left: Call, right: Call, tallies: dict[tuple[str, str, tuple[int, ...]], Tally], comparison: Comparison
+) -> None:
+    update = left.role == "update"
+    a, b = left.operands[:2]
+    shape: tuple[int, ...] = (a.size,) if update else (a.shape[0], *b.shape)
+    tally = tallies.setdefault((left.layer, left.role, shape), Tally(left.layer, left.role, shape))
+    tally.calls += 1
+    for what, mine, other in zip(
+        ("weights", "momenta") if update else ("C",), left.results, right.results, strict=True
+    ):
+        tally.codes += mine.size
+        if not np.array_equal(mine, other):
+            if comparison.first is None:
+                comparison.first = _first(left.step, left.layer, left.role, what, mine, other)
+            tally.mismatches += int(np.count_nonzero(mine != other))
+
+
+def _first(
+    step: int, layer: str, role: str, what: str, left: NDArray[Any], right: NDArray[Any]
+) -> Mismatch | None:
+    if left.shape != right.shape:
+        raise ValueError(
+            f"step {step}, {layer} {role}: {what} is {left.shape} on the left, {right.shape} on the right"
+        )
+    bits = f"u{left.dtype.itemsize}"  # float32 weights too are compared by their bits
+    differ = np.argwhere(left.view(bits) != right.view(bits))
+    if not len(differ):
+        return None
+    index = tuple(int(i) for i in differ[0])
+    return Mismatch(step, layer, role, what, index, left[index].item(), right[index].item())

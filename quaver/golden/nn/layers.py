@@ -1,0 +1,408 @@
+"""Layers with one or more GEMMs, and what lies between them.
+
+A layer turns values into values: `forward` keeps what `backward` needs, `backward` takes the error of the
+output, leaves gradients in the layer's parameters and returns the error of the input. Every GEMM goes through
+`Run.gemm`; everything else computes widely and leaves through `Run.round`: FP16, nearest, in the FP8 recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quaver.golden.kernels import maps
+from quaver.golden.nn.recipe import Precision, Role
+from quaver.golden.nn.run import Run, Values
+
+
+class Parameter:
+    """A weight, bias, scale or shift. The trainer keeps the master copy; `value` is it in float32."""
+
+    def __init__(self, value: Values, *, decay: bool) -> None:
+        self.name = ""
+        self.value = np.asarray(value, dtype=np.float32)
+        self.gradient: Values = np.zeros_like(self.value)
+        self.decay = decay
+        """Whether L2 regularisation applies: to weights, not to biases and normalisation."""
+
+
+class Layer:
+    """The base of all layers: no parameters, no inner layers."""
+
+    kind = ""
+    """What it is called when it is counted, or nothing if it has neither parameters nor GEMMs."""
+    name = ""
+
+    def inner(self) -> tuple[Layer, ...]:
+        """Layers that this one is made of, in the order in which they run."""
+        return ()
+
+    def parameters(self) -> dict[str, Parameter]:
+        """This layer's own parameters."""
+        return {}
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """What training changes besides parameters, by reference: running statistics."""
+        return {}
+
+    def walk(self) -> Iterator[Layer]:
+        """This layer and all inside it."""
+        yield self
+        for layer in self.inner():
+            yield from layer.walk()
+
+    def forward(self, x: Values, run: Run) -> Values:
+        """The output for input `x`."""
+        raise NotImplementedError
+
+    def backward(self, error: Values, run: Run) -> Values:
+        """The error of the input, from that of the output of the latest `forward`."""
+        raise NotImplementedError
+
+
+class GemmLayer(Layer):
+    """A layer whose weight meets the engine. `first` and `last` say where it stands among these."""
+
+    first = False
+    last = False
+
+    def __init__(self, weight: Values, bias: bool) -> None:
+        """`weight` (K, N); He's initialisation draws it with variance 2/K."""
+        self.weight = Parameter(weight, decay=True)
+        self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {"weight": self.weight} | ({"bias": self.bias} if self.bias else {})
+
+    def precision(self, run: Run) -> Precision:
+        return run.recipe.precision(self.name, first=self.first, last=self.last)
+
+    def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
+        """The bias's gradient: one wide sum, rounded once. It is N adders beside the array."""
+        if self.bias:
+            with np.errstate(invalid="ignore"):  # ∞ − ∞: the trainer counts it
+                self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
+
+
+def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:
+    """Normal weights of variance 2/fan_in (He et al. 2015, arXiv 1502.01852), float32 (fan_in, fan_out)."""
+    return (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+
+class Linear(GemmLayer):
+    """y = x·W + b: (B, inputs) → (B, outputs)."""
+
+    kind = "linear"
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, bias: bool = True) -> None:
+        super().__init__(he(rng, inputs, outputs), bias)
+        self.inputs = inputs
+
+    def forward(self, x: Values, run: Run) -> Values:
+        if x.ndim != 2 or x.shape[1] != self.inputs:
+            raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
+        p = self.precision(run)
+        self._x = x
+        weight = run.operand(self.weight.value, p.forward, p.weights)
+        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p.forward, p.inputs), weight)
+        return run.round(y + self.bias.value) if self.bias else y
+
+    def backward(self, error: Values, run: Run) -> Values:
+        p = self.precision(run)
+        inputs = run.operand(self._x, p.gradient, p.inputs)
+        errors = run.operand(error, p.gradient, p.errors)
+        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
+        self._bias_gradient(error, (0,), run)
+        if self.first:
+            return np.zeros_like(self._x)
+        weight = run.operand(self.weight.value, p.backward, p.weights)
+        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p.backward, p.errors), weight.T)
+
+
+class Conv2d(GemmLayer):
+    """A square convolution: (B, C, H, W) → (B, O, H', W'), H' = (H + 2·padding − size)//stride + 1.
+
+    Each GEMM multiplies a matrix with columns, what the kernel sees at each of an image's pixels (im2col)::
+
+        forward   (O, C·size²) · (C·size², P)     P = B·H'·W', pixels in the order (b, y, x)
+        gradient  (C·size², P) · (P, O)
+        backward  (C, O·size²) · (O·size², Q)     Q = B·H·W: kernel mirrored, errors spread by the stride
+
+    So every sum is one accumulation of the arithmetic, and k runs over (channel, y, x) of the kernel.
+    """
+
+    kind = "conv"
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(he(rng, inputs * size * size, outputs), bias)
+        self.inputs, self.outputs, self.size = inputs, outputs, size
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Values, run: Run) -> Values:
+        if x.ndim != 4 or x.shape[1] != self.inputs:
+            raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
+        p = self.precision(run)
+        self._x = x
+        columns = _columns(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
+        weight = run.operand(self.weight.value, p.forward, p.weights)
+        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1))
+        y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
+        return run.round(y + self.bias.value[:, None, None]) if self.bias else y
+
+    def backward(self, error: Values, run: Run) -> Values:
+        p = self.precision(run)
+        columns = _columns(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
+        errors = run.operand(error, p.gradient, p.errors).transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
+        self._bias_gradient(error, (0, 2, 3), run)
+        if self.first:
+            return np.zeros_like(self._x)
+        kernel = run.operand(self.weight.value, p.backward, p.weights)
+        kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
+        kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
+        spread = self._spread(run.operand(error, p.backward, p.errors))
+        columns = _columns(spread, self.size, 1, 0)
+        dx = run.gemm(self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1))
+        return np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
+
+    def _spread(self, errors: NDArray) -> NDArray:
+        """(B, O, H', W') → (B, O, H + size − 1, W + size − 1), zeros between: for the mirrored kernel."""
+        height, width = (n + self.size - 1 for n in self._x.shape[2:])
+        spread = np.zeros((*errors.shape[:2], height, width), errors.dtype)
+        # The input's row i met the output's row o through the kernel's row i + padding − stride·o.
+        margin = self.size - 1 - self.padding
+        rows, columns = (margin + self.stride * np.arange(n) for n in errors.shape[2:])
+        inside = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+        errors = errors[:, :, inside[0]][:, :, :, inside[1]]
+        spread[:, :, rows[inside[0]][:, None], columns[inside[1]]] = errors
+        return spread
+
+
+def _columns(x: NDArray, size: int, stride: int, padding: int) -> NDArray:
+    """(B, C, H, W) → (C, size, size, B, H', W'): im2col, padded with zeros (code 0 is +0)."""
+    if padding:
+        x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    x = x.swapaxes(0, 1)
+    height, width = ((n - size) // stride + 1 for n in x.shape[2:])
+    columns = np.empty((x.shape[0], size, size, x.shape[1], height, width), x.dtype)
+    for i, j in np.ndindex(size, size):
+        columns[:, i, j] = x[:, :, i : i + stride * height : stride, j : j + stride * width : stride]
+    return columns
+
+
+class ReLU(Layer):
+    """max(x, 0), exact in any format; NaN stays NaN, so that a run which has diverged shows it."""
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._y = self._where_positive(x, x)
+        return self._y
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return self._where_positive(self._y, error)
+
+    @staticmethod
+    def _where_positive(test: Values, values: Values) -> Values:
+        out = np.empty_like(values, order="C")
+        maps.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
+        return out
+
+
+class Flatten(Layer):
+    """(B, …) → (B, product of the rest)."""
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return error.reshape(self._shape)
+
+
+class MaxPool2d(Layer):
+    """The largest of each size × size square (exact); the error goes to the first largest in row order.
+
+    Rows and columns beyond a multiple of `size` are dropped; size is at most 16.
+    """
+
+    def __init__(self, size: int) -> None:
+        if not 1 <= size <= 16:
+            raise ValueError(f"size is {size}, but the squares of a maximum are 1 … 16 wide")
+        self.size = size
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        y = np.empty(_squares(x.shape, self.size), x.dtype)
+        self._index = np.empty(y.shape, np.uint8)
+        maps.largest(np.ascontiguousarray(x), self.size, y, self._index)
+        return y
+
+    def backward(self, error: Values, run: Run) -> Values:
+        dx = np.zeros(self._shape, error.dtype)
+        maps.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
+        return dx
+
+
+class AveragePool2d(Layer):
+    """The mean of each size × size square, rounded once; `size` None: of the whole map, (B, C, H, W) → (B, C,
+    1, 1)."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        if self.size is None:
+            return run.round(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64))
+        means = np.empty(_squares(x.shape, self.size))
+        maps.mean(np.ascontiguousarray(x), self.size, means)
+        return run.round(means)
+
+    def backward(self, error: Values, run: Run) -> Values:
+        if self.size is None:
+            share = run.round(error.astype(np.float64) / (self._shape[2] * self._shape[3]))
+            return np.ascontiguousarray(np.broadcast_to(share, self._shape))
+        share = run.round(error.astype(np.float64) / self.size**2)
+        dx = np.empty(self._shape, share.dtype)
+        maps.spread(share, self.size, dx)
+        return dx
+
+
+def _squares(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The shape of maps of which each size × size square becomes one value."""
+    return (*shape[:2], shape[2] // size, shape[3] // size)
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation over (B, H, W) of each channel (Ioffe and Szegedy 2015, arXiv 1502.03167).
+
+    Statistics are wide sums; the output and the errors are rounded once. The running statistics serve
+    evaluation only and stay in float32, on the host.
+    """
+
+    kind = "norm"
+    EPSILON = 1e-5
+    MOMENTUM = 0.1
+
+    def __init__(self, channels: int) -> None:
+        self.scale = Parameter(np.ones(channels), decay=False)
+        self.shift = Parameter(np.zeros(channels), decay=False)
+        self.running_mean = np.zeros(channels, np.float32)
+        self.running_variance = np.ones(channels, np.float32)
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {"scale": self.scale, "shift": self.shift}
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        return {"running_mean": self.running_mean, "running_variance": self.running_variance}
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._x = np.ascontiguousarray(x)
+        if run.training:
+            count = x.size // x.shape[1]
+            mean, square = self._moments(self._x) / count
+            variance = np.maximum(square - mean**2, 0.0)
+            self.running_mean += self.MOMENTUM * (mean - self.running_mean)
+            self.running_variance += self.MOMENTUM * (
+                variance * count / max(count - 1, 1) - self.running_variance
+            )
+        else:
+            mean, variance = self.running_mean.astype(np.float64), self.running_variance.astype(np.float64)
+        self._mean, self._inverse = mean, 1 / np.sqrt(variance + self.EPSILON)
+        factor = self.scale.value * self._inverse
+        return run.round(self._affine(self._x, factor, 0 * factor, self.shift.value - mean * factor))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        error = np.ascontiguousarray(error)
+        shift, product = self._moments(error)
+        scale = self._inverse * (product - self._mean * shift)  # Σ error · normalised x
+        self.shift.gradient, self.scale.gradient = run.round(shift), run.round(scale)
+        count = error.size // error.shape[1]
+        # factor · (error − shift/count − normalised x · scale/count)
+        factor = self.scale.value * self._inverse
+        slope = -factor * self._inverse * scale / count
+        return run.round(self._affine(error, factor, slope, -factor * shift / count - slope * self._mean))
+
+    def _moments(self, values: Values) -> NDArray[np.float64]:
+        """Of each channel: the sum of `values`, and of `values` times the layer's input."""
+        sums = np.empty((2, values.shape[1]))
+        maps.moments(values, self._x, sums)
+        return sums
+
+    def _affine(self, values: Values, a: NDArray, b: NDArray, c: NDArray) -> NDArray[np.float64]:
+        """a · values + b · the layer's input + c, with a, b, c of each channel."""
+        out = np.empty(values.shape)
+        maps.affine(values, self._x, np.stack([a, b, c]), out)
+        return out
+
+
+class Chain(Layer):
+    """Layers one after another."""
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+
+    def inner(self) -> tuple[Layer, ...]:
+        return self.layers
+
+    def forward(self, x: Values, run: Run) -> Values:
+        for layer in self.layers:
+            x = layer.forward(x, run)
+        return x
+
+    def backward(self, error: Values, run: Run) -> Values:
+        for layer in reversed(self.layers):
+            error = layer.backward(error, run)
+            if isinstance(layer, GemmLayer) and layer.first:
+                break  # nothing before the first weight learns
+        return error
+
+
+class Shortcut(Layer):
+    """Every stride-th pixel, and zeros for the maps that are new: the shortcut without weights (He et al.
+    2016, A)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        self.before = (outputs - inputs) // 2
+        self.inputs, self.outputs, self.stride = inputs, outputs, stride
+
+    def forward(self, x: Values, run: Run) -> Values:
+        self._shape = x.shape
+        x = x[:, :, :: self.stride, :: self.stride]
+        after = self.outputs - self.inputs - self.before
+        return np.pad(x, ((0, 0), (self.before, after), (0, 0), (0, 0)))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        x = np.zeros(self._shape, error.dtype)
+        x[:, :, :: self.stride, :: self.stride] = error[:, self.before : self.before + self.inputs]
+        return x
+
+
+class Residual(Layer):
+    """main(x) + shortcut(x), one rounded add; no shortcut layer: the identity (He et al. 2016, arXiv
+    1512.03385)."""
+
+    def __init__(self, main: Layer, shortcut: Layer | None = None) -> None:
+        self.main, self.shortcut = main, shortcut
+
+    def inner(self) -> tuple[Layer, ...]:
+        return (self.main,) if self.shortcut is None else (self.main, self.shortcut)
+
+    def forward(self, x: Values, run: Run) -> Values:
+        return run.round(self.main.forward(x, run) + (self.shortcut.forward(x, run) if self.shortcut else x))
+
+    def backward(self, error: Values, run: Run) -> Values:
+        return run.round(
+            self.main.backward(error, run) + (self.shortcut.backward(error, run) if self.shortcut else error)
+        )

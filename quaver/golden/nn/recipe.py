@@ -1,0 +1,360 @@
+"""Recipe: which arithmetic each GEMM, cast and update of a training run uses. One frozen, readable object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
+from functools import cache, reduce
+from numbers import Real
+from operator import or_
+from types import NoneType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from quaver.golden.arithmetic import ARITHMETICS
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
+from quaver.golden.engine import Arithmetic, UpdateRule
+from quaver.golden.formats import FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.update.fixed_sgd import FixedUpdate
+from quaver.golden.update.float_sgd import Update
+
+
+class Role(StrEnum):
+    """What a GEMM is for."""
+
+    FORWARD = "forward"
+    """activations · weights"""
+    BACKWARD = "backward"
+    """errors · weights, transposed"""
+    GRADIENT = "gradient"
+    """activations, transposed · errors"""
+
+
+def _check_kinds(thing: Any, **kinds: Any) -> None:
+    """TypeError: a field is not of its kind, as in a recipe that was written by hand."""
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(thing, name), kind):
+            known = [one for one in getattr(kind, "__args__", (kind,)) if one is not NoneType]
+            wanted = " or ".join(_NAMES.get(one, one.__name__) for one in known)
+            raise TypeError(f"{name} is {value!r}, but it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How one layer computes: its three GEMMs, and what their operands are cast to on the way in.
+
+    A GEMM without an arithmetic is a plain float32 matrix product. A tensor without a format takes the
+    operand format of the GEMM it enters; one with a format is rounded to it first, and the GEMM's operand
+    format must hold it exactly (FP8 weights in a GEMM of FP16 operands). Where an arithmetic's two operand
+    formats differ, both tensors have a format, one each.
+    """
+
+    forward: Arithmetic | None = None
+    backward: Arithmetic | None = None
+    gradient: Arithmetic | None = None
+    inputs: Format | None = None
+    weights: Format | None = None
+    errors: Format | None = None
+
+    def __post_init__(self) -> None:
+        gemm = reduce(or_, ARITHMETICS.values()) | None
+        _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
+        _check_kinds(self, inputs=Format | None, weights=Format | None, errors=Format | None)
+        for role, first, second in (
+            (Role.FORWARD, "inputs", "weights"),
+            (Role.BACKWARD, "errors", "weights"),
+            (Role.GRADIENT, "inputs", "errors"),
+        ):
+            arithmetic: Arithmetic | None = getattr(self, role)
+            if arithmetic is None:
+                continue
+            casts = [getattr(self, first), getattr(self, second)]
+            if arithmetic.operands[0] != arithmetic.operands[1]:
+                if sorted(map(str, casts)) != sorted(map(str, arithmetic.operands)):
+                    raise ValueError(
+                        f"{first} are cast to {casts[0]} and {second} to {casts[1]}, but the {role} GEMM's "
+                        f"operands are {' and '.join(map(str, arithmetic.operands))}; cast to these"
+                    )
+                continue
+            for tensor, cast in zip((first, second), casts, strict=True):
+                if cast is not None and not _holds(arithmetic.operand, cast):
+                    raise ValueError(
+                        f"{tensor} are cast to {cast}, but the {role} GEMM's operands are "
+                        f"{arithmetic.operand}, which do not hold every {cast}; widen the operand or narrow "
+                        f"the cast"
+                    )
+
+
+@cache
+def _holds(wide: Format, narrow: Format) -> bool:
+    """Whether every value of `narrow` is one of `wide`."""
+    if wide == narrow:
+        return True
+    if narrow.width > wide.width:
+        return False  # it has more values
+    values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
+    values = values[np.isfinite(values)]
+    return bool(np.array_equal(wide.round(values), values))
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """The factor on the loss that keeps small errors in range; gradients are divided by it before the update.
+
+    A step with an overflow in its backward or gradient GEMMs is not applied. With `grow_every`, each overflow
+    also halves the scale, and that many good steps in a row double it (dynamic scaling); without, it is
+    constant. An overflow at a dynamic scale of `FLOOR` or less ends the run: a NaN halves it for ever.
+    """
+
+    initial: float = 1.0
+    grow_every: int | None = None
+
+    FLOOR: ClassVar = 2.0**-13
+    """About the 1e-4 of fairseq's --min-loss-scale, below which it stops too: errors that still overflow when
+    they are 2**13 times smaller than the loss has them are not the scale's doing."""
+
+    def __post_init__(self) -> None:
+        _check_kinds(self, initial=Real, grow_every=int | None)
+        if not (0 < self.initial < float("inf")):
+            raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
+        if self.grow_every is not None and self.grow_every < 1:
+            raise ValueError(
+                f"grow_every is {self.grow_every}, but the scale grows after 1 or more good steps"
+            )
+
+
+#: Begins far up, comes down by overflows, and looks every 200 good steps whether it may rise.
+DYNAMIC = LossScale(2.0**16, grow_every=200)
+
+
+@dataclass(frozen=True)
+class UpdatePrecision:
+    """What the weight update rounds to and how; master weights and momenta live in `format`.
+
+    The optimiser and its scalars are the trainer's, see `quaver.golden.update.float_sgd` for what is rounded
+    where.
+    """
+
+    format: FloatFormat = FP16
+    rounding: Rounding = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+
+    def __post_init__(self) -> None:
+        _check_kinds(self, format=FloatFormat, random_bits=int)
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+
+    @property
+    def formats(self) -> tuple[Format, Format, Format]:
+        """Of master weights, momenta and gradients."""
+        return self.format, self.format, self.format
+
+    def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
+        """The update with these scalars."""
+        return Update(rate, momentum, decay, self.format, self.rounding, self.random_bits)
+
+    def __str__(self) -> str:
+        return f"{self.format}, {_drawn(self.rounding, self.random_bits)}"
+
+
+@dataclass(frozen=True)
+class FixedUpdatePrecision:
+    """`UpdatePrecision` in fixed point: ⟨IL, FL⟩ of weights, of weight updates and of gradients.
+
+    Gradients are those of the unscaled loss. If the loss scale is 2**s, a gradient GEMM's ⟨IL, FL⟩ becomes
+    ⟨IL − s, FL + s⟩ when it is divided: the same codes.
+    """
+
+    weights: FixedFormat
+    updates: FixedFormat
+    gradients: FixedFormat
+    rounding: Rounding = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+
+    def __post_init__(self) -> None:
+        fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
+        _check_kinds(self, **fixed, random_bits=int)
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+
+    @property
+    def formats(self) -> tuple[Format, Format, Format]:
+        """Of master weights, momenta and gradients."""
+        return self.weights, self.updates, self.gradients
+
+    def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
+        """The update with these scalars."""
+        formats = self.weights, self.updates, self.gradients
+        return FixedUpdate(rate, momentum, decay, *formats, self.rounding, self.random_bits)
+
+    def __str__(self) -> str:
+        formats = f"weights {self.weights}, updates {self.updates}, gradients {self.gradients}"
+        return f"{formats}, {_drawn(self.rounding, self.random_bits)}"
+
+
+def _drawn(rounding: Rounding, random_bits: int) -> str:
+    return f"{rounding}, {random_bits} random bits" if rounding is Rounding.STOCHASTIC else rounding
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is numerical about a training run, after Wang et al. 2018 (arXiv 1812.08011, §2 and §3).
+
+    Parameters
+    ----------
+    name
+        What tables and figures call it.
+    hidden
+        How every layer computes …
+    first, last
+        … except the first (the image needs more bits) and the last (softmax amplifies its errors).
+        None: like any other layer.
+    layers
+        … and except the layers named here, wherever they stand: {"conv2": Precision(...)}.
+    elementwise
+        The format of everything between GEMMs: bias, activation, normalisation, pooling, softmax error,
+        gradients. Each operation computes widely and rounds once, to nearest. None: float32.
+    update
+        The weight update; its format holds master weights and momenta. None: float32.
+    loss_scale
+        Constant or dynamic.
+    cast
+        The rounding of a cast to an operand format (nearest or truncate).
+    later
+        The recipe of the last epochs, from `Settings.later_at` on: a higher precision.
+    """
+
+    name: str
+    hidden: Precision = Precision()
+    first: Precision | None = None
+    last: Precision | None = None
+    layers: Mapping[str, Precision] = field(default_factory=dict, hash=False)
+    elementwise: Format | None = None
+    update: UpdatePrecision | FixedUpdatePrecision | None = None
+    loss_scale: LossScale = LossScale()
+    cast: Rounding = Rounding.NEAREST_EVEN
+    later: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        _check_kinds(self, name=str, hidden=Precision, first=Precision | None, last=Precision | None)
+        _check_kinds(self, layers=Mapping, elementwise=Format | None, loss_scale=LossScale)
+        _check_kinds(self, update=UpdatePrecision | FixedUpdatePrecision | None, later=Recipe | None)
+        for layer, precision in self.layers.items():
+            if not isinstance(precision, Precision):
+                raise TypeError(f"layers has {precision!r} for {layer}, but it must be a Precision")
+        object.__setattr__(self, "cast", Rounding(self.cast))
+        object.__setattr__(self, "layers", dict(self.layers))
+        if self.cast is Rounding.STOCHASTIC:
+            raise ValueError(
+                "cast is stochastic, but operands are cast without a random source; take nearest or truncate"
+            )
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed: ``fp8.replace(name="FP8 last layer", last=None)``."""
+        return replace(self, **changes)
+
+    def with_gemms(self, name: str, **changes: Any) -> Recipe:
+        """The same recipe with a parameter of every GEMM's arithmetic changed: ``fp8.with_gemms("chunk 8",
+        chunk=8)``."""
+
+        def changed(precision: Precision) -> Precision:
+            gemms = {role: getattr(precision, role) for role in Role}
+            return replace(precision, **{r: replace(g, **changes) for r, g in gemms.items() if g is not None})
+
+        return self.replace(
+            name=name,
+            hidden=changed(self.hidden),
+            first=self.first and changed(self.first),
+            last=self.last and changed(self.last),
+            layers={layer: changed(precision) for layer, precision in self.layers.items()},
+        )
+
+    def precision(self, layer: str = "", *, first: bool = False, last: bool = False) -> Precision:
+        """How the layer of this name at this place computes; one that is first and last follows `last`."""
+        place = (self.last if last else None) or (self.first if first else None) or self.hidden
+        return self.layers.get(layer, place)
+
+    def to_json(self) -> str:
+        """The recipe as JSON; `from_json` gives an equal one back."""
+        return json.dumps(_plain(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Recipe:
+        """The recipe of `to_json`. ValueError: the text is something else."""
+        try:
+            recipe = _built(json.loads(text))
+        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not a recipe: {error}") from error
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"not a recipe but {type(recipe).__name__}")
+        return recipe
+
+    def __str__(self) -> str:
+        lines = [self.name]
+        places = {"first": self.first, "hidden": self.hidden, "last": self.last, **self.layers}
+        indent = max(map(len, places))
+        for place, precision in places.items():
+            if precision is None:
+                continue
+            by_arithmetic: dict[Arithmetic | None, list[str]] = {}
+            for role in Role:
+                by_arithmetic.setdefault(getattr(precision, role), []).append(role)
+            for arithmetic, roles in by_arithmetic.items():
+                lines.append(f"  {place:{indent}}  {', '.join(roles):27} {_described(arithmetic)}")
+            casts = [
+                f"{t} {getattr(precision, t)}"
+                for t in ("inputs", "weights", "errors")
+                if getattr(precision, t)
+            ]
+            if casts:
+                lines.append(f"  {place:{indent}}  {'cast':27} {', '.join(casts)}")
+        indent += 29
+        lines.append(f"  {'elementwise':{indent}} {self.elementwise or 'float32'}")
+        lines.append(f"  {'update':{indent}} {self.update or 'float32'}")
+        growth = (
+            f", doubled after {self.loss_scale.grow_every} good steps" if self.loss_scale.grow_every else ""
+        )
+        lines.append(f"  {'loss scale':{indent}} {self.loss_scale.initial:g}{growth}")
+        if self.later is not None:
+            lines.append(f"later {self.later}")
+        return "\n".join(lines)
+
+
+_CLASSES: dict[str, type] = {
+    **{cls.__name__: cls for cls in (FixedFormat, FixedUpdatePrecision, FloatFormat)},
+    **{cls.__name__: cls for cls in (LossScale, Precision, Recipe, UpdatePrecision)},
+    **ARITHMETICS,
+}
+_NAMES = {cls: name for name, cls in _CLASSES.items()}
+
+
+def _described(arithmetic: Arithmetic | None) -> str:
+    if arithmetic is None:
+        return "float32"
+    values = {f.name: getattr(arithmetic, f.name) for f in fields(arithmetic)}  # type: ignore[arg-type]
+    if values.get("chunk") == NO_CHUNKS:
+        values["chunk"] = "none"
+    return f"{_NAMES[type(arithmetic)]}({', '.join(f'{name} {value}' for name, value in values.items())})"
+
+
+def _plain(thing: Any) -> Any:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        values = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}
+        # Without layers of their own a recipe reads as it did before there were any: checkpoints compare.
+        return {"is": _NAMES[type(thing)], **{name: value for name, value in values.items() if value != {}}}
+    if isinstance(thing, Mapping):
+        return {name: _plain(value) for name, value in thing.items()}
+    return str(thing) if isinstance(thing, StrEnum) else thing
+
+
+def _built(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    values = {name: _built(value) for name, value in data.items() if name != "is"}
+    if "is" not in data:
+        return values
+    if data["is"] not in _CLASSES:
+        raise TypeError(f"it has a {data['is']!r}, but there are {', '.join(_CLASSES)}")
+    return _CLASSES[data["is"]](**values)

@@ -1,0 +1,129 @@
+"""The recipes that have names: float32, FP8, FP8 without each of its ingredients, hybrids, fixed point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
+from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
+from quaver.golden.rounding import Rounding
+
+#: Holds every value of 1-4-3 and of 1-5-2, nine bits.
+E5M3 = FloatFormat(5, 3, saturate=True)
+
+_FP8 = ChunkedFloat(operand=FP8, accumulator=FP16, chunk=64)
+_FP16 = ChunkedFloat(operand=FP16, accumulator=FP16, chunk=64)
+
+#: Everything in float32, no loss scale: what FP8 is measured against.
+fp32 = Recipe("fp32")
+
+#: After Wang et al. 2018: FP8 GEMMs that accumulate in FP16 in chunks of 64, FP16 images, an FP16 last layer,
+#: FP16 updates with stochastic rounding, the loss scaled by 1000.
+fp8 = Recipe(
+    "fp8",
+    hidden=Precision(_FP8, _FP8, _FP8),
+    first=Precision(_FP16, _FP8, _FP16, inputs=FP16, weights=FP8, errors=FP8),
+    last=Precision(_FP16, _FP16, _FP16),
+    elementwise=FP16,
+    update=UpdatePrecision(FP16, Rounding.STOCHASTIC),
+    loss_scale=LossScale(1000.0),
+)
+
+#: The FP8 recipe with one ingredient left out each.
+fp8_no_chunks = fp8.with_gemms("fp8-no-chunks", chunk=NO_CHUNKS)
+fp8_nearest_update = fp8.replace(
+    name="fp8-nearest-update", update=UpdatePrecision(FP16, Rounding.NEAREST_EVEN)
+)
+fp8_last_layer = fp8.replace(name="fp8-last-layer", last=None)
+fp8_images = fp8.replace(name="fp8-images", first=None)
+#: FP8 in every GEMM: what hardware with FP8 operands alone computes whole.
+fp8_everywhere = fp8.replace(name="fp8-everywhere", first=None, last=None)
+
+
+def _hybrid(name: str, forward: FloatFormat) -> Recipe:
+    """`forward` for activations and weights, FP8 for errors; GEMMs of both take a format that holds both."""
+    both = replace(_FP8, operand=E5M3)
+    hidden = Precision(replace(_FP8, operand=forward), both, both, forward, forward, FP8)
+    return fp8.replace(name=name, hidden=hidden, first=Precision(_FP16, both, _FP16, FP16, forward, FP8))
+
+
+#: After hybrid FP8 (Sun et al., NeurIPS 2019): 1-4-3 forward, with a bias of 7, and 1-5-2 backward.
+hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
+#: The same with the OCP formats E4M3 and E5M2.
+ocp_fp8 = _hybrid("ocp-fp8", E4M3)
+
+_DLFLOAT = ChunkedFloat(operand=DLFLOAT, accumulator=DLFLOAT, chunk=NO_CHUNKS)
+
+#: Everything in DLFloat, to nearest, without chunks and without a loss scale: after Agrawal et al. 2019. How
+#: the paper's own trainings kept their weights is not known here.
+dlfloat = Recipe(
+    "dlfloat",
+    hidden=Precision(_DLFLOAT, _DLFLOAT, _DLFLOAT),
+    elementwise=DLFLOAT,
+    update=UpdatePrecision(DLFLOAT, Rounding.NEAREST_EVEN),
+)
+
+
+def fixed(
+    name: str,
+    width: int = 16,
+    fraction_bits: int = 12,
+    *,
+    activation_bits: int = 10,
+    rounding: Rounding = Rounding.STOCHASTIC,
+    later: Recipe | None = None,
+) -> Recipe:
+    """Fixed point of `width` bits after Gupta et al. 2015 (arXiv 1502.02551, §4).
+
+    Weights, weight updates and errors have `fraction_bits`, activations `activation_bits` (they reach further
+    than weights); gradients, sums over the batch, have 8 integer bits before they are divided by the loss
+    scale. Every GEMM and both lines of the update round by `rounding`; between GEMMs all is float32, and is
+    rounded to nearest where it enters the next.
+    """
+    activations = FixedFormat(width - activation_bits, activation_bits)
+    weights = errors = updates = FixedFormat(width - fraction_bits, fraction_bits)
+    gradients = FixedFormat(8, width - 8)
+
+    def gemm(a: FixedFormat, b: FixedFormat, result: FixedFormat) -> FixedPoint:
+        # Sums of up to 2**17 products.
+        return FixedPoint(a, b, result, rounding, accumulator_bits=2 * width + 16)
+
+    scale = 6  # a power of two: the loss scale moves the binary point and no bit
+    return Recipe(
+        name,
+        hidden=Precision(
+            gemm(activations, weights, activations),
+            gemm(errors, weights, errors),
+            gemm(activations, errors, gradients),
+            *(activations, weights, errors),
+        ),
+        update=FixedUpdatePrecision(
+            weights, updates, FixedFormat(8 - scale, width - 8 + scale), Rounding(rounding)
+        ),
+        loss_scale=LossScale(2.0**scale),
+        later=later,
+    )
+
+
+#: 20 bits: what 16-bit training may end with.
+fixed20 = fixed("fixed20", 20, 16, activation_bits=14)
+#: 16-bit fixed point with stochastic rounding, 20 bits in the last epochs if so wanted; and to nearest.
+fixed16 = fixed("fixed16", later=fixed20)
+fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
+#: ⟨8,8⟩ in every GEMM: what one accelerator computes whole.
+fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
+
+_ALL = (
+    *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
+    *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
+)
+RECIPES = {r.name: r for r in _ALL}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `name`. ValueError: there is none."""
+    if name not in RECIPES:
+        raise ValueError(f"the recipe is {name!r}, but there are {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,366 @@
+"""The training loop: a network, a recipe and an engine, with all of its state in plain sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quaver.golden.data import Dataset
+from quaver.golden.engine import Engine, GoldenEngine
+from quaver.golden.formats import Format
+from quaver.golden.nn import optimisers
+from quaver.golden.nn.layers import GemmLayer
+from quaver.golden.nn.loss import softmax_cross_entropy
+from quaver.golden.nn.models import Network
+from quaver.golden.nn.recipe import LossScale, Recipe
+from quaver.golden.nn.run import Run, Trace
+
+#: Images that one evaluation GEMM takes.
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is not numerical about a run.
+
+    `optimiser` is sgd or adam; `momentum` is Adam's β₁ too, `second_momentum` its β₂. The learning rate is
+    the optimiser's own (`quaver.golden.nn.optimisers`) when left out. `decay_at`: epochs after which it is a
+    tenth of what it was. `later_at`: epochs after which the recipe is `Recipe.later`.
+    """
+
+    epochs: int = 10
+    batch: int = 32
+    optimiser: str = "sgd"
+    learning_rate: float = None  # type: ignore[assignment]  # resolved below, so that equal settings are equal
+    momentum: float = 0.9
+    second_momentum: float = 0.999
+    weight_decay: float = 1e-4
+    decay_at: tuple[int, ...] = ()
+    later_at: int | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        if any(epoch < 1 for epoch in self.decay_at):
+            raise ValueError(
+                f"decay_at is {self.decay_at}, but the learning rate decays after 1 or more epochs"
+            )
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs is {self.epochs} and batch is {self.batch}, but both are at least 1")
+        if self.optimiser not in optimisers.OPTIMISERS:
+            known = ", ".join(optimisers.OPTIMISERS)
+            raise ValueError(f"the optimiser is {self.optimiser!r}, but there are {known}")
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", optimisers.OPTIMISERS[self.optimiser])
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"the learning rate is {self.learning_rate}, but it must be positive and finite")
+        for name in ("momentum", "second_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … 1, 1 excluded")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"the weight decay is {self.weight_decay}, but it must be 0 or more")
+        if self.later_at is not None and self.later_at < 1:
+            raise ValueError(f"later_at is {self.later_at}, but it is a number of epochs, 1 or more")
+        if not 0 < self.seed < 1 << 32:
+            raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """What it is in this epoch, counted from 0."""
+        return self.learning_rate * 0.1 ** sum(epoch >= e for e in self.decay_at)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step reports. `overflows`: results not finite on the way back; then nothing was
+    updated."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    loss_scale: float
+    overflows: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch reports: means over its steps, and the accuracy on the test images."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    test_loss: float
+    test_accuracy: float
+    overflows: int
+
+
+class Trainer:
+    """One training run: a network, a data set, a recipe and an engine.
+
+    Everything random follows from `settings.seed`: the order of the images from (seed, epoch), the seeds of
+    stochastic calls from (seed, number of the call). So the state is `step`, `updates`, `weights`, `momenta`,
+    the layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a
+    checkpoint needs.
+
+    Weights and momenta are codes of the update's format (FP16 in the FP8 recipe), float32 where there is
+    none.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        recipe: Recipe,
+        settings: Settings = Settings(),  # frozen
+        *,
+        engine: Engine | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        if settings.batch > len(data.train_labels):
+            raise ValueError(
+                f"batch is {settings.batch}, but {data.name} has {len(data.train_labels)} training images"
+            )
+        if settings.later_at is not None and recipe.later is None:
+            raise ValueError(
+                f"later_at is {settings.later_at}, but the recipe {recipe.name} has no later one"
+            )
+        layers = [layer.name for layer in network.walk() if isinstance(layer, GemmLayer)]
+        for one in (recipe, recipe.later):
+            if one is not None and (unknown := one.layers.keys() - layers):
+                raise ValueError(
+                    f"the recipe {one.name} is for a network with a layer {min(unknown)}, but {network.name} "
+                    f"has {', '.join(layers)}"
+                )
+            if one is not None and one.update is not None:
+                for rate in dict.fromkeys(map(settings.learning_rate_at, range(settings.epochs))):
+                    optimisers.rule(settings, one.update, rate, settings.weight_decay, 1)
+        self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
+        self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
+        self.parameters = list(network.all_parameters())
+        weights, momenta, _ = self._formats
+        self.weights = {p.name: _encode(p.value, weights) for p in self.parameters}
+        self.momenta = {
+            p.name: _encode(optimisers.momenta(settings, p.value), momenta) for p in self.parameters
+        }
+        self.step = 0
+        self.updates = 0
+        """Steps without an overflow, whose update was applied."""
+        self.loss_scale = recipe.loss_scale.initial
+        self.good_steps = 0
+        self.reported = 0
+        """Epochs reported."""
+        self.sums = np.zeros(3)
+        """Loss, accuracy and overflows of the steps of this epoch so far."""
+        self._order: tuple[int, NDArray[np.integer]] | None = None
+        self._publish()
+
+    @property
+    def _formats(self) -> tuple[Format | None, Format | None, Format | None]:
+        """Of master weights, momenta and gradients."""
+        update = self.run.recipe.update
+        return (None, None, None) if update is None else update.formats
+
+    def _recipe_at(self, step: int) -> Recipe:
+        later, at = self.recipe.later, self.settings.later_at
+        return self.recipe if later is None or at is None or step < at * self.steps_per_epoch else later
+
+    def _enter(self, recipe: Recipe) -> None:
+        """Go on with `recipe`: weights and momenta as its formats hold them, and its loss scale."""
+        if recipe is self.run.recipe:
+            return
+        before = self._formats
+        self.run.recipe, self.loss_scale = recipe, recipe.loss_scale.initial
+        for codes, old, new in zip((self.weights, self.momenta), before, self._formats, strict=False):
+            for name, array in codes.items():
+                codes[name] = _encode(_decode(array, old), new)
+        self._publish()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches are of equal size; what the epoch's shuffle leaves over is not used in that epoch."""
+        return len(self.data.train_labels) // self.settings.batch
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
+
+    def steps(self) -> Iterator[Step | Epoch]:
+        """Train to the end of the last epoch: a `Step` after each step, an `Epoch` after each epoch's last
+        one.
+
+        The state is whole at each yield, so that a checkpoint may be taken there.
+        """
+        while True:
+            if self.epoch > self.reported:
+                yield self._report()
+            elif self.epoch < self.settings.epochs:
+                yield self.train_step()
+            else:
+                return
+
+    def train_step(self) -> Step:
+        """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began.
+
+        RuntimeError: an overflow, though a dynamic loss scale is at its floor.
+        """
+        before = self.state()
+        try:
+            return self._train_step()
+        except BaseException:
+            self.restore(before)
+            raise
+
+    @np.errstate(over="ignore", invalid="ignore")  # a run that diverges says so in its metrics
+    def _train_step(self) -> Step:
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        batch = self._shuffle(epoch)[index * self.settings.batch : (index + 1) * self.settings.batch]
+        images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
+        run = self.run
+        run.step, run.overflows, run.first_overflow = self.step, 0, ""
+        statistics = [
+            (array, array.copy()) for layer in self.network.walk() for array in layer.state().values()
+        ]
+        logits = self.network.forward(images, run)
+        loss, error = softmax_cross_entropy(logits, labels, self.loss_scale, run)
+        self.network.backward(error, run)
+        gradients = {p.name: run.round(p.gradient / self.loss_scale) for p in self.parameters}
+        overflows = run.overflows + sum(int(np.count_nonzero(~np.isfinite(g))) for g in gradients.values())
+        if overflows:
+            for array, before in statistics:  # an infinity would stay in a running mean for good
+                array[...] = before
+        else:
+            self._update(gradients, self.settings.learning_rate_at(epoch))
+        done = Step(
+            epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows
+        )
+        self._adapt_loss_scale(overflows)
+        self.sums += (loss, done.accuracy, overflows)
+        self.step += 1
+        self._enter(self._recipe_at(self.step))
+        return done
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
+        """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
+        state."""
+        recipe = self._recipe_at(max(self.step - 1, 0))  # the one that made these weights
+        run = Run(recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
+        run.step = self.step
+        run.training = False
+        loss, correct = 0.0, 0
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            logits = self.network.forward(self.data.standardised(images[part]), run)
+            loss += softmax_cross_entropy(logits, labels[part], 1.0, run)[0] * len(logits)
+            correct += int(np.count_nonzero(logits.argmax(1) == labels[part]))
+        return loss / len(labels), correct / len(labels)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the run is at this moment, by name: copies."""
+        named = {f"weights/{name}": codes for name, codes in self.weights.items()}
+        named |= {f"momenta/{name}": codes for name, codes in self.momenta.items()}
+        named |= {
+            f"layer/{layer.name}.{k}": v for layer in self.network.walk() for k, v in layer.state().items()
+        }
+        counters = (self.step, self.updates, self.reported, self.good_steps, self.run.calls)
+        named |= {"counters": np.array(counters), "sums": self.sums, "loss_scale": np.array(self.loss_scale)}
+        return {name: array.copy() for name, array in named.items()}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Go on from a `state` of the same network and recipe. ValueError: it is another's."""
+        before = self.run.recipe, self.loss_scale, self.weights, self.momenta
+        self.weights, self.momenta = dict(self.weights), dict(self.momenta)
+        self._enter(self._recipe_at(int(state["counters"][0]) if "counters" in state else 0))
+        for name, array in self.state().items():
+            if name not in state or state[name].shape != array.shape or state[name].dtype != array.dtype:
+                self.run.recipe, self.loss_scale, self.weights, self.momenta = before
+                self._publish()
+                found = f"{state[name].dtype} {state[name].shape}" if name in state else "nothing"
+                raise ValueError(
+                    f"the state holds {found} for {name}, but here it is {array.dtype} {array.shape}"
+                )
+        self.weights = {name: state[f"weights/{name}"].copy() for name in self.weights}
+        self.momenta = {name: state[f"momenta/{name}"].copy() for name in self.momenta}
+        for layer in self.network.walk():
+            for name, array in layer.state().items():
+                array[...] = state[f"layer/{layer.name}.{name}"]
+        counters = map(int, state["counters"])
+        self.step, self.updates, self.reported, self.good_steps, self.run.calls = counters
+        self.sums = state["sums"].copy()
+        self.loss_scale = float(state["loss_scale"])
+        self._publish()
+
+    def _report(self) -> Epoch:
+        loss, accuracy, overflows = self.sums.tolist()
+        test_loss, test_accuracy = self.evaluate(self.data.test_images, self.data.test_labels)
+        steps = self.steps_per_epoch
+        self.sums = np.zeros(3)
+        self.reported = self.epoch
+        return Epoch(
+            self.epoch - 1,
+            self.step,
+            loss / steps,
+            accuracy / steps,
+            test_loss,
+            test_accuracy,
+            int(overflows),
+        )
+
+    def _shuffle(self, epoch: int) -> NDArray[np.integer]:
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.settings.seed, 1, epoch])
+            self._order = epoch, rng.permutation(len(self.data.train_labels))
+        return self._order[1]
+
+    def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
+        self.updates += 1
+        precision = self.run.recipe.update
+        for p in self.parameters:
+            weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
+            scalars = learning_rate, self.settings.weight_decay if p.decay else 0.0, self.updates
+            if precision is None:
+                plain = optimisers.in_float32(self.settings, weights, momenta, gradient, *scalars)
+                self.weights[p.name], self.momenta[p.name] = plain
+            else:
+                rule = optimisers.rule(self.settings, precision, *scalars)
+                gradient = precision.formats[2].encode(gradient)
+                rounded = self.run.update(p.name, rule, weights, momenta, gradient)
+                self.weights[p.name], self.momenta[p.name] = rounded
+        self._publish()
+
+    def _adapt_loss_scale(self, overflows: int) -> None:
+        grow_every = self.run.recipe.loss_scale.grow_every
+        if grow_every is None:
+            return
+        self.good_steps = 0 if overflows else self.good_steps + 1
+        if overflows:
+            if self.loss_scale <= LossScale.FLOOR:
+                first = self.run.first_overflow or "division by the loss scale"
+                raise RuntimeError(
+                    f"step {self.step}: the {first} is not finite, though the loss scale has come down to "
+                    f"{self.loss_scale:g}, its floor; the run has diverged: go back to an earlier state, or "
+                    f"take a smaller learning rate or wider formats"
+                )
+            self.loss_scale /= 2
+        elif self.good_steps == grow_every:
+            self.loss_scale *= 2
+            self.good_steps = 0
+
+    def _publish(self) -> None:
+        """Let the layers see the master weights."""
+        for p in self.parameters:
+            p.value = _decode(self.weights[p.name], self._formats[0])
+
+
+def _encode(values: NDArray[Any], fmt: Format | None) -> NDArray[Any]:
+    return np.asarray(values, np.float32) if fmt is None else fmt.encode(values)
+
+
+def _decode(codes: NDArray[Any], fmt: Format | None) -> NDArray[Any]:
+    return codes if fmt is None else fmt.decode(codes)

@@ -1,0 +1,236 @@
+"""Which accumulator each GEMM of a network needs: `variance_retention` on the shapes of `networks`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from math import inf
+from typing import Any
+
+from quaver.golden.planning.networks import LayerShape, NetworkShape
+from quaver.golden.planning.variance_retention import (
+    ChunkRule,
+    NotMonotoneWarning,
+    best_chunk,
+    loss,
+    minimum_mantissa_bits,
+)
+
+#: A layer's GEMMs, as `quaver.golden.nn` calls them.
+ROLES = ("forward", "backward", "gradient")
+
+
+@dataclass(frozen=True)
+class Width:
+    """An accumulator that is wide enough: its mantissa bits, the chunk (None: no chunks), and its ln v(n).
+
+    `not_monotone`: the formula is not monotone in the width there, see `accumulation.NotMonotoneWarning`.
+    """
+
+    chunk: int | None
+    mantissa_bits: int
+    loss: float
+    not_monotone: bool
+
+
+@dataclass(frozen=True)
+class GemmPlan:
+    """One GEMM of one layer: forward, backward or gradient.
+
+    `plain` sums without chunks, `chunked` in the plan's chunk, `best` in the chunk that takes fewest bits.
+    """
+
+    role: str
+    length: int
+    nonzero_ratio: float
+    plain: Width
+    chunked: Width
+    best: Width
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer and its GEMMs, in the order forward, backward, gradient; the first layer has no backward."""
+
+    shape: LayerShape
+    gemms: tuple[GemmPlan, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole network. `plain`, `chunked` and `best` are one accumulator that serves every GEMM of it."""
+
+    network: str
+    batch: int
+    product_mantissa: int
+    chunk: int
+    rule: ChunkRule
+    layers: tuple[LayerPlan, ...]
+    plain: Width
+    chunked: Width
+    best: Width
+
+    def to_json(self) -> str:
+        """The plan as JSON, field for field; `from_json` gives an equal one back."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Plan:
+        """The plan of `to_json`; keys that it does not write are not looked at. ValueError: it is none."""
+        try:
+            return _plan(json.loads(text))
+        except (RecursionError, ValueError) as error:
+            raise ValueError(f"not a plan: {error}") from error
+
+
+#: What a field in JSON is, by the type of the dataclass's field: whether a value is one, and in words.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda value: type(value) is int and value >= 1, "a whole number, at least 1"),
+    "float": (lambda value: type(value) in (int, float) and 0 <= value < inf, "a number, at least 0"),
+    "bool": (lambda value: type(value) is bool, "true or false"),
+    "str": (lambda value: type(value) is str, "a string"),
+    "list": (lambda value: type(value) is list, "a list"),
+    "object": (lambda value: type(value) is dict, "an object"),
+}
+_KINDS["int | None"] = (lambda value: value is None or _KINDS["int"][0](value), _KINDS["int"][1])
+
+
+def _get(data: Any, name: str, kind: str, where: str) -> Any:
+    """The field `name` of `data`, which stands at `where`. ValueError: it is missing or of another kind."""
+    if type(data) is not dict:
+        raise ValueError(f"{where}it is {data!r:.40}, but it must be an object")
+    if name not in data:
+        raise ValueError(f"{where}{name!r} is missing")
+    fits, what = _KINDS[kind]
+    if not fits(data[name]):
+        raise ValueError(f"{where}{name} is {data[name]!r:.40}, but it must be {what}")
+    return data[name]
+
+
+def _made(kind: Any, data: Any, where: str, **parts: Any) -> Any:
+    read = [field for field in fields(kind) if field.name not in parts]
+    return kind(**{field.name: _get(data, field.name, str(field.type), where) for field in read}, **parts)
+
+
+def _widths(data: Any, chunk: int, where: str) -> dict[str, Width]:
+    names = ("plain", "chunked", "best")
+    found = {n: _made(Width, _get(data, n, "object", where), f"{where}{n}: ") for n in names}
+    for name, wanted in (("plain", None), ("chunked", chunk)):
+        if (there := found[name].chunk) != wanted:
+            raise ValueError(f"{where}{name}: chunk is {there}, but it must be {wanted}")
+    return found
+
+
+def _layer(data: Any, batch: int, chunk: int, where: str) -> LayerPlan:
+    shape = _get(data, "shape", "object", where)
+    ratios = _get(shape, "nonzero_ratios", "list", where)
+    if len(ratios) != 3 or not all(ratio is None or _is_share(ratio) for ratio in ratios):
+        raise ValueError(f"{where}nonzero_ratios is {ratios}, but it must be three of null or shares above 0")
+    made = _made(LayerShape, shape, where, nonzero_ratios=tuple(ratios))
+    lengths = dict(zip(ROLES, (made.forward, made.backward, made.gradient(batch)), strict=True))
+    gemms = []
+    for one in _get(data, "gemms", "list", where):
+        role = _get(one, "role", "str", where)
+        there = f"{where}{role}: "
+        gemm = _made(GemmPlan, one, there, **_widths(one, chunk, there))
+        if gemm.length != lengths.get(role):
+            raise ValueError(f"{there}length is {gemm.length}, but the layer's is {lengths.get(role)}")
+        if not _is_share(gemm.nonzero_ratio):
+            raise ValueError(f"{there}nonzero_ratio is {gemm.nonzero_ratio}, but it is a share above 0")
+        gemms.append(gemm)
+    roles = tuple(gemm.role for gemm in gemms)
+    if roles not in (ROLES, ROLES[::2]):
+        raise ValueError(f"{where}the GEMMs are {roles}, but a layer's are {ROLES}")
+    return LayerPlan(made, tuple(gemms))
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= 1
+
+
+def _plan(data: Any) -> Plan:
+    batch, chunk = (_get(data, name, "int", "") for name in ("batch", "chunk"))
+    layers = tuple(
+        _layer(one, batch, chunk, f"layer {number}: ")
+        for number, one in enumerate(_get(data, "layers", "list", ""), start=1)
+    )
+    NetworkShape(_get(data, "network", "str", ""), tuple(one.shape for one in layers), batch)  # which checks
+    rule = ChunkRule(_get(data, "rule", "str", ""))
+    return _made(Plan, data, "", rule=rule, layers=layers, **_widths(data, chunk, ""))
+
+
+def plan(
+    network: NetworkShape,
+    *,
+    chunk: int = 64,
+    nonzero_ratios: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rule: ChunkRule | str = ChunkRule.EACH_STAGE,
+    product_mantissa: int = 5,
+) -> Plan:
+    """The accumulators that `network` needs.
+
+    Parameters
+    ----------
+    chunk
+        Products in a chunk for the `chunked` widths.
+    nonzero_ratios
+        Of the forward, backward and gradient GEMMs, for the layers that do not state their own.
+    rule, product_mantissa
+        As in `quaver.golden.planning.variance_retention.loss`.
+
+    Raises
+    ------
+    ValueError
+        A chunk below 1, a ratio outside (0, 1].
+    """
+    rule = ChunkRule(rule)
+
+    def width(gemms: Iterable[tuple[int, float]], chunk: int | None, bits: int) -> Width:
+        worst = max(
+            float(loss(n, bits, chunk=chunk, nonzero_ratio=r, rule=rule, product_mantissa=product_mantissa))
+            for n, r in gemms
+        )
+        return Width(chunk, bits, worst, not_monotone=bits > 3 * product_mantissa)
+
+    def narrowest(length: int, ratio: float, chunk: int | None) -> Width:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotMonotoneWarning)  # the Width says it
+            bits = minimum_mantissa_bits(
+                length, chunk=chunk, nonzero_ratio=ratio, rule=rule, product_mantissa=product_mantissa
+            )
+        return width([(length, ratio)], chunk, bits)
+
+    def best(gemms: Sequence[tuple[int, float]]) -> Width:
+        lengths, ratios = zip(*gemms, strict=True)
+        found = best_chunk(lengths, nonzero_ratio=ratios, rule=rule, product_mantissa=product_mantissa)
+        return width(gemms, *found)
+
+    @cache
+    def gemm(role: str, length: int, ratio: float) -> GemmPlan:
+        plain, chunked = (narrowest(length, ratio, c) for c in (None, chunk))
+        return GemmPlan(role, length, ratio, plain, chunked, best([(length, ratio)]))
+
+    layers = []
+    for number, shape in enumerate(network.layers):
+        lengths = (shape.forward, shape.backward, shape.gradient(network.batch))
+        ratios = (
+            given if own is None else own
+            for own, given in zip(shape.nonzero_ratios, nonzero_ratios, strict=True)
+        )
+        gemms = [gemm(*which) for which in zip(ROLES, lengths, ratios, strict=True)]
+        layers.append(LayerPlan(shape, tuple(gemms if number else gemms[::2])))
+    every = {(g.length, g.nonzero_ratio): g for layer in layers for g in layer.gemms}
+    return Plan(
+        network.name,
+        network.batch,
+        product_mantissa,
+        chunk,
+        rule,
+        tuple(layers),
+        plain=width(every, None, max(g.plain.mantissa_bits for g in every.values())),
+        chunked=width(every, chunk, max(g.chunked.mantissa_bits for g in every.values())),
+        best=best(sorted(every)),
+    )

@@ -1,0 +1,102 @@
+"""The three roundings, defined on plain integers.
+
+Floating point drops the low bits of a *magnitude*: signs are kept aside, so a result and its negation round
+alike. `round_magnitude` is the definition; `quaver.golden.formats` and the GEMM kernels compute the same
+thing faster, and `rtl/rounding.py` is its hardware twin. Fixed point in two's complement has no sign to keep
+aside: `round_integer` is its definition.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+#: Random bits that one stochastic rounding takes unless it is told otherwise.
+RANDOM_BITS = 16
+
+
+class Rounding(StrEnum):
+    """How an exact value becomes one that the format holds."""
+
+    NEAREST_EVEN = "nearest"
+    """To the nearest value; a tie goes to the one whose last bit is 0 (IEEE 754's default), but to the one
+    farther from zero in a format that is `FloatFormat.ties_away`."""
+    TOWARD_ZERO = "truncate"
+    """The magnitude is cut off."""
+    STOCHASTIC = "stochastic"
+    """Up with the probability that the dropped part is of one step, by explicit random bits."""
+
+
+def round_magnitude(
+    magnitude: int,
+    dropped_bits: int,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    random: int = 0,
+    random_bits: int = RANDOM_BITS,
+) -> int:
+    """Drop the low `dropped_bits` bits of a non-negative integer.
+
+    Parameters
+    ----------
+    magnitude, dropped_bits
+        The exact magnitude is ``magnitude * 2**-dropped_bits`` in units of the last kept bit.
+        A negative `dropped_bits` means zeros are appended instead, and nothing is rounded.
+    rounding
+        One of `Rounding`.
+    random, random_bits
+        Only for stochastic rounding: the magnitude is truncated to `random_bits` bits below the last
+        kept bit, `random` (0 ≤ random < 2**random_bits) is added there, and the sum is truncated.
+
+    Returns
+    -------
+    int
+        The rounded magnitude in units of the last kept bit (it may have carried into one more bit).
+
+    Notes
+    -----
+    Stochastic rounding after Wang et al. 2018 (arXiv 1812.08011, §2.3) and Gupta et al. 2015
+    (arXiv 1502.02551, §3); both leave the number of random bits open, here it is explicit.
+    """
+    if magnitude < 0:
+        raise ValueError(f"a magnitude is never negative, got {magnitude}; keep the sign aside")
+    rounding = Rounding(rounding)
+    if dropped_bits <= 0:
+        return magnitude << -dropped_bits
+    kept, dropped = magnitude >> dropped_bits, magnitude & ((1 << dropped_bits) - 1)
+    if rounding is Rounding.TOWARD_ZERO:
+        return kept
+    if rounding is Rounding.NEAREST_EVEN:
+        half = 1 << (dropped_bits - 1)
+        return kept + (dropped > half or (dropped == half and kept & 1))
+    if not 0 <= random < 1 << random_bits:
+        raise ValueError(
+            f"random is {random}, but {random_bits} random bits hold 0 … {(1 << random_bits) - 1}"
+        )
+    return ((magnitude << random_bits >> dropped_bits) + random) >> random_bits
+
+
+def round_integer(
+    value: int,
+    dropped_bits: int,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    random: int = 0,
+    random_bits: int = RANDOM_BITS,
+) -> int:
+    """Drop the low `dropped_bits` bits of an integer of either sign; the parameters of `round_magnitude`.
+
+    Nearest and toward zero do not depend on how a negative number is written, and are those of the magnitude.
+    Stochastic rounding does. In two's complement the kept bits are the floor, and the bits about to be
+    dropped say how far above it the number lies, whatever its sign; random bits added to them and cut off
+    again need no negation (Gupta et al. 2015, arXiv 1502.02551, §3 and §5: up from the floor). So ``value``
+    is floored to `random_bits` bits below the last kept bit, `random` is added there, and the sum is floored.
+    It is unbiased on either side of zero, but with the same bits round(−x) is not −round(x), as it is for a
+    magnitude.
+    """
+    if Rounding(rounding) is Rounding.STOCHASTIC and dropped_bits > 0 and value < 0:
+        # One step up moves floor and value alike, and brings the value above zero.
+        steps = -(value >> dropped_bits)
+        return (
+            round_magnitude(value + (steps << dropped_bits), dropped_bits, rounding, random, random_bits)
+            - steps
+        )
+    magnitude = round_magnitude(abs(value), dropped_bits, rounding, random, random_bits)
+    return -magnitude if value < 0 else magnitude

@@ -1,0 +1,217 @@
+"""The weight update: stochastic gradient descent with momentum, as three rounded AXPYs.
+
+After Wang et al. 2018 (arXiv 1812.08011, §2.3): L2 regularisation, momentum accumulation and weight update,
+each in FP16 (1,6,9) with stochastic rounding; master weights and momenta live in FP16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from quaver.golden import exact
+from quaver.golden.formats import FP16, FloatFormat
+from quaver.golden.lfsr import LFSR
+from quaver.golden.rounding import RANDOM_BITS, Rounding
+
+#: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
+SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
+
+_BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
+
+
+class Rule:
+    """What update rules share: their random sources."""
+
+    rounding: Rounding
+    masks: ClassVar[dict[str, int]]
+    """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
+    that is zero."""
+
+    def sources(self, seed: int | None) -> dict[str, LFSR]:
+        """The LFSRs of one call, by line; none where the rounding draws nothing."""
+        if self.rounding is not Rounding.STOCHASTIC:
+            if seed is not None:
+                raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
+            return {}
+        if seed is None or not 0 < seed < 1 << 32:
+            raise ValueError(f"seed is {seed}, but stochastic rounding needs one in 1 … 2**32 − 1")
+        return {name: LFSR(seed ^ mask or mask) for name, mask in self.masks.items()}
+
+
+class FloatRule(Rule):
+    """What update rules on codes of a `FloatFormat` share: the rounded AXPY."""
+
+    format: FloatFormat
+    random_bits: int
+
+    def _check_scalars(self, **scalars: float) -> None:
+        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
+            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
+        for name, scalar in scalars.items():
+            if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
+                raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
+        p, drawn = self.format.precision, self.random_bits if self.rounding is Rounding.STOCHASTIC else 0
+        if p > 24 or p + drawn > 51:
+            raise ValueError(
+                f"format is {self.format}, {p} significant bits, with {drawn} random ones, but an update in "
+                f"float64 is exact up to 24, and 51 of both; take fewer"
+            )
+
+    def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
+        """The codes of round(y + alpha·x), one draw an element."""
+        total = axpy_to_odd(alpha, x, y)
+        if source is None:
+            return self.format.encode(total, self.rounding)
+        random = source.draws(len(total), self.random_bits)
+        return self.format.encode(total, self.rounding, random=random, random_bits=self.random_bits)
+
+
+@dataclass(frozen=True)
+class Update(FloatRule):
+    """One step of SGD with momentum on codes of `format`.
+
+    For each element, in memory order, with every line exact inside and rounded once::
+
+        g ← round(g + decay · w)
+        v ← round(g + momentum · v)
+        w ← round(w − rate · v)
+
+    Parameters
+    ----------
+    rate, momentum, decay
+        The learning rate η, μ and λ. Each is rounded to nearest into `format` first: the three are codes,
+        in the hardware as here.
+    format
+        Of weights, momenta and gradients, in and out.
+    rounding
+        Of all three lines; `Rounding.NEAREST_EVEN` is the ablation.
+    random_bits
+        R, 1 … 32. Stochastic rounding takes one draw of R bits an element from each line's own LFSR: the line
+        of scalar `name` draws from ``LFSR(seed ^ SEED_MASKS[name])``, or the mask itself where that is zero.
+
+    Raises
+    ------
+    ValueError
+        A scalar is not finite in `format`; or `format` reaches so far that a product of two of its values
+        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R).
+
+    Notes
+    -----
+    Gradients are those of the unscaled loss. Under a loss scale S either divide them by S on their way into
+    `format`, or leave them and the momenta scaled, with decay · S for `decay` and rate / S for `rate`.
+
+    Overflow, infinities, NaN and signed zeros follow IEEE 754 and `format`: an infinite or NaN gradient makes
+    its momentum and weight infinite or NaN, so skip such a step.
+    """
+
+    rate: float
+    momentum: float = 0.9
+    decay: float = 0.0
+    format: FloatFormat = FP16
+    rounding: Rounding = Rounding.STOCHASTIC
+    random_bits: int = RANDOM_BITS
+
+    masks: ClassVar = SEED_MASKS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
+
+    @property
+    def formats(self) -> tuple[FloatFormat, ...]:
+        """All that differ among weights, momenta and gradients."""
+        return (self.format,)
+
+    @property
+    def scalar(self) -> FloatFormat:
+        """The format of the scalars."""
+        return self.format
+
+    @property
+    def scalars(self) -> dict[str, int]:
+        """The codes of decay, momentum and rate, what the hardware is given."""
+        return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
+
+    def update(
+        self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The new weights and momenta: codes of `format` in the shape that all three arrays of codes share.
+
+        `seed`, 1 … 2**32 − 1, belongs to stochastic rounding, left out otherwise; each call has its own.
+        """
+        w, v, g = self.check(weights, momenta, gradients)
+        sources = self.sources(seed)
+        decay, momentum, rate = self.format.decode(list(self.scalars.values())).tolist()
+        new_w, new_v = np.empty_like(w), np.empty_like(v)
+        for start in range(0, w.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            w_part, v_part, g_part = (self.format.decode(x.reshape(-1)[part]) for x in (w, v, g))
+            g_part = self.format.decode(self.axpy(decay, w_part, g_part, sources.get("decay")))
+            v_codes = self.axpy(momentum, v_part, g_part, sources.get("momentum"))
+            v_part = self.format.decode(v_codes)
+            new_v.reshape(-1)[part] = v_codes
+            new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
+        return new_w, new_v
+
+    def definition(
+        self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """`update` in exact fractions, an element at a time."""
+        w, v, g = self.check(weights, momenta, gradients)
+        sources = self.sources(seed)
+        fmt = self.format
+        scalars = {name: exact.decode(fmt, code) for name, code in self.scalars.items()}
+
+        def rounded(name: str, x: exact.Exact) -> tuple[int, exact.Exact]:
+            random = sources[name].draw(self.random_bits) if sources else 0
+            code = exact.encode(fmt, x, self.rounding, random, self.random_bits)
+            return code, exact.decode(fmt, code)
+
+        new_w, new_v = np.empty_like(w), np.empty_like(v)
+        for i in range(w.size):
+            w_i, v_i, g_i = (exact.decode(fmt, int(x.reshape(-1)[i])) for x in (w, v, g))
+            _, g_i = rounded("decay", exact.add(g_i, exact.multiply(scalars["decay"], w_i)))
+            new_v.reshape(-1)[i], v_i = rounded(
+                "momentum", exact.add(g_i, exact.multiply(scalars["momentum"], v_i))
+            )
+            new_w.reshape(-1)[i], _ = rounded("rate", exact.add(w_i, exact.multiply(-scalars["rate"], v_i)))
+        return new_w, new_v
+
+    def check(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[NDArray[Any]]:
+        """The three as contiguous codes; an error if they are none, or of different shapes."""
+        names = {"weights": weights, "momenta": momenta, "gradients": gradients}
+        arrays = [np.ascontiguousarray(self.format.check_codes(codes, name)) for name, codes in names.items()]
+        for name, array in zip(names, arrays, strict=True):
+            if array.shape != arrays[0].shape:
+                raise ValueError(f"{name} have shape {array.shape}, but weights have {arrays[0].shape}")
+        return arrays
+
+
+@njit(cache=True, nogil=True)
+def axpy_to_odd(alpha, x, y):
+    """y + alpha·x rounded to odd in float64: an inexact sum goes to the neighbour whose last bit is 1.
+
+    The product is exact: its 2 · 24 significant bits at most fit in 53. The odd last bit stands for all
+    that is below it, and float64 has the p + R + 2 bits that rounding to p bits with R random ones
+    looks at, so that rounding again is rounding once (Boldo and Melquiond 2008, rounding to odd).
+    """
+    total = np.empty(len(x), np.float64)
+    bits = total.view(np.int64)
+    for i in range(len(x)):
+        product, addend = alpha * x[i], np.float64(y[i])
+        total[i] = product + addend
+        # Knuth's TwoSum: the exact sum is total + error. After an infinity or NaN the error is NaN, and no
+        # comparison holds.
+        other = total[i] - product
+        error = (product - (total[i] - other)) + (addend - other)
+        outward = (error > 0) == (total[i] > 0)
+        if (error > 0 or error < 0) and bits[i] & 1 == 0:
+            bits[i] += 1 if outward else -1
+    return total

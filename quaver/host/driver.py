@@ -1,0 +1,386 @@
+"""The host's end of the command stream: GEMMs and updates of any size, over any transport."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quaver.golden.engine import Arithmetic, Codes
+from quaver.rtl.commands import (
+    MAX_LENGTH,
+    GemmArguments,
+    HardwareRule,
+    Identity,
+    LoadArguments,
+    Opcode,
+    Operand,
+    ResponseHeader,
+    Status,
+    TileArguments,
+    UpdateArguments,
+    command,
+    pack,
+    slots_per_word,
+    unpack,
+    update_name,
+    update_slot,
+)
+
+Words = NDArray[np.uint32]
+
+#: Cycles of a GEMM that hide the commands around it.
+_COMMAND_CYCLES = 500
+
+_NO_WORDS = np.empty(0, np.uint32)
+
+#: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
+AHEAD = 8
+
+#: Groups of elements in one UPDATE: what its length can say, arguments and settings aside.
+_GROUPS = (MAX_LENGTH - 5) // 3
+
+#: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
+_Sources = Callable[[int, int], list[int]]
+
+#: Opcode, arguments, operand words, and what takes the words of the response.
+_Command = tuple[Opcode, list[int], Words, Callable[[Words], None]]
+
+
+class Transport(Protocol):
+    """Carries words to an accelerator and back, in order and without loss."""
+
+    def send(self, words: Words) -> None:
+        """Hand over words for the command stream. It does not wait until they are taken."""
+
+    def receive(self, count: int) -> Words:
+        """The next `count` words of the response stream; a TimeoutError if they do not come."""
+
+    def reset(self) -> None:
+        """Drop everything under way, in both directions, and reset the accelerator."""
+
+
+def _nothing(words: Words) -> None:
+    """A response without words."""
+
+
+class DeviceError(RuntimeError):
+    """The accelerator refused a command, or gave an answer that does not belong to it."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the accelerator counts, modulo 2**32."""
+
+    cycles: int
+    """Since reset."""
+    multiplied: int
+    """Cycles in which every processing element was handed a product to add."""
+
+
+def identify(transport: Transport) -> Identity:
+    """What the accelerator says of itself.
+
+    Raises
+    ------
+    ValueError
+        It speaks another version of the command stream.
+    """
+    _send(transport, Opcode.IDENTIFY)
+    return Identity.from_words(_response(transport, Opcode.IDENTIFY).tolist())
+
+
+def _send(
+    transport: Transport, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS
+) -> None:
+    header = command(opcode, arguments or [], len(data))
+    transport.send(np.concatenate([np.array(header, np.uint32), data]))
+
+
+def _response(transport: Transport, opcode: Opcode) -> Words:
+    """The words of the next response, which must be a good one to `opcode`."""
+    word = int(transport.receive(1)[0])
+    header = ResponseHeader.from_bits(word)
+    if header.opcode != opcode or header.status != Status.OK:
+        names = {status.value: status.name for status in Status}
+        status = names.get(header.status, header.status)
+        raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
+    return transport.receive(header.length)
+
+
+class Driver:
+    """Drives one accelerator.
+
+    Parameters
+    ----------
+    transport
+        Leads to the accelerator. It is reset first.
+    arithmetic
+        What the accelerator is to compute.
+
+    Raises
+    ------
+    DeviceError
+        The accelerator computes another arithmetic; the message names both.
+    """
+
+    def __init__(self, transport: Transport, arithmetic: Arithmetic):
+        self.transport, self.arithmetic = transport, arithmetic
+        transport.reset()
+        identity = identify(transport)
+        if identity.arithmetic != repr(arithmetic):
+            raise DeviceError(
+                f"the device computes {identity.arithmetic}, but the driver was asked for {arithmetic!r}; "
+                f"ask for the device's arithmetic, or build a device for this one"
+            )
+        self.geometry, self.updates = identity.geometry, identity.update
+
+    def counters(self) -> Counters:
+        """The accelerator's counters, read when all earlier commands have been answered."""
+        _send(self.transport, Opcode.COUNTERS)
+        return Counters(*_response(self.transport, Opcode.COUNTERS).tolist())
+
+    def gemm(self, a_codes: Codes, b_codes: Codes, *, seed: int | None = None) -> Codes:
+        """C = A·B: operand codes (M, K) and (K, N) give result codes (M, N).
+
+        Raises
+        ------
+        TypeError, ValueError
+            No codes of the operand format; shapes that do not fit; a seed where nothing draws, or none.
+        DeviceError, TimeoutError
+            The device did not do as told. It is reset if it still answers, as when the call is interrupted.
+        """
+        a = self.arithmetic.operand.check_codes(a_codes, "a_codes")
+        b = self.arithmetic.operand.check_codes(b_codes, "b_codes")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(
+                f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
+            )
+        sources = self._sources(seed)
+        c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
+        if not c.size or not a.shape[1]:
+            return c
+        self._run(self._commands(a, b, c, sources))
+        return c
+
+    def update(
+        self,
+        rule: HardwareRule,
+        weights: Codes,
+        momenta: Codes,
+        gradients: Codes,
+        *,
+        seed: int | None = None,
+    ) -> tuple[Codes, Codes]:
+        """One step of `rule`: the new weights and momenta, as `rule.update` has it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As there.
+        DeviceError, TimeoutError
+            The device has no unit for such a rule; or it did not do as told, and is reset, as it is when the
+            call is interrupted.
+        """
+        w, v, g = rule.check(weights, momenta, gradients)
+        rule.sources(seed)  # refuses a wrong seed
+        if update_name(rule) != self.updates:
+            raise DeviceError(
+                f"the device updates {self.updates or 'nothing'}, but the driver was asked for "
+                f"{update_name(rule)}; ask for the device's, or build a device for this one"
+            )
+        new_w, new_v = np.empty_like(w), np.empty_like(v)
+        self._run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
+        return new_w, new_v
+
+    def _run(self, commands: Iterator[_Command]) -> None:
+        """Hand out commands ahead of their responses; reset the device unless all goes well."""
+        waiting: deque[tuple[Opcode, Callable[[Words], None]]] = deque()
+        try:
+            for opcode, arguments, data, take in commands:
+                _send(self.transport, opcode, arguments, data)
+                waiting.append((opcode, take))
+                if len(waiting) > AHEAD:
+                    opcode, take = waiting.popleft()
+                    take(_response(self.transport, opcode))
+            for opcode, take in waiting:
+                take(_response(self.transport, opcode))
+        except BaseException:
+            with suppress(OSError):  # of a device that does not answer the first error says more
+                self.transport.reset()
+            raise
+
+    def _sources(self, seed: int | None) -> _Sources:
+        """What a GEMM command brings whose results begin in row i, column j: the states of both sources."""
+        arithmetic: Any = self.arithmetic
+        if not getattr(arithmetic, "stochastic", False):
+            if seed is not None:
+                raise ValueError(f"seed is {seed}, but {arithmetic!r} draws nothing; leave it out")
+            return lambda i, j: []
+
+        def states(*skipped: int) -> list[int]:
+            sources = arithmetic.sources(seed)
+            for source, draws in zip(sources, skipped, strict=True):
+                source.draws(draws, arithmetic.random_bits)
+            return [source.state for source in sources]
+
+        states(0, 0)  # refuses a wrong seed
+        return states
+
+    def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
+        """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
+        g = self.geometry
+        m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
+        k = a.shape[1]
+        if k <= g.depth:
+            # A GEMM must last longer than its A takes to load and its command to take in. Larger blocks would
+            # only make the first loads longer, which nothing overlaps.
+            room, results = g.depth // k, MAX_LENGTH // self._tile_words
+            slots = slots_per_word(self.arithmetic.operand.width)
+            n_block = min(n_tiles, room, results, 1 + g.rows // (slots * g.interleave))
+            enough = 1 + _COMMAND_CYCLES // (n_block * k * g.interleave)
+            m_block = min(m_tiles, room, results // n_block, enough)
+            yield from self._blocks(a, b, c, sources, m_block, n_block)
+        else:
+            yield from self._slices(a, b, c, sources)
+
+    def _blocks(
+        self, a: Codes, b: Codes, c: Codes, sources: _Sources, m_block: int, n_block: int
+    ) -> Iterator[_Command]:
+        """K fits. A block of B stays while all of A passes by; the next one comes in pieces meanwhile."""
+        height, width = m_block * self.geometry.rows, n_block * self.geometry.tile_columns
+        a_blocks = [self._a_words(a[i : i + height]) for i in range(0, len(a), height)]
+        columns = range(0, c.shape[1], width)
+        b_next = self._b_words(b[:, :width])
+        yield from self._load(Operand.B, 0, b_next)
+        yield from self._load(Operand.A, 0, a_blocks[0])
+        a_half = 0
+        for j, column in enumerate(columns):
+            b_half = j % 2
+            more = j + 1 < len(columns)
+            if more:
+                b_next = self._b_words(b[:, columns[j + 1] : columns[j + 1] + width])
+            piece = -(-len(b_next) // len(a_blocks))
+            for i in range(len(a_blocks)):
+                part = c[i * height : (i + 1) * height, column : column + width]
+                yield self._gemm(part, a.shape[1], a_half, b_half, sources(i * height, column))
+                a_half ^= 1
+                if i + 1 < len(a_blocks) or more:
+                    yield from self._load(Operand.A, a_half, a_blocks[(i + 1) % len(a_blocks)])
+                if more:
+                    yield from self._load(
+                        Operand.B, b_half ^ 1, b_next[i * piece : (i + 1) * piece], i * piece
+                    )
+
+    def _slices(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
+        """K does not fit: a tile at a time, in slices of K; the sums stay in the array in between."""
+        height, width = self.geometry.rows, self.geometry.tile_columns
+        k = a.shape[1]
+        slices = -(-k // self.geometry.depth)
+        length = -(-k // slices)
+        half = 0
+        for i in range(0, c.shape[0], height):
+            for j in range(0, c.shape[1], width):
+                for start in range(0, k, length):
+                    end = min(start + length, k)
+                    yield from self._load(Operand.A, half, self._a_words(a[i : i + height, start:end]))
+                    yield from self._load(Operand.B, half, self._b_words(b[start:end, j : j + width]))
+                    part = c[i : i + height, j : j + width]
+                    yield self._gemm(
+                        part, end - start, half, half, sources(i, j), first=start == 0, last=end == k
+                    )
+                    half ^= 1
+
+    def _a_words(self, a: Codes) -> Words:
+        """Rows of A as the row banks take them: (addresses, groups)."""
+        g = self.geometry
+        tiles = -(-len(a) // g.rows)
+        padded = np.zeros((tiles * g.rows, a.shape[1]), a.dtype)
+        padded[: len(a)] = a
+        banks = padded.reshape(tiles, g.rows, -1).transpose(0, 2, 1)
+        return pack(banks, self.arithmetic.operand.width).reshape(tiles * a.shape[1], -1)
+
+    def _b_words(self, b: Codes) -> Words:
+        """Columns of B as the column banks take them: (addresses, groups)."""
+        g = self.geometry
+        tiles = -(-b.shape[1] // g.tile_columns)
+        padded = np.zeros((len(b), tiles * g.tile_columns), b.dtype)
+        padded[:, : b.shape[1]] = b
+        banks = padded.reshape(len(b), tiles, g.interleave, g.columns).transpose(1, 0, 2, 3)
+        return pack(banks, self.arithmetic.operand.width).reshape(tiles * len(b) * g.interleave, -1)
+
+    @property
+    def _tile_words(self) -> int:
+        """Words of one tile's results."""
+        g = self.geometry
+        return g.rows * g.interleave * -(-g.columns // slots_per_word(self.arithmetic.result.width))
+
+    def _load(self, operand: Operand, half: int, words: Words, start: int = 0) -> Iterator[_Command]:
+        """LOADs of (addresses, groups), as many as their length asks for."""
+        most = (MAX_LENGTH - 1) // words.shape[1]
+        for i in range(0, len(words), most):
+            place = LoadArguments.const({"start": start + i, "half": half, "operand": operand})
+            yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), _nothing
+
+    def _gemm(
+        self,
+        part: Codes,
+        k: int,
+        a_half: int,
+        b_half: int,
+        sources: list[int],
+        *,
+        first: bool = True,
+        last: bool = True,
+    ) -> _Command:
+        """One GEMM whose results go to `part`, a view of C that its tiles cover."""
+        g = self.geometry
+        m_tiles, n_tiles = -(-part.shape[0] // g.rows), -(-part.shape[1] // g.tile_columns)
+        flags = GemmArguments.const(
+            {"k": k, "a_half": a_half, "b_half": b_half, "first": first, "last": last}
+        )
+        tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
+
+        def take(words: Words) -> None:
+            if not last:
+                return
+            codes = unpack(words, self.arithmetic.result.width)
+            shape = (m_tiles, n_tiles, g.rows, g.interleave, -1)
+            results = codes.reshape(shape)[:, :, ::-1, :, : g.columns].transpose(0, 2, 1, 3, 4)
+            whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)
+            part[...] = whole[: part.shape[0], : part.shape[1]]
+
+        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], _NO_WORDS, take
+
+    def _updates(
+        self, rule: HardwareRule, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
+    ) -> Iterator[_Command]:
+        """UPDATEs of `elements` (weights, momenta, gradients); what they answer goes to `results`."""
+        slot = update_slot(rule.formats)
+        together, count = slots_per_word(slot), elements[0].size  # elements of a group
+        flat = np.zeros((3, -(-count // together) * together), np.uint32)
+        for row, codes in zip(flat, elements, strict=True):
+            row[:count] = codes.reshape(-1)
+        w, v, g = flat.reshape(3, -1, together)
+        pairs = np.stack([w, v], axis=2).reshape(len(w), 2 * together)
+        groups = pack(np.concatenate([g, pairs], axis=1), slot).reshape(-1, 3)
+        scalars = np.array([rule.scalars[name] for name in ("rate", "momentum", "decay")], np.uint32)
+        settings = np.append(pack(scalars, update_slot([rule.scalar])), np.uint32(seed))
+        for start in range(0, len(groups), _GROUPS):
+            part = groups[start : start + _GROUPS]
+            arguments = UpdateArguments.const({"groups": len(part), "first": start == 0})
+            data = np.concatenate([settings[: 0 if start else None], part.reshape(-1)])
+            of_part = slice(together * start, together * (start + len(part)))
+
+            def take(words: Words, here: slice = of_part) -> None:
+                new = unpack(words, slot).reshape(-1, 2)
+                for i, codes in enumerate(results):
+                    into = codes.reshape(-1)[here]
+                    into[:] = new[: len(into), i]
+
+            yield Opcode.UPDATE, [arguments.as_value().value], data, take

@@ -1,0 +1,207 @@
+"""The accelerator: systolic array, operand memory, sequencer and result path behind one command stream."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from quaver.golden.engine import Arithmetic
+from quaver.rtl.accelerator.command_decoder import CommandDecoder
+from quaver.rtl.accelerator.response_writer import Responder
+from quaver.rtl.accelerator.update_stream import Updater
+from quaver.rtl.array.operand_buffer import OperandBuffer
+from quaver.rtl.array.result_buffer import ResultBuffer
+from quaver.rtl.array.result_random import ResultRandom
+from quaver.rtl.array.sequencer import Sequencer
+from quaver.rtl.array.systolic import ArrayControl, SystolicArray
+from quaver.rtl.commands import (
+    MAX_LENGTH,
+    Geometry,
+    Identity,
+    ResponseHeader,
+    settings_words,
+    slots_per_word,
+    update_name,
+)
+from quaver.rtl.update.unit import UpdateUnit
+
+#: Responses that may be under way while the next commands are taken in.
+RESPONSES = 16
+
+
+class Accelerator(wiring.Component):
+    """Computes GEMMs of one arithmetic, and weight updates, on commands as `quaver.rtl.commands` lays them
+    out.
+
+    Loads, multiplication and results go on at the same time: while a GEMM reads one half of the operand
+    memory, LOAD fills the other; its words wait as long as a GEMM may still read what they would overwrite.
+    Responses keep the order of the commands. Whoever sends must take responses meanwhile, or the accelerator
+    waits.
+
+    Parameters
+    ----------
+    arithmetic
+        What the array computes.
+    rows, columns, stages
+        Size of the array; pipeline depth of its elements.
+    depth
+        Steps in k, summed over tiles, that each half of the operand memory holds: `depth` codes in each row's
+        bank and `depth` · interleave in each column's.
+    update
+        The unit that UPDATE commands go to; left out, there is no such command.
+
+    Attributes
+    ----------
+    geometry, identity
+        What it answers to IDENTIFY.
+
+    ========= === ================================================================
+    commands  in  stream of 32 bits
+    responses out stream of 32 bits
+    ========= === ================================================================
+
+    A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
+    follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
+    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 10 cycles and one
+    for each word of a tile after the last step, if all find a taker.
+
+    Raises
+    ------
+    ValueError
+        A size that is not at least 1, a depth beyond 16 bits, a tile whose results do not fit one response,
+        or an arithmetic that draws random bits.
+    """
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        *,
+        rows: int,
+        columns: int,
+        stages: int = 4,
+        depth: int = 512,
+        update: UpdateUnit | None = None,
+    ):
+        if not 1 <= depth <= MAX_LENGTH:
+            raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
+        self.arithmetic = arithmetic
+        self.array = SystolicArray(arithmetic, rows, columns, stages)
+        if self.array.stochastic:
+            raise ValueError(
+                f"{type(arithmetic).__name__} with stochastic rounding draws random bits for every sum, but "
+                f"the accelerator has no source of them yet; take rounding nearest"
+            )
+        self.geometry = Geometry(rows, columns, self.array.interleave, depth)
+        self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
+        self.updater = Updater(update) if update else None
+        self.settings_words = settings_words(update.scalar) if update else 0
+        self.tile_words = (
+            rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
+        )
+        if self.tile_words > MAX_LENGTH:
+            raise ValueError(
+                f"a tile of {rows} × {self.geometry.tile_columns} results makes {self.tile_words} words, but "
+                f"a response has at most {MAX_LENGTH}; take fewer rows or columns"
+            )
+        super().__init__({"commands": In(stream.Signature(32)), "responses": Out(stream.Signature(32))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        geometry, operand, result = self.geometry, self.arithmetic.operand, self.arithmetic.result
+        bubble_a, bubble_b = self.arithmetic.identity
+        lanes = geometry.interleave
+        m.submodules.array = array = self.array
+        m.submodules.buffer_a = a = OperandBuffer(geometry.rows, geometry.depth, operand.width, bubble_a)
+        m.submodules.buffer_b = b = OperandBuffer(
+            geometry.columns, geometry.depth * lanes, operand.width, bubble_b
+        )
+        random = array.results_draw
+        m.submodules.sequencer = sequencer = Sequencer(geometry, self.arithmetic.chunk, array.drain, random)
+        m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
+        identity = self.identity.to_words()
+        m.submodules.decoder = decoder = CommandDecoder(
+            geometry, a.groups, b.groups, self.tile_words, len(identity), self.settings_words, random
+        )
+        m.submodules.responder = responder = Responder(identity)
+        # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
+        m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
+        m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
+
+        connect(m, flipped(self.commands), decoder.commands)
+        connect(m, decoder.jobs, sequencer.jobs)
+        if self.updater:
+            m.submodules.updater = self.updater
+            connect(m, decoder.update_words, self.updater.words)
+            connect(m, self.updater.results, responder.updates)
+        connect(m, responder.responses, flipped(self.responses))
+        m.d.comb += [
+            headers.w_data.eq(decoder.responses.payload),
+            headers.w_en.eq(decoder.responses.valid),
+            decoder.responses.ready.eq(headers.w_rdy),
+            responder.headers.payload.eq(headers.r_data),
+            responder.headers.valid.eq(headers.r_rdy),
+            headers.r_en.eq(responder.headers.ready),
+            responder.multiplying.eq(sequencer.read),
+            outbound.w_data.eq(results.words.payload),
+            outbound.w_en.eq(results.words.valid),
+            results.words.ready.eq(outbound.w_rdy),
+            responder.results.payload.eq(outbound.r_data),
+            responder.results.valid.eq(outbound.r_rdy),
+            outbound.r_en.eq(responder.results.ready),
+        ]
+
+        for buffer, write in ((a, decoder.write_a), (b, decoder.write_b)):
+            m.d.comb += [
+                buffer.write.eq(write),
+                buffer.write_half.eq(decoder.half),
+                buffer.write_address.eq(decoder.address),
+                buffer.write_group.eq(decoder.group),
+                buffer.word.eq(decoder.word),
+                buffer.read.eq(sequencer.read),
+            ]
+        m.d.comb += [
+            a.read_half.eq(sequencer.a_half),
+            a.read_address.eq(sequencer.a_address),
+            b.read_half.eq(sequencer.b_half),
+            b.read_address.eq(sequencer.b_address),
+            array.a.eq(a.codes),
+            array.b.eq(b.codes),
+        ]
+        # What belongs to operands is as long on its way.
+        control = sequencer.control
+        for i in range(a.latency):
+            before, control = control, Signal(ArrayControl, name=f"control_{i}")
+            m.d.sync += control.eq(before)
+        m.d.comb += [
+            array.control.eq(control),
+            results.results.eq(array.results),
+            results.valid.eq(array.valid),
+            results.reserve.eq(sequencer.reserve),
+            sequencer.room.eq(results.room),
+        ]
+
+        if random:
+            m.submodules.random = source = ResultRandom(
+                geometry.rows, geometry.columns, array.element.random_bits
+            )
+            m.d.comb += [
+                source.reserve.eq(sequencer.reserve),
+                source.sources.eq(sequencer.sources),
+                source.first.eq(sequencer.first_tile),
+                source.restart.eq(sequencer.first_column),
+                source.leaving.eq(array.leaving),
+                array.result_random.eq(source.random),
+            ]
+
+        # A half is free when the last read address has walked past its last bank. A register can say so, as a
+        # LOAD is some cycles behind the GEMM before it.
+        walk = max(geometry.rows, geometry.columns) + 1
+        for half in range(4):
+            walking = Signal(range(walk + 1), name=f"walking_{half}")
+            m.d.sync += walking.eq(walking - (walking != 0))
+            with m.If(sequencer.reading[half]):
+                m.d.sync += walking.eq(walk)
+            m.d.sync += decoder.reading[half].eq(sequencer.reading[half] | (walking != 0))
+        return m

@@ -1,0 +1,336 @@
+"""The accelerator's front end: takes commands apart, checks every field, and starts only what is right."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.rtl.accelerator.update_stream import UpdateWord
+from quaver.rtl.array.result_random import Sources
+from quaver.rtl.array.sequencer import job_layout
+from quaver.rtl.commands import (
+    MAGIC,
+    MAX_LENGTH,
+    CommandHeader,
+    GemmArguments,
+    Geometry,
+    LoadArguments,
+    Opcode,
+    Operand,
+    ResponseHeader,
+    Status,
+    TileArguments,
+    UpdateArguments,
+)
+
+
+class CommandDecoder(wiring.Component):
+    """Commands in; operand writes, GEMM jobs and the headers of responses out, in the order of the commands.
+
+    Parameters
+    ----------
+    geometry
+        Size of the accelerator.
+    a_groups, b_groups
+        Words for one address of all row banks, and of all column banks (`OperandBuffer.groups`).
+    tile_words
+        Words of one tile's results.
+    identity_words
+        Words of the answer to IDENTIFY.
+    settings_words
+        Words of an UPDATE's settings; 0 if there is no update unit, and UPDATE unknown.
+    random
+        Whether results are rounded with random bits; then GEMM brings their sources.
+
+    Ports
+    -----
+    commands : in, stream of 32 bits
+        One word a cycle while a LOAD lasts.
+    responses : out, stream of `ResponseHeader`
+        One for each command.
+    jobs : out, stream of `job_layout`
+        GEMM commands that are right.
+    update_words : out, stream of `UpdateWord`
+        Of UPDATE commands that are right: those of the settings, and those of the elements.
+    write_a, write_b : out
+        Write `word` into A's or B's banks at the next edge.
+    half, address, group, word : out
+        Where to, and what.
+    reading : in, 4 bits
+        Halves that a LOAD must not touch yet: A's 0 and 1, B's 0 and 1.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        a_groups: int,
+        b_groups: int,
+        tile_words: int,
+        identity_words: int,
+        settings_words: int,
+        random: bool = False,
+    ):
+        self.geometry = geometry
+        self.groups = {Operand.A: a_groups, Operand.B: b_groups}
+        self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
+        self.tile_words, self.identity_words, self.settings_words = tile_words, identity_words, settings_words
+        self.random = random
+        super().__init__(
+            {
+                "commands": In(stream.Signature(32)),
+                "responses": Out(stream.Signature(ResponseHeader)),
+                "jobs": Out(stream.Signature(job_layout(geometry, random))),
+                "update_words": Out(stream.Signature(UpdateWord)),
+                "write_a": Out(1),
+                "write_b": Out(1),
+                "half": Out(1),
+                "address": Out(range(self.capacity[Operand.B])),
+                "group": Out(range(max(self.groups.values()))),
+                "word": Out(32),
+                "reading": In(4),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        depth = self.geometry.depth
+        word, come = self.commands.payload, self.commands.valid
+        header = CommandHeader(word)
+        response, left = Signal(ResponseHeader), Signal(16)
+        load, place = LoadArguments(word), Signal(LoadArguments)
+        beyond = Signal()  # place.start is beyond the end of the memory
+        group = Signal.like(self.group)
+        gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
+        job, sources = self.jobs.payload, Signal(Sources)
+        update, settings_left = Signal(UpdateArguments), Signal(range(self.settings_words + 1))
+        loaded = Signal(4)
+        open_tile, open_run = Signal(), Signal()
+        # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
+        rows_left, columns_left = Signal(range(depth + 1)), Signal(range(depth + 1))
+        a_used, b_used = Signal(range(2 * depth + 1)), Signal(range(2 * depth + 1))
+        row_words = Signal(range(2 * MAX_LENGTH + 2))
+        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1))  # whatever an UPDATE asks for
+        verdict = Signal(Status)  # of the cycle before: no comparison is on the way to what it starts
+
+        m.d.comb += [
+            self.responses.payload.eq(response),
+            self.update_words.payload.word.eq(word),
+            self.update_words.payload.settings.eq(settings_left != 0),
+            job.k.eq(gemm.k),
+            job.m_tiles.eq(tiles.m_tiles),
+            job.n_tiles.eq(tiles.n_tiles),
+            job.a_half.eq(gemm.a_half),
+            job.b_half.eq(gemm.b_half),
+            job.first.eq(gemm.first),
+            job.last.eq(gemm.last),
+        ]
+        if self.random:
+            m.d.comb += job.sources.eq(sources)
+        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), verdict.eq(Status.OK)]
+
+        def refuse(status: ValueLike) -> None:
+            """Drop what is left of the command, then say why."""
+            m.d.sync += response.status.eq(status)
+            m.next = "DROP"
+
+        def judge(condition: Value, status: Status) -> None:
+            """The next state gets this verdict, unless a later one overrules it."""
+            with m.If(condition):
+                m.d.sync += verdict.eq(status)
+
+        with m.FSM():
+            with m.State("HEADER"):
+                m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [
+                    response.opcode.eq(header.opcode),
+                    response.status.eq(Status.OK),
+                    response.length.eq(0),
+                    left.eq(header.length),
+                ]
+                with m.If(come & (header.magic != MAGIC)):
+                    m.d.sync += [response.opcode.eq(Opcode.NONE), left.eq(0)]
+                    refuse(Status.BAD_HEADER)
+                with m.Elif(come), m.Switch(header.opcode):
+                    with m.Case(Opcode.IDENTIFY):
+                        m.d.sync += response.length.eq(self.identity_words)
+                        m.next = "RESPOND"
+                        with m.If(header.length != 0):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.COUNTERS):
+                        m.d.sync += response.length.eq(2)
+                        m.next = "RESPOND"
+                        with m.If(header.length != 0):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.LOAD):
+                        m.next = "LOAD PLACE"
+                        with m.If(header.length < 2):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(Opcode.GEMM):
+                        m.next = "GEMM ARGUMENTS"
+                        with m.If(header.length != (4 if self.random else 2)):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Case(*[Opcode.UPDATE] * (self.settings_words > 0)):
+                        m.next = "UPDATE ARGUMENTS"
+                        with m.If(header.length == 0):
+                            refuse(Status.BAD_LENGTH)
+                    with m.Default():
+                        refuse(Status.UNKNOWN_OPCODE)
+
+            with m.State("DROP"):
+                m.d.comb += self.commands.ready.eq(left != 0)
+                m.d.sync += [response.length.eq(0), loaded.eq(0), open_run.eq(0)]
+                with m.If(left == 0):
+                    m.next = "RESPOND"
+                with m.Elif(come):
+                    m.d.sync += left.eq(left - 1)
+
+            with m.State("RESPOND"):
+                m.d.comb += self.responses.valid.eq(1)
+                with m.If(self.responses.ready):
+                    m.next = "HEADER"
+
+            with m.State("LOAD PLACE"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [place.eq(load), group.eq(0), left.eq(left - 1)]
+                    capacity = Mux(
+                        load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A]
+                    )
+                    m.d.sync += beyond.eq(load.start >= capacity)
+                    m.next = "LOAD"
+                    with m.If(load.zero != 0):
+                        refuse(Status.BAD_ARGUMENT)
+
+            with m.State("LOAD"):
+                is_b = place.operand == Operand.B
+                capacity = Mux(is_b, self.capacity[Operand.B], self.capacity[Operand.A])
+                last_group = Mux(is_b, self.groups[Operand.B] - 1, self.groups[Operand.A] - 1)
+                half = Cat(place.half, is_b)
+                m.d.sync += [
+                    self.half.eq(place.half),
+                    self.address.eq(place.start),
+                    self.group.eq(group),
+                    self.word.eq(word),
+                ]
+                with m.If(left == 0):
+                    m.d.sync += loaded.bit_select(half, 1).eq(1)
+                    m.next = "RESPOND"
+                    with m.If(group != 0):
+                        refuse(Status.BAD_LENGTH)
+                with m.Elif(beyond):
+                    refuse(Status.OUT_OF_RANGE)
+                with m.Elif(~self.reading.bit_select(half, 1)):
+                    m.d.comb += self.commands.ready.eq(1)
+                    with m.If(come):
+                        m.d.sync += [
+                            self.write_a.eq(~is_b),
+                            self.write_b.eq(is_b),
+                            left.eq(left - 1),
+                            group.eq(group + 1),
+                        ]
+                        with m.If(group == last_group):
+                            m.d.sync += [
+                                group.eq(0),
+                                place.start.eq(place.start + 1),
+                                beyond.eq(place.start == capacity - 1),
+                            ]
+
+            with m.State("GEMM ARGUMENTS"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [gemm.eq(word), left.eq(left - 1)]
+                    m.next = "GEMM TILES"
+            with m.State("GEMM TILES"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [tiles.eq(word), left.eq(left - 1)]
+                    m.next = "GEMM row SOURCE" if self.random else "CHECK"
+            for name, following in (("row", "GEMM column SOURCE"), ("column", "CHECK")) * self.random:
+                with m.State(f"GEMM {name} SOURCE"):
+                    m.d.comb += self.commands.ready.eq(1)
+                    with m.If(come):
+                        m.d.sync += [sources[name].eq(word), left.eq(left - 1)]
+                        m.next = following
+
+            with m.State("CHECK"):
+                m.d.sync += [
+                    rows_left.eq(tiles.m_tiles),
+                    columns_left.eq(tiles.n_tiles),
+                    a_used.eq(0),
+                    b_used.eq(0),
+                    row_words.eq(0),
+                    words.eq(0),
+                ]
+                m.next = "ADD UP COLUMNS"
+                one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
+                judge((gemm.zero != 0) | ~(one_tile | (gemm.first & gemm.last)), Status.BAD_ARGUMENT)
+                for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
+                    judge((size == 0) | (size > depth), Status.OUT_OF_RANGE)
+                for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
+                    judge(~loaded.bit_select(Cat(half, Const(operand, 1)), 1), Status.NOT_LOADED)
+                judge(~gemm.first & ~open_tile, Status.NOT_OPEN)
+            for name, tiles_left, used, total, more, following in (
+                ("ADD UP COLUMNS", columns_left, b_used, row_words, self.tile_words, "ADD UP ROWS"),
+                ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
+            ):
+                with m.State(name):
+                    judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
+                    judge(used > depth, Status.OUT_OF_RANGE)
+                    with m.If(verdict != Status.OK):
+                        refuse(verdict)
+                    with m.Elif(tiles_left == 0):
+                        m.next = following
+                    with m.Else():
+                        m.d.sync += [
+                            tiles_left.eq(tiles_left - 1),
+                            used.eq(used + gemm.k),
+                            total.eq(total + more),
+                        ]
+            with m.State("START"):
+                with m.If(verdict != Status.OK):
+                    refuse(verdict)
+                with m.Else():
+                    m.d.sync += self.jobs.valid.eq(1)
+                    m.next = "STARTED"
+            with m.State("STARTED"), m.If(self.jobs.ready):
+                m.d.sync += self.jobs.valid.eq(0)
+                m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
+                m.next = "RESPOND"
+
+            with m.State("UPDATE ARGUMENTS"):
+                m.d.comb += self.commands.ready.eq(1)
+                with m.If(come):
+                    m.d.sync += [update.eq(word), left.eq(left - 1)]
+                    m.next = "UPDATE COUNT"
+            with m.State("UPDATE COUNT"):
+                settings = Mux(update.first, self.settings_words, 0)
+                # 3 · groups would be a multiplier of the FPGA's.
+                m.d.sync += [
+                    settings_left.eq(settings),
+                    words.eq((update.groups << 1) + update.groups + settings),
+                ]
+                m.next = "UPDATE CHECK"
+            with m.State("UPDATE CHECK"):
+                m.d.sync += [open_run.eq(1), response.length.eq(update.groups << 1)]
+                m.next = "UPDATE RESPOND"
+                judge(left != words, Status.BAD_LENGTH)
+                judge(update.zero != 0, Status.BAD_ARGUMENT)
+                judge(update.groups == 0, Status.OUT_OF_RANGE)
+                judge(~update.first & ~open_run, Status.NOT_OPEN)
+            with m.State("UPDATE RESPOND"):  # at once: the results may leave while the elements come
+                m.d.comb += self.responses.valid.eq(verdict == Status.OK)
+                with m.If(verdict != Status.OK):
+                    refuse(verdict)
+                with m.Elif(self.responses.ready):
+                    m.next = "UPDATE"
+            with m.State("UPDATE"):
+                m.d.comb += [
+                    self.update_words.valid.eq(come),
+                    self.commands.ready.eq(self.update_words.ready),
+                ]
+                with m.If(come & self.update_words.ready):
+                    m.d.sync += [left.eq(left - 1), settings_left.eq(settings_left - (settings_left != 0))]
+                    with m.If(left == 1):
+                        m.next = "HEADER"
+        return m

@@ -1,0 +1,174 @@
+"""The systolic array: elements of one arithmetic, operands flowing past results that stand still."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.engine import Arithmetic
+from quaver.rtl.pe import pe_for
+
+#: What a cycle at the array's upper left corner is: `fold` a chunk, else multiply and accumulate. With
+#: `fold`: `first`, the first chunk of an output; `last`, its last, and the totals leave when they are
+#: complete.
+ArrayControl = data.StructLayout({"fold": 1, "first": 1, "last": 1})
+
+
+class SystolicArray(wiring.Component):
+    """Output-stationary array: a tile is `rows` × `columns` · L outputs, L of them in each element.
+
+    Work comes in steps of L cycles, one lane a cycle: a step multiplies one k, or folds. Each row keeps its a
+    for a step, while its columns meet their L b's. Tiles follow each other without a gap; operands that are
+    the arithmetic's `identity` are a bubble, a step of which may be put in anywhere.
+
+    Every edge is skewed: what belongs to row r arrives r cycles after row 0's, what belongs to column c, c
+    cycles after column 0's. No signal goes further than one element in a cycle, but for the shift of a
+    column.
+
+    Parameters
+    ----------
+    arithmetic
+        What a processing element computes.
+    rows, columns
+        Their number, at least one each.
+    stages
+        Pipeline depth of each.
+
+    Attributes
+    ----------
+    interleave
+        L.
+    latency
+        Cycles from the first cycle of a last fold (`control.last`) to column 0's first result.
+    drain
+        Cycles that the first cycle of any fold must stay behind that of a last fold.
+
+    ================== === ==================================================================================
+    control            in  `ArrayControl`, for row 0 and column 0
+    a                  in  `rows` operand codes; row r is skewed by r cycles
+    b                  in  `columns` operand codes; column c is skewed by c cycles
+    a_random, b_random in  random bits for each row and column, skewed likewise; only where stochastic
+    leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
+    result_random      in  `columns` random bits for them, skewed likewise; only where results draw
+    valid              out column 0 has a result; column c has one c cycles later
+    results            out `columns` result codes, skewed likewise: `rows` · L of each tile in successive
+                           cycles, from the last row up, lane 0 of each row first
+    ================== === ==================================================================================
+
+    Reset ends what leaves, and clears no sums: after one, begin with a step of folds without `last`, and set
+    `first` in the next.
+
+    Raises
+    ------
+    ValueError
+        No rows or no columns.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, rows: int, columns: int, stages: int):
+        if rows < 1 or columns < 1:
+            raise ValueError(f"an array of {rows} × {columns}, but it has at least one row and one column")
+        self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages
+        self.element = element = pe_for(arithmetic, stages=stages)  # the upper left one
+        self.interleave = element.interleave
+        complete = rows - 1 + self.interleave - 1 + element.latency  # the last lane's total in the last row
+        self.complete, self.latency = complete, complete + 2 + element.exit_latency
+        self.drain = complete + rows * self.interleave - 1
+        self.stochastic = "a_random" in element.signature.members
+        self.foot = element.exit()  # of column 0
+        self.results_draw = "random" in self.foot.signature.members
+        operand = arithmetic.operand.width
+        ports = {
+            "control": In(ArrayControl),
+            "a": In(data.ArrayLayout(operand, rows)),
+            "b": In(data.ArrayLayout(operand, columns)),
+            "leaving": Out(1),
+            "valid": Out(1),
+            "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
+        }
+        if self.stochastic:
+            bits = element.random_bits
+            ports |= {
+                "a_random": In(data.ArrayLayout(bits, rows)),
+                "b_random": In(data.ArrayLayout(bits, columns)),
+            }
+        if self.results_draw:
+            ports["result_random"] = In(data.ArrayLayout(element.random_bits, columns))
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows, columns = range(self.rows), range(self.columns)
+        elements = [
+            [self.element if r == c == 0 else pe_for(self.arithmetic, stages=self.stages) for c in columns]
+            for r in rows
+        ]
+        for r in rows:
+            for c in columns:
+                m.submodules[f"element_{r}_{c}"] = elements[r][c]
+
+        # From the left: control walks down the rows as the skew of the operands does, then right with them.
+        control = self.control
+        for r in rows:
+            first = elements[r][0]
+            m.submodules[f"left_{r}"] = entry = first.entry()
+            m.d.comb += [
+                entry.code.eq(self.a[r]),
+                first.a.eq(entry.number),
+                first.control.fold.eq(control.fold),
+                first.control.first.eq(control.first),
+            ]
+            for left, right in pairwise(elements[r]):
+                m.d.comb += [right.a.eq(left.a_out), right.control.eq(left.control_out)]
+            above, control = control, Signal(ArrayControl, name=f"control_{r + 1}")
+            m.d.sync += control.eq(above)
+
+        # From above. At the foot, the totals become codes.
+        for c in columns:
+            column = [elements[r][c] for r in rows]
+            m.submodules[f"upper_{c}"] = entry = column[0].entry()
+            m.submodules[f"foot_{c}"] = foot = column[-1].exit() if c else self.foot
+            m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
+            leaves = Signal(foot.number.shape(), name=f"leaves_{c}", reset_less=True)
+            result = Signal(len(foot.code), name=f"result_{c}", reset_less=True)
+            m.d.sync += [leaves.eq(column[-1].chain_out), result.eq(foot.code)]
+            m.d.comb += [foot.number.eq(leaves), self.results[c].eq(result)]
+            if self.results_draw:
+                m.d.comb += foot.random.eq(self.result_random[c])
+            for upper, lower in pairwise(column):
+                m.d.comb += [lower.b.eq(upper.b_out), lower.chain_in.eq(upper.chain_out)]
+
+        if self.stochastic:
+            for r in rows:
+                m.d.comb += elements[r][0].a_random.eq(self.a_random[r])
+                for left, right in pairwise(elements[r]):
+                    m.d.comb += right.a_random.eq(left.a_random_out)
+            for c in columns:
+                m.d.comb += elements[0][c].b_random.eq(self.b_random[c])
+                for upper, lower in pairwise([elements[r][c] for r in rows]):
+                    m.d.comb += lower.b_random.eq(upper.b_random_out)
+
+        # A column shifts all its totals out once they are complete, the next column a cycle later.
+        was_last, shift, valid = Signal(), Signal(), Signal(self.element.exit_latency + 2)
+        until_shift, left_to_shift = Signal(range(self.complete)), Signal(range(self.rows * self.interleave))
+        m.d.sync += [
+            was_last.eq(self.control.last),
+            until_shift.eq(until_shift - (until_shift != 0)),
+            left_to_shift.eq(left_to_shift - (left_to_shift != 0)),
+            valid.eq(Cat(shift, valid)),
+        ]
+        m.d.comb += [self.leaving.eq(shift), self.valid.eq(valid[-1])]
+        with m.If(self.control.last & ~was_last):
+            m.d.sync += until_shift.eq(self.complete - 1)
+        with m.If(until_shift == 1):
+            m.d.sync += [shift.eq(1), left_to_shift.eq(self.rows * self.interleave - 1)]
+        with m.Elif(left_to_shift == 0):
+            m.d.sync += shift.eq(0)
+        for c in columns:
+            for r in rows:
+                m.d.comb += elements[r][c].shift.eq(shift)
+            before, shift = shift, Signal(name=f"shift_{c + 1}")
+            m.d.sync += shift.eq(before)
+        return m

@@ -1,0 +1,124 @@
+"""The processing element of `quaver.golden.arithmetic.fixed_point`."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.pe.control import CONTROL, pass_on
+from quaver.rtl.round_and_saturate import RoundAndSaturate
+
+
+class Operand(wiring.Component):
+    """What stands at the array's left and upper edge: `code` → `number`, two's complement. Wires."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__({"code": In(width), "number": Out(signed(width))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.number.eq(self.code)
+        return m
+
+
+class FixedPointPE(wiring.Component):
+    """One product a cycle on the FPGA's multiplier, summed up exactly in a wide accumulator.
+
+    Parameters
+    ----------
+    arithmetic
+        Formats and the accumulator's width.
+    stages
+        Cycles from an operand to the sum, 2 … 7: a register before the multiplier, the sum; from 3 on, a
+        register behind the multiplier; from 4 on, a second one before it; the others behind it.
+
+    Attributes
+    ----------
+    interleave
+        1: it works on one output.
+    latency
+        Cycles from an operand at `a` to its sum in the total register: `stages`.
+    exit_latency
+        Cycles that `exit()` takes: 1.
+
+    ==================== === ============================================================================
+    control              in  `CONTROL`: what this cycle is; there is one fold an output, `first` says nothing
+    a, b                 in  operands, signed; not looked at in a fold
+    control_out, a_out,  out the same, a cycle later
+    b_out
+    shift                in  the total moves on
+    chain_in             in  total of the PE above (the uppermost: any constant)
+    chain_out            out total; at the column's foot `exit()` rounds it
+    ==================== === ============================================================================
+
+    Timing. All inputs of a cycle belong together; initiation interval 1. A bubble is a product of 0. After a
+    fold in cycle t the total stands at chain_out from cycle t + `stages` on; `shift` may be 1 from then on,
+    up to the cycle of the next fold, and each moves chain_in to chain_out.
+
+    There is no reset: at power-up partial sum and total are 0; after anything else, begin with a fold whose
+    total is ignored.
+    """
+
+    def __init__(self, arithmetic: FixedPoint, *, stages: int = 4) -> None:
+        if not 2 <= stages <= 7:
+            raise ValueError(f"stages is {stages}, but a fixed-point processing element has 2 to 7")
+        self.arithmetic, self.stages = arithmetic, stages
+        self.random_bits = arithmetic.random_bits
+        self.interleave, self.latency, self.exit_latency = 1, stages, 1
+        operand, total = signed(arithmetic.a.width), signed(arithmetic.accumulator_bits)
+        super().__init__(
+            {
+                "control": In(CONTROL),
+                "control_out": Out(CONTROL),
+                "a": In(operand),
+                "a_out": Out(operand),
+                "b": In(operand),
+                "b_out": Out(operand),
+                "shift": In(1),
+                "chain_in": In(total),
+                "chain_out": Out(total),
+            }
+        )
+
+    def entry(self) -> Operand:
+        """What stands at the array's left and upper edge: `code` → `number` for a or b. Combinational."""
+        return Operand(self.arithmetic.a.width)
+
+    def exit(self) -> RoundAndSaturate:
+        """What stands at the foot of a column: `number` (chain_out) → `code`, after `exit_latency`."""
+        ar = self.arithmetic
+        widths = ar.accumulator_bits, ar.dropped_bits, ar.result
+        return RoundAndSaturate(*widths, ar.rounding, ar.random_bits, registers=self.exit_latency)
+
+    @once("arithmetic", "stages")
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        control, a, b = pass_on(
+            m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
+        )
+        fold = control.fold
+        second = self.stages > 3
+        if second:
+            before = a, b, fold
+            a = Signal(self.a.shape(), name="a_1", reset_less=True)
+            b = Signal(self.b.shape(), name="b_1", reset_less=True)
+            fold = Signal(name="fold_in_multiplier", reset_less=True)
+            m.d.sync += [after.eq(value) for after, value in zip((a, b, fold), before, strict=True)]
+        product = a * b
+        for i in range(self.stages - 2 - second):
+            behind = Signal(product.shape(), name=f"product_{i}", reset_less=True)
+            folds = Signal(name=f"fold_{i}", reset_less=True)
+            m.d.sync += [behind.eq(product), folds.eq(fold)]
+            product, fold = behind, folds
+        partial = Signal(self.chain_out.shape(), reset_less=True)
+        total = Signal(self.chain_out.shape(), reset_less=True)
+        m.d.sync += partial.eq(partial + product)
+        with m.If(fold):
+            m.d.sync += [partial.eq(0), total.eq(partial)]
+        with m.Elif(self.shift):
+            m.d.sync += total.eq(self.chain_in)
+        m.d.comb += self.chain_out.eq(total)
+        return m

@@ -1,0 +1,106 @@
+"""SimulatedEngine: the golden engine's interface, computed by the simulated accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.engine import Arithmetic, Codes, UpdateRule
+from quaver.host.driver import Driver
+from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.accelerator.update_stream import unit_for
+from quaver.rtl.commands import HardwareRule, update_name
+from quaver.rtl.update.float_sgd import Update
+from quaver.sim.device import SimulatedDevice
+from quaver.sim.verilated import require_tools
+
+
+class SimulatedEngine:
+    """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
+
+    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used; fixed
+    points that drop equally many bits share one. Those of floats can update FP16 with stochastic rounding
+    too; the last one used does it. Any other update has an accelerator of its own, with one processing
+    element.
+
+    Parameters
+    ----------
+    rows, columns, stages, depth
+        Of each accelerator, as of `quaver.rtl.accelerator.accelerator.Accelerator`. A K beyond `depth` works,
+        but its operands come too slowly to keep the array busy.
+    progress
+        Called with one line before each step of compiling that takes seconds.
+
+    Raises
+    ------
+    RuntimeError
+        No C++ compiler or no Verilator; the message says what to install.
+    """
+
+    def __init__(
+        self,
+        rows: int = 8,
+        columns: int = 8,
+        stages: int = 4,
+        depth: int = 4096,
+        *,
+        progress: Callable[[str], None] | None = None,
+    ):
+        require_tools()
+        self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
+        self.progress = progress
+        self._drivers: dict[Arithmetic, Driver] = {}
+        self._updaters: dict[str, Driver] = {}
+        self._devices: list[SimulatedDevice] = []
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles simulated so far, on all accelerators."""
+        return sum(device.cycles for device in self._devices)
+
+    def driver(self, arithmetic: Arithmetic) -> Driver:
+        """The driver of the accelerator of `arithmetic`."""
+        if isinstance(arithmetic, FixedPoint):
+            arithmetic = arithmetic.on_integers
+        if arithmetic not in self._drivers:
+            size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
+            update = None if isinstance(arithmetic, FixedPoint) else Update()
+            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=update))
+        driver = self._drivers[arithmetic]
+        self._updaters[driver.updates] = driver
+        return driver
+
+    def updater(self, rule: HardwareRule) -> Driver:
+        """The driver of an accelerator that has the unit for `rule`."""
+        name = update_name(rule)
+        if name not in self._updaters:
+            self._updaters[name] = self._simulate(
+                Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
+            )
+        return self._updaters[name]
+
+    def _simulate(self, accelerator: Accelerator) -> Driver:
+        device = SimulatedDevice(accelerator, progress=self.progress)
+        self._devices.append(device)
+        return Driver(device, accelerator.arithmetic)
+
+    def gemm(
+        self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
+    ) -> Codes:
+        """C = A·B on the simulated accelerator; `Engine.gemm`, and `Driver.gemm` for what it refuses."""
+        return self.driver(arithmetic).gemm(a_codes, b_codes, seed=seed)
+
+    def update(
+        self,
+        rule: UpdateRule,
+        weights: Codes,
+        momenta: Codes,
+        gradients: Codes,
+        *,
+        seed: int | None = None,
+    ) -> tuple[Codes, Codes]:
+        """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
+        if not isinstance(rule, HardwareRule):
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
+        return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)

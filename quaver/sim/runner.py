@@ -1,0 +1,288 @@
+"""Runs the cocotb benches on the generated Verilog, and tells what they found as data.
+
+A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
+which keeps an array of many elements fast to build and to run. Programs are cached by content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import find_libpython
+from amaranth.lib import wiring
+from cocotb_tools import config
+
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.sim import verilated
+from quaver.sim.coverage import Counts, holes
+from quaver.sim.gates import mapped, models
+
+#: The units that have a bench: `sim/benches/NAME.py`, whose VARIANTS name what is simulated.
+UNITS = (
+    "float_multiplier",
+    "float_adder",
+    "lfsr",
+    "rounding",
+    "pe",
+    "systolic",
+    "accelerator",
+    "axi_accelerator",
+    "update",
+    "fixed_update",
+    "uart",
+)
+
+#: Seconds that one simulation may take.
+TIME_LIMIT = 600
+
+_RUNTIME = ("verilated", "verilated_threads", "verilated_vpi")
+_COMPILER_FLAGS = ("-std=c++20", "-O1")
+#: What waves need besides; a program that may write them is slower to build and to run.
+_WAVES_RUNTIME = ("verilated_vcd_c",)
+_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one bench found."""
+
+    bench: str
+    #: Comparisons with the golden model.
+    checks: int
+    #: A line for each of the first mismatches, for each coverage hole, for an error; none when passed.
+    failures: list[str]
+    #: Wall-clock time of build and run.
+    seconds: float
+    #: Coverage point → bin → times hit.
+    coverage: Counts = field(default_factory=dict)
+    #: Figures that the bench measured, by name and unit.
+    figures: dict[str, float] = field(default_factory=dict)
+    #: Value change dump, for GTKWave, Surfer or any other viewer.
+    waves: Path | None = None
+
+
+def bench_names(units: Sequence[str] = ()) -> list[str]:
+    """The benches that names of units or of single benches mean; without names, all."""
+    return [name for unit in units or UNITS for name in _expand(unit)]
+
+
+def run_benches(
+    units: Sequence[str] = (),
+    waves: bool = False,
+    seed: int = 1,
+    progress: Callable[[str], None] | None = None,
+    workers: int | None = None,
+    gates: str | None = None,
+) -> list[BenchResult]:
+    """Run the benches of some units (all when empty), `workers` at a time.
+
+    Parameters
+    ----------
+    units
+        Names from `UNITS`, or of single benches as `bench_names` lists them.
+    waves
+        Write a value change dump of each into ``waves/`` of the current folder.
+    seed
+        Of all random stimulus.
+    progress
+        Called with one line when a bench begins to build, and when it is done.
+    gates
+        A family of `quaver.sim.gates`: run them on the netlist of its cells.
+
+    Raises
+    ------
+    ValueError
+        An unknown name.
+    RuntimeError
+        No C++ compiler, no Verilator or, for `gates`, no Yosys.
+    """
+    names = bench_names(units)
+    folder = Path.cwd() / "waves" if waves else None
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(lambda name: run_bench(name, folder, seed, progress, gates=gates), names))
+
+
+def run_bench(
+    name: str,
+    waves: Path | None = None,
+    seed: int = 1,
+    progress: Callable[[str], None] | None = None,
+    module: str | None = None,
+    verilog: str | None = None,
+    gates: str | None = None,
+) -> BenchResult:
+    """Run one bench, of the unit mapped to the cells of family `gates` if there is one.
+
+    Tests may put another `module` or mutated `verilog` in the place of its own; with `gates`, of its netlist.
+    """
+    module = module or f"quaver.sim.benches.{name.split()[0]}"
+    say = progress or (lambda line: None)
+    start = time.perf_counter()
+    benches = import_module(module)
+    unit = (benches.VARIANTS | getattr(benches, "OTHERS", {}))[name]()
+    say(f"{name}: build")
+    top = name.split()[0]
+    if gates and verilog is None:
+        verilog = mapped(to_verilog(unit, top), top, gates)
+    program, top = build(unit, top, verilog, models(gates) if gates else "", waves is not None)
+    with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
+        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
+        environment = {
+            **os.environ,
+            "COCOTB_TOPLEVEL": top,
+            "COCOTB_TEST_MODULES": module,
+            "COCOTB_RESULTS_FILE": str(Path(scratch) / "results.xml"),
+            "COCOTB_RANDOM_SEED": str(seed),
+            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            "COCOTB_LOG_LEVEL": "WARNING",
+            "GPI_LOG_LEVEL": "WARNING",
+            "GPI_USERS": f"{find_libpython.find_libpython()};{config.pygpi_entry_point()}",
+            "PYGPI_PYTHON_BIN": sys.executable,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TOPLEVEL_LANG": "verilog",
+            "QUAVER_BENCH": json.dumps({"name": name, "seed": seed, "report": str(report)}),
+        }
+        command = [str(program), *(["--trace"] if waves else [])]
+        found = _run(command, Path(scratch), environment, report)
+        written = None
+        if waves and dump.exists():
+            waves.mkdir(parents=True, exist_ok=True)
+            written = waves / f"{name.replace(' ', '_')}.vcd"
+            shutil.move(dump, written)
+    coverage = found.get("coverage", {})
+    result = BenchResult(
+        name,
+        found.get("checks", 0),
+        found["failures"] + [f"coverage hole: {hole}" for hole in holes(coverage)],
+        time.perf_counter() - start,
+        coverage,
+        found.get("figures", {}),
+        written,
+    )
+    say(f"{name}: {'failed' if result.failures else 'passed'}, {result.checks:,} checks")
+    return result
+
+
+def build(
+    unit: wiring.Component, name: str, verilog: str | None = None, cells: str = "", waves: bool = False
+) -> tuple[Path, str]:
+    """The program that simulates a unit under cocotb, and the name of its top module.
+
+    `cells` are the models of what `verilog` instantiates beside its own modules; with `waves` it can write
+    them.
+    """
+    verilog = verilog or to_verilog(unit, name)
+    compiler, root = verilated._compiler(), verilated._verilator()
+    compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
+    flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
+    if waves:
+        flags.append("--trace-vcd")
+    if cells:  # whose models are what they are
+        flags.append("-Wno-fatal")
+    harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    tools = (verilated._tools(compiler), *compiler_flags, str(config.libs_dir))
+    program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog, cells)
+    compile_ = (compiler, *compiler_flags, *verilated._include(root))
+    with verilated.building(program) as work:
+        if work is None:
+            return program, name
+        (work / "design.v").write_text(verilog + cells)
+        (work / "ports.vlt").write_text(_open_ports(verilog, name))
+        command = [str(root / "bin" / "verilator_bin"), *flags, "--Mdir", str(work), "--top-module", name]
+        verilated._run([*command, "design.v", "ports.vlt"], work)
+        model = sorted(p.name for p in work.glob("Vtop*.cpp"))
+        (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, harness)))
+        verilated._run([*compile_, "-c", "all.cpp"], work)
+        parts = _RUNTIME + (_WAVES_RUNTIME if waves else ())
+        runtime = [_runtime_object(part, root, compile_, tools) for part in parts]
+        libraries = (
+            f"-Wl,-rpath,{config.libs_dir}",
+            f"-L{config.libs_dir}",
+            "-lcocotbvpi_verilator",
+            "-pthread",
+        )
+        verilated._run([compiler, "-o", "program", "all.o", *map(str, runtime), *libraries], work)
+        os.replace(work / "program", program)
+    return program, name
+
+
+def _run(command: list[str], scratch: Path, environment: dict[str, str], report: Path) -> dict[str, Any]:
+    """The report of one simulation, or why there is none."""
+    try:
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return {"failures": [f"the simulation was still running after {TIME_LIMIT} s, and was ended"]}
+    if report.exists():
+        return json.loads(report.read_text())
+    said = (done.stdout + done.stderr).splitlines()
+    return {"failures": ["the bench did not come to its end:", *said[-30:]]}
+
+
+def _cache_folder() -> Path:
+    return verilated.cache_folder().with_name("benches")
+
+
+def _runtime_object(unit: str, root: Path, compile_: tuple[str, ...], tools: tuple[str, ...]) -> Path:
+    """One of Verilator's own run-time objects, compiled once for all benches."""
+    kept = _cache_folder() / f"{unit}-{verilated._digest(*tools)}.o"
+    with verilated.building(kept) as work:
+        if work:
+            source = root / "include" / f"{unit}.cpp"
+            verilated._run([*compile_, "-c", str(source), "-o", "unit.o"], work)
+            os.replace(work / "unit.o", kept)
+    return kept
+
+
+def _open_ports(verilog: str, top: str) -> str:
+    """Verilator's control file: only the ports of module `top` are open to cocotb."""
+    found = re.search(rf"^\s*module \\?{re.escape(top)}\s*\((.*?)\);(.*?)^\s*endmodule", verilog, re.M | re.S)
+    if found is None:
+        raise ValueError(f"the Verilog has no module {top}")
+    ports = re.findall(r"\b(?:input|output)\b[^;,)]*?(\w+)\s*(?=[;,)])", found[1] + ";" + found[2])
+    lines = [f'public_flat_rw -module "{top}" -var "{port}"' for port in dict.fromkeys(ports)]
+    # What has many instances is compiled once: an array of ten elements in a third of the time.
+    lines += [f'no_inline -module "{module}"' for module in _repeated(verilog)]
+    return "\n".join(["`verilator_config", *lines, ""])
+
+
+def _repeated(verilog: str) -> list[str]:
+    """The modules that are instantiated more than once."""
+    instances = Counter(re.findall(r"^  (\w+) \S+ \($", verilog, re.M))
+    return [module for module in re.findall(r"^module (\w+)\b", verilog, re.M) if instances[module] > 1]
+
+
+def _variants(unit: str) -> list[str]:
+    try:
+        return list(import_module(f"quaver.sim.benches.{unit}").VARIANTS)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "cocotbext":
+            raise
+        raise ValueError(
+            f"the bench {unit} needs cocotbext-axi, which is not installed: pip install it, or name"
+            f" other benches: {', '.join(other for other in UNITS if other != unit)}"
+        ) from None
+
+
+def _expand(name: str) -> list[str]:
+    unit = name.split()[0] if name.split() else name
+    if unit in UNITS and name == unit:
+        return _variants(unit)
+    if unit in UNITS and name in _variants(unit):
+        return [name]
+    raise ValueError(f"no bench {name!r}; choose from {', '.join(UNITS)}")

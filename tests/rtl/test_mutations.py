@@ -1,0 +1,191 @@
+"""Mutations of the RTL, each of which the benches must catch: proof that they can fail.
+
+A mutation is one edit of a unit's source, on a copy in memory; an edit that no longer applies fails here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quaver.rtl
+from quaver.golden.formats import FP16
+from quaver.golden.rounding import Rounding
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.sim.benches import float_adder as adder_bench
+from quaver.sim.exhaustive import AdderPairs
+from quaver.sim.runner import run_bench
+
+ROOT = Path(quaver.rtl.__file__).parent
+
+#: name → (module, old text, new text): what an engineer's slip would look like.
+ADDER = {
+    "ties go up": ("rounding", "(dropped[:-1].any() | kept[0])", "1"),
+    "ties go to odd": ("rounding", "(dropped[:-1].any() | kept[0])", "(dropped[:-1].any() | ~kept[0])"),
+    "never rounds up": ("rounding", "self.up.eq(dropped[-1] &", "self.up.eq(0 & dropped[-1] &"),
+    "sticky bit dropped": ("float/adder", "right = Cat(pipe.sticky, ", "right = Cat(Const(0, 1), "),
+    "cancellation keeps a sign": ("float/adder", "pipe.sign & ~pipe.cancels", "pipe.sign"),
+    "infinity − infinity": ("float/adder", " | (a.infinite & b.infinite & (a.sign ^ b.sign))", ""),
+    "NaN only from a": ("float/adder", "a.nan | b.nan", "a.nan"),
+    "overflow wraps": ("float/adder", "infinite.eq(over | pipe.infinite)", "infinite.eq(pipe.infinite)"),
+    "subnormals normalised": ("float/adder", "Mux(zeros > room, room, zeros)", "zeros"),
+    "NaN with a sign": (
+        "float/unpacked",
+        "self.code.eq(fmt.nan_code)",
+        "self.code.eq(fmt.nan_code | fmt.sign_code)",
+    ),
+}
+STOCHASTIC = {
+    "sticky forgets the far": ("float/adder", "pipe.far & (pipe.small.any()", "pipe.far & (Const(0, 1)"),
+    "no random bits": ("rounding", "compared + self.random", "compared + 0"),
+    "random bit 0 stuck": ("rounding", "compared + self.random", "compared + (self.random & ~1)"),
+    "fraction halved": (
+        "rounding",
+        "dropped)[-self.random_bits :]",
+        "dropped, Const(0, 1))[-self.random_bits :]",
+    ),
+}
+
+
+@contextmanager
+def mutated(module: str, old: str, new: str) -> Iterator[None]:
+    """`quaver.rtl` with one edit in `module`, such as float/adder. All its modules are imported anew, and put
+    back afterwards."""
+    source = (ROOT / f"{module}.py").read_text()
+    assert source.count(old) == 1, f"rtl/{module}.py has {source.count(old)} times: {old}"
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("quaver.rtl")}
+    try:
+        name = f"quaver.rtl.{module}".replace("/", ".")
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{module}.py")
+        assert spec
+        mutant = importlib.util.module_from_spec(spec)
+        sys.modules[name] = mutant
+        exec(compile(source.replace(old, new), f"mutated {name}", "exec"), mutant.__dict__)
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.startswith("quaver.rtl")]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+        quaver.rtl = kept["quaver.rtl"]  # the import of the mutant has set it
+
+
+def adder_verilog(edit: tuple[str, str, str], rounding: Rounding) -> str:
+    with mutated(*edit):
+        from quaver.rtl.float.adder import FloatAdder
+
+        return to_verilog(FloatAdder(FP16, rounding=rounding), "float_adder")
+
+
+def caught(edit: tuple[str, str, str], rounding: Rounding) -> bool:
+    """Whether the bench's own stimulus, through the compiled unit, tells the mutant from the definition."""
+    from quaver.rtl.float.adder import FloatAdder
+
+    rng = np.random.default_rng(1)
+    a, b = adder_bench.pairs(FP16, rng)
+    random = adder_bench.randoms(16, rng, len(a)) if rounding is Rounding.STOCHASTIC else np.zeros_like(a)
+    pairs = AdderPairs(FloatAdder(FP16, rounding=rounding), adder_verilog(edit, rounding))
+    return pairs.compare(a, b, random) is not None
+
+
+@pytest.mark.parametrize("name", ADDER)
+def test_mutant_of_the_adder_is_caught(name: str) -> None:
+    assert caught(ADDER[name], Rounding.NEAREST_EVEN)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_mutant_of_the_stochastic_adder_is_caught(name: str) -> None:
+    assert caught(STOCHASTIC[name], Rounding.STOCHASTIC)
+
+
+def test_the_unmutated_adder_is_not_caught() -> None:
+    assert not caught(("rounding", "Drops the low bits", "Drops the low bits"), Rounding.NEAREST_EVEN)
+
+
+def test_cocotb_catches_ties_that_go_to_odd() -> None:
+    result = run_bench("float_adder", verilog=adder_verilog(ADDER["ties go to odd"], Rounding.NEAREST_EVEN))
+    assert result.checks > 1000
+    first = result.failures[0]
+    assert "expected 0x" in first
+    assert "got 0x" in first
+    assert "mismatches in all" in result.failures[-1]
+
+
+def test_cocotb_catches_an_lfsr_with_another_tap() -> None:
+    from quaver.sim.benches import lfsr
+
+    with mutated(
+        "lfsr", "history[tap - 1] for tap in self.taps", "history[tap - 1] for tap in (32, 30, 26, 24)"
+    ):
+        from quaver.rtl.lfsr import LFSR
+
+        verilog = to_verilog(LFSR(16, seed=lfsr.VARIANTS["lfsr"]().initial_seed), "lfsr")
+    assert run_bench("lfsr", verilog=verilog).failures
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("lower.b_random.eq(upper.b_random_out)", "lower.b_random.eq(upper.b_random)"),
+        ("right.a_random.eq(left.a_random_out)", "right.a_random.eq(self.a_random[0])"),
+    ],
+    ids=["draws of a column not delayed", "one row's draws for all"],
+)
+def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new: str) -> None:
+    from quaver.sim.benches import systolic
+
+    name = "systolic 2 x 3, stochastic"
+    unit = systolic.VARIANTS[name]()
+    with mutated("array/systolic", old, new):
+        mutant = sys.modules["quaver.rtl.array.systolic"].SystolicArray(
+            unit.arithmetic, unit.rows, unit.columns, unit.stages
+        )
+        verilog = to_verilog(mutant, "systolic")
+    assert any("expected" in line for line in run_bench(name, verilog=verilog).failures)
+
+
+@pytest.mark.parametrize(
+    ("unit", "old", "new"),
+    [
+        ("float_sgd", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
+        ("fixed_sgd", "terms[0] + terms[1]", "terms[1]"),
+    ],
+)
+def test_cocotb_catches_an_update_that_forgets_its_decay(unit: str, old: str, new: str) -> None:
+    variant = import_module(f"quaver.sim.benches.{unit}").VARIANTS[unit]()
+    with mutated(f"update/{unit}", old, new):
+        module = sys.modules[f"quaver.rtl.update.{unit}"]
+        mutant = module.Update(FP16) if unit == "update" else module.FixedUpdate(*variant.formats)
+        verilog = to_verilog(mutant, unit)
+    assert any("expected" in line for line in run_bench(unit, verilog=verilog).failures)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "m.If(Mux(control.fold, control.first, ",
+            "m.If(Mux(control.fold, 0, ",
+        ),  # a new output starts from the old total
+        (
+            "Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), add.sum.as_value())",
+            "add.sum.as_value()",
+        ),
+    ],
+    ids=["fold without first", "partial kept after a fold"],
+)
+def test_cocotb_catches_a_mutant_of_the_element(old: str, new: str) -> None:
+    from quaver.sim.benches import pe as pe_bench
+
+    with mutated("pe/chunked_float", old, new):
+        mutant = sys.modules["quaver.rtl.pe.chunked_float"]
+        unit = pe_bench.VARIANTS["pe"]()
+        unit.pe = mutant.ChunkedFloatPE(unit.arithmetic, stages=unit.pe.interleave)
+        verilog = to_verilog(unit, "pe")
+    assert any("expected" in line for line in run_bench("pe", verilog=verilog).failures)

@@ -1,0 +1,139 @@
+"""The processing element against the golden arithmetic: lanes, folds, bubbles, chain, random bits."""
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
+
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, hfp8
+from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from quaver.rtl.pe import pe_for
+from quaver.rtl.pe.chunked_float import ChunkedFloatPE
+
+SEED = 2018
+
+
+def random_codes(fmt, shape, rng, wild):
+    if wild:  # any code, infinity and NaN included
+        return rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
+    return fmt.encode(rng.standard_normal(shape))
+
+
+def run(pe, tiles, bubbles=None):
+    """The codes of each tile (A of shape (1, K), B of shape (K, L)), the way the array drives the element."""
+    arithmetic, lanes = pe.arithmetic, pe.interleave
+    m = Module()
+    m.submodules.pe = pe
+    m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry(), pe.entry()
+    m.submodules.exit = foot = pe.exit()
+    m.d.comb += [pe.a.eq(entry_a.number), pe.b.eq(entry_b.number), foot.number.eq(pe.chain_out)]
+    results = []
+
+    async def bench(ctx):
+        async def group(a, bs, fold=0, first=0, draws=None):
+            for lane in range(lanes):
+                ctx.set(pe.control, {"fold": fold, "first": first})
+                ctx.set(entry_a.code, int(a))
+                ctx.set(entry_b.code, int(bs[lane]))
+                if draws is not None:
+                    ctx.set(pe.a_random, draws[0])
+                    ctx.set(pe.b_random, draws[1 + lane])
+                await ctx.tick()
+
+        def draws():
+            if not pe.stochastic:
+                return None
+            return [source.draw(arithmetic.random_bits) for source in sources]
+
+        idle_a, idle_b = arithmetic.identity
+        for a, b in tiles:
+            k_count = b.shape[0]
+            sources = [LFSR(numbered_seed(SEED, 0), TAPS)]
+            sources += [LFSR(numbered_seed(SEED ^ 0xFFFFFFFF, j), COLUMN_TAPS) for j in range(lanes)]
+            first = 1
+            for k in range(k_count):
+                while bubbles is not None and bubbles.random() < 0.3:
+                    await group(idle_a, [idle_b] * lanes)
+                await group(a[0, k], b[k], draws=draws())
+                if (k + 1) % arithmetic.chunk == 0 or k == k_count - 1:
+                    await group(0, [0] * lanes, fold=1, first=first, draws=draws())
+                    first = 0
+            for _ in range(2):  # the totals are there 2L + 1 cycles after the fold began
+                await group(idle_a, [idle_b] * lanes)
+            tile = []
+            for _ in range(lanes):
+                ctx.set(pe.shift, 1)
+                tile.append(ctx.get(foot.code))
+                await ctx.tick()
+            ctx.set(pe.shift, 0)
+            results.append(tile)
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return np.array(results)
+
+
+def assert_golden(arithmetic, stages, k_counts, wild=False, bubbles=None):
+    rng = np.random.default_rng(stages)
+    pe = pe_for(arithmetic, stages=stages)
+    tiles = [
+        (
+            random_codes(arithmetic.operand, (1, k), rng, wild),
+            random_codes(arithmetic.operand, (k, pe.interleave), rng, wild),
+        )
+        for k in k_counts
+    ]
+    seed = {"seed": SEED} if pe.stochastic else {}
+    want = np.concatenate([arithmetic.gemm(a, b, **seed) for a, b in tiles])
+    np.testing.assert_array_equal(run(pe, tiles, bubbles), want)
+
+
+@pytest.mark.parametrize("stages", range(1, 8))
+def test_every_depth(stages):
+    assert_golden(ChunkedFloat(chunk=5), stages, [1, 2, 5, 6, 23])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 64])
+def test_chunks(chunk):
+    assert_golden(ChunkedFloat(chunk=chunk), 4, [1, 7, 8, 65])
+
+
+def test_bubbles_change_nothing():
+    assert_golden(ChunkedFloat(chunk=4), 4, [3, 9, 20], bubbles=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("operand", [FP8, E4M3, FP16], ids=str)
+def test_infinity_and_nan(operand):
+    assert_golden(ChunkedFloat(operand=operand, chunk=2), 4, [1, 2, 3, 4] * 8, wild=True)
+
+
+@pytest.mark.parametrize(
+    ("operand", "accumulator"),
+    [
+        (FP16, FP16),
+        (E4M3, BFLOAT16),
+        (hfp8(), HALF),
+        (FP8, FP8),
+        (FP8, E4M3),
+        (FP8, FP16.replace(saturate=True)),
+    ],
+    ids=str,
+)
+def test_other_formats(operand, accumulator):
+    assert_golden(ChunkedFloat(operand=operand, accumulator=accumulator, chunk=8), 3, [4, 40])
+
+
+@pytest.mark.parametrize("operand", [FP8, FP16], ids=str)
+@pytest.mark.parametrize("bits", [1, 8, 14])
+def test_stochastic(operand, bits):
+    assert_golden(ChunkedFloat(operand=operand, chunk=8, rounding="stochastic", random_bits=bits), 4, [3, 40])
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"^stages is 0, but the adder of a processing element has 1 to 7$"):
+        ChunkedFloatPE(ChunkedFloat(), stages=0)
+    with pytest.raises(TypeError, match=r"has no processing element; there is one for chunked_float"):
+        pe_for("fixed_point")

@@ -1,0 +1,192 @@
+"""What the tests of the serial link share: a unit that answers every word, and traffic over a spoilt line."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import numpy as np
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.formats import FP16
+from quaver.host.link_transport import LinkTransport
+from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.link.frames import Frame
+from quaver.rtl.link.reliable_link import Linked
+from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.uart import UART
+from quaver.rtl.update.float_sgd import Update
+from quaver.sim.line import CLOCK, SimulatedLine
+
+#: Messages under way at once.
+AHEAD = 4
+
+
+class Echo(wiring.Component):
+    """Answers each word with itself plus the number of words before it; pauses a quarter of the time.
+
+    A word that is lost, doubled or out of its order changes this answer or those of all that follow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"commands": In(stream.Signature(32)), "responses": Out(stream.Signature(32))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count, time = Signal(32), Signal(14)
+        working = ~time[-2:].all()
+        m.d.sync += time.eq(time + 1)
+        m.d.comb += [
+            self.responses.payload.eq(self.commands.payload + count),
+            self.responses.valid.eq(self.commands.valid & working),
+            self.commands.ready.eq(self.responses.ready & working),
+        ]
+        with m.If(self.commands.valid & self.commands.ready):
+            m.d.sync += count.eq(count + 1)
+        return m
+
+
+@cache
+def echo_verilog() -> str:
+    """The echo behind the link."""
+    return to_verilog(Linked(Echo()), "linked")
+
+
+def echo_line(verilog: str | None = None) -> SimulatedLine:
+    """An echo behind the link; a byte each cycle, read 64 cycles late."""
+    return SimulatedLine(verilog or echo_verilog(), latency=64 / CLOCK)
+
+
+def transport(line: SimulatedLine, seed: int = 0) -> LinkTransport:
+    """The host's end, with times for a byte each cycle."""
+    return LinkTransport(
+        line, retry=5000 / CLOCK, silence=6e5 / CLOCK, patience=2e6 / CLOCK, random=Random(seed)
+    )
+
+
+@dataclass
+class Traffic:
+    """What went over a line; `told` are the sessions that ended with an error that said so."""
+
+    words: int = 0
+    wrong: int = 0
+    sessions: int = 0
+    resets: int = 0
+    deaths: int = 0
+    told: int = 0
+    polls: int = 0
+    repeated: int = 0
+
+    def count(self, host: LinkTransport) -> None:
+        """Add up what a host had to do."""
+        self.polls += host.polls
+        self.repeated += host.repeated
+
+
+def exchange(line: SimulatedLine, frames: int, seed: int, *, ends: float = 0.002) -> Traffic:
+    """Random words through the echo until so many frames went over the line.
+
+    Before `ends` of the messages the device is reset amid its work, or the host dies and leaves half a frame
+    on the line. Whatever happens, the words of a session must come, all and right, or an error must say why
+    not; anything else is counted wrong.
+    """
+    random, traffic = np.random.default_rng(seed), Traffic()
+    host = transport(line, seed)
+    waiting: deque[np.ndarray] = deque()
+    answered = 0
+
+    def begin() -> None:
+        nonlocal answered
+        host.reset()
+        waiting.clear()
+        answered = 0
+        traffic.sessions += 1
+
+    def receive() -> None:
+        nonlocal answered
+        words = waiting.popleft()
+        got = host.receive(len(words))
+        expected = words + np.arange(answered, answered + len(words), dtype=np.uint32)
+        traffic.wrong += int((got != expected).sum())
+        traffic.words += len(words)
+        answered += len(words)
+
+    begin()
+    while line.counts()[0] < frames:
+        size = int(random.integers(1, 600) if random.random() < 0.02 else random.integers(1, 12))
+        words = random.integers(0, 1 << 32, size, np.uint32)
+        words.view(np.uint8)[random.random(4 * size) < 0.02] = 0x7D + size % 2
+        host.send(words)
+        waiting.append(words)
+        try:
+            if random.random() < ends:
+                host._transmit()
+                line.read(float(random.integers(1, 200)) / CLOCK)
+                if random.random() < 0.5:
+                    line.reset_device()
+                    traffic.resets += 1
+                else:
+                    half = Frame(host.session, host._sent, host._expected, payload=bytes(4 * min(size, 256)))
+                    line.write(half.to_bytes()[: int(random.integers(1, 14))])
+                    traffic.deaths += 1
+                    traffic.count(host)
+                    host = transport(line, int(random.integers(1 << 32)))
+                    begin()
+            while len(waiting) > AHEAD:
+                receive()
+        except ConnectionResetError:
+            traffic.told += 1
+            begin()
+    try:
+        while waiting:
+            receive()
+    except ConnectionResetError:
+        traffic.told += 1
+    traffic.count(host)
+    return traffic
+
+
+#: What the tests' board computes: FP16 operands, so that every GEMM of recipe fp8 is one of its own.
+BOARD = ChunkedFloat(FP16, FP16)
+
+
+@cache
+def board_verilog() -> str:
+    """A small accelerator with an update unit behind the link."""
+    return to_verilog(
+        Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=Update())), "linked"
+    )
+
+
+class AtPins(wiring.Component):
+    """A board's two pins with a UART before them, so that its bytes are those of a `Linked`."""
+
+    def __init__(self, board: Serial) -> None:
+        self.board, self.uart = board, UART(board.uart.divisor)
+        super().__init__(
+            {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.board, m.submodules.uart = board, uart = self.board, self.uart
+        m.d.comb += [board.rx.eq(uart.tx), uart.rx.eq(board.tx)]
+        m.d.comb += [uart.sent.valid.eq(self.received.valid), uart.sent.payload.eq(self.received.payload)]
+        with m.If(uart.received.valid):
+            m.d.sync += [self.sent.valid.eq(1), self.sent.payload.eq(uart.received.payload)]
+        with m.Elif(self.sent.ready):
+            m.d.sync += self.sent.valid.eq(0)
+        return m
+
+
+def pins_line() -> SimulatedLine:
+    """A small board on its pins: 12 MHz, 3 Mbaud, 40 cycles a byte."""
+    accelerator = Accelerator(ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=Update(stages=2))
+    board = Serial(accelerator, clock=12e6, baud=3e6)
+    return SimulatedLine(to_verilog(AtPins(board), "linked"), pace=10 * board.uart.divisor)

@@ -1,0 +1,85 @@
+"""An adder to check others against: the textbook's single path, nothing shared, nothing clever."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.formats import FloatFormat
+
+
+class PlainAdder(wiring.Component):
+    """sum = a + b to nearest even, for a format with infinities that does not saturate.
+
+    `ties_to_odd` breaks it, to see that a proof can fail.
+    """
+
+    def __init__(self, fmt: FloatFormat, *, ties_to_odd: bool = False) -> None:
+        self.format, self.ties_to_odd = fmt, ties_to_odd
+        super().__init__({"a": In(fmt.width), "b": In(fmt.width), "sum": Out(fmt.width)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fmt, mantissa_bits, p = self.format, self.format.mantissa_bits, self.format.precision
+        top = (1 << fmt.exponent_bits) - 1
+
+        # x is the larger magnitude, y the smaller.
+        x, y = Signal(fmt.width), Signal(fmt.width)
+        swapped = self.a[:-1] < self.b[:-1]
+        m.d.comb += [x.eq(Mux(swapped, self.b, self.a)), y.eq(Mux(swapped, self.a, self.b))]
+
+        def fields(code: Signal) -> tuple[Signal, Signal]:
+            exponent, significand = Signal(fmt.exponent_bits), Signal(p)
+            normal = code[mantissa_bits:-1] != 0
+            m.d.comb += exponent.eq(Mux(normal, code[mantissa_bits:-1], 1))
+            m.d.comb += significand.eq(Cat(code[:mantissa_bits], normal))
+            return exponent, significand
+
+        x_exponent, x_significand = fields(x)
+        y_exponent, y_significand = fields(y)
+
+        # Three bits below the significand are enough: guard, round and sticky.
+        wide, aligned, dropped = Signal(2 * p + 3), Signal(p + 3), Signal()
+        distance = Signal(fmt.exponent_bits)
+        m.d.comb += distance.eq(x_exponent - y_exponent)
+        m.d.comb += wide.eq(Cat(Const(0, p + 3), y_significand) >> Mux(distance > p + 3, p + 3, distance))
+        m.d.comb += dropped.eq(wide[: p + 1].any())
+        m.d.comb += aligned.eq(Cat(dropped, wide[p + 1 :]))
+        total = Signal(p + 4)
+        left = Cat(Const(0, 3), x_significand)
+        with m.If(x[-1] == y[-1]):
+            m.d.comb += total.eq(left + aligned)
+        with m.Else():
+            m.d.comb += total.eq(left - aligned)
+
+        # Normalise: a carry moves right by one, leading zeros left, not below the smallest exponent.
+        normal, exponent = Signal(p + 3), Signal(fmt.exponent_bits + 1)
+        with m.If(total[-1]):
+            m.d.comb += normal.eq(Cat(total[0] | total[1], total[2:]))
+            m.d.comb += exponent.eq(x_exponent + 1)
+        for zeros in range(p + 3):
+            with m.Elif(total[p + 2 - zeros] | (x_exponent == zeros + 1)):
+                m.d.comb += normal.eq(total << zeros)
+                m.d.comb += exponent.eq(x_exponent - zeros)
+
+        # Round: the code of the kept bits and the code after it are neighbours.
+        kept, up, code = normal[3:], Signal(), Signal(fmt.width)
+        even = ~normal[3] if self.ties_to_odd else normal[3]
+        m.d.comb += up.eq(normal[2] & (normal[1] | normal[0] | even))
+        below = Cat(kept[:-1], (exponent - ~kept[-1])[: fmt.exponent_bits + 1])
+        m.d.comb += code.eq(below + up)
+
+        a_top, b_top = self.a[:-1] >= top << mantissa_bits, self.b[:-1] >= top << mantissa_bits
+        nan = (self.a[:-1] > fmt.infinity_code) | (self.b[:-1] > fmt.infinity_code)
+        with m.If(nan | (a_top & b_top & (self.a[-1] != self.b[-1]))):
+            m.d.comb += self.sum.eq(fmt.nan_code)
+        with m.Elif(a_top | b_top):
+            m.d.comb += self.sum.eq(x)
+        with m.Elif(total == 0):
+            m.d.comb += self.sum.eq(Cat(Const(0, fmt.width - 1), self.a[-1] & self.b[-1]))
+        with m.Elif(code >= fmt.infinity_code):
+            m.d.comb += self.sum.eq(Cat(Const(fmt.infinity_code, fmt.width - 1), x[-1]))
+        with m.Else():
+            m.d.comb += self.sum.eq(Cat(code[:-1], x[-1]))
+        return m
