@@ -44,8 +44,8 @@ class UnpackedAdder(wiring.Component):
         Format of augend and sum: how many bits are kept, and what happens on overflow.
     augend, addend
         How the operands are laid. Where the augend is gradual, the addend must be normalised down to at least
-        its smallest exponent; where it is not, nor may the addend be, which must be a multiple of the augend's
-        quantum, so that a sum below the smallest normal number of `fmt` is exact.
+        its smallest exponent. Where it is not, neither may the addend be, which must be a multiple of the
+        augend's quantum, so that a sum below the smallest normal number of `fmt` is exact.
     rounding, random_bits
         Nearest even or stochastic.
     registers
@@ -113,8 +113,8 @@ class UnpackedAdder(wiring.Component):
         # A negative difference that is exact, as p bits hold it, may be inverted, filled with ones below and
         # rounded up: cheaper than −x = ~x + 1, and equal to it only where every dropped bit of −x is 0.
         # It is negative where `small`, with the lower exponent or the same, is the larger after all. Then
-        # - `big` has a leading 1: so has `small`, at no distance. Both are multiples of the last of their bits,
-        #   and their difference is shorter: exact if the addend is no wider than the sum.
+        # - `big` has a leading 1: so has `small`, at no distance. Both are multiples of their last bit, and
+        #   their difference is shorter: exact if the addend is no wider than the sum.
         # - `big` has none: it is an augend at its lowest exponent, for an addend without a leading 1 is never
         #   above that. `small` lies any distance below, and a gradual sum ends at the augend's quantum: exact
         #   if every addend is a multiple of it. Where the augend is not gradual, `big` is 0, there is nothing
