@@ -80,31 +80,36 @@ class Element(wiring.Component):
             m.d.comb += pe.a_random.eq(self.random)
         return m
 
-    def sums(self, netlist: Netlist, left: Codes, right: Codes, random: Codes | None) -> Codes:
-        """Codes of the sums of left·right over the first axis, K, for each lane, with draws (n, lane)."""
-        arithmetic, lanes = self.pe.arithmetic, left.shape[1]
-        draws = iter(random) if random is not None else None
-        a, b = arithmetic.identity
-        idle = np.full(lanes, a), np.full(lanes, b)
-        state = None
 
-        def cycle(factors: tuple[Codes, Codes], fold: bool, first: bool, draw: bool = True) -> Codes:
-            nonlocal state
-            width = arithmetic.operand.width
-            inputs = {"a": planes(factors[0], width), "b": planes(factors[1], width)}
-            inputs |= {"fold": planes(np.full(lanes, fold), 1), "first": planes(np.full(lanes, first), 1)}
-            if draws is not None and draw:
-                inputs["random"] = planes(next(draws), arithmetic.random_bits)
-            outputs, state = netlist.step(inputs, state)
-            return codes(outputs["result"], lanes)
+def element_sums(
+    arithmetic: ChunkedFloat, netlist: Netlist, left: Codes, right: Codes, random: Codes | None
+) -> Codes:
+    """What an `Element` makes of left·right over the first axis, K, for each lane, with draws (n, lane)."""
+    lanes = left.shape[1]
+    draws = iter(random) if random is not None else None
+    a, b = arithmetic.identity
+    idle = np.full(lanes, a), np.full(lanes, b)
+    state = None
 
-        for k in range(len(left)):
-            cycle((left[k], right[k]), False, False)
-            if (k + 1) % arithmetic.chunk == 0 or k + 1 == len(left):
-                cycle(idle, True, k < arithmetic.chunk)
-        for _ in range(2):
-            cycle(idle, False, False, draw=False)
-        return cycle(idle, False, False, draw=False)
+    def cycle(
+        factors: tuple[Codes, Codes], fold: bool = False, first: bool = False, draw: bool = True
+    ) -> Codes:
+        nonlocal state
+        width = arithmetic.operand.width
+        inputs = {"a": planes(factors[0], width), "b": planes(factors[1], width)}
+        inputs |= {"fold": planes(np.full(lanes, fold), 1), "first": planes(np.full(lanes, first), 1)}
+        if draws is not None and draw:
+            inputs["random"] = planes(next(draws), arithmetic.random_bits)
+        outputs, state = netlist.step(inputs, state)
+        return codes(outputs["result"], lanes)
+
+    for k in range(len(left)):
+        cycle((left[k], right[k]))
+        if (k + 1) % arithmetic.chunk == 0 or k + 1 == len(left):
+            cycle(idle, fold=True, first=k < arithmetic.chunk)
+    for _ in range(2):  # the total is there three cycles after its fold
+        cycle(idle, draw=False)
+    return cycle(idle, draw=False)
 
 
 class Unit(StrEnum):
@@ -181,16 +186,19 @@ def every_operand(case: Case, netlist: Netlist, sums: Sums) -> Outcome:
 
 
 def some_sums(case: Case, netlist: Netlist, sums: Sums, lanes: int = 4096) -> Outcome:
-    """The element on sums of eight products: of any codes, of finite ones, and of the smallest."""
+    """The element on sums of eight products, in chunks of three: any codes, finite ones, the smallest;
+    and chunks that begin with the largest, to go on from infinity."""
     arithmetic, fmt, rng = case.arithmetic, case.other, np.random.default_rng(1)
     magnitudes = np.arange(1 << fmt.width) & (fmt.sign_code - 1)
     kinds = [magnitudes >= 0, magnitudes <= fmt.max_code, magnitudes <= 2 << fmt.mantissa_bits]
     chosen = [rng.choice(np.flatnonzero(kind), (2, 8, lanes)) for kind in kinds]
-    left, right = np.concatenate(chosen, axis=2)
+    largest = chosen[1].copy()
+    largest[:, ::3] = fmt.max_code - rng.integers(0, 2, largest[:, ::3].shape) * fmt.sign_code + fmt.sign_code
+    left, right = np.concatenate([*chosen, largest % (2 * fmt.sign_code)], axis=2)
     random = rng.integers(0, sums.draws, (arithmetic.roundings(8), left.shape[1]))
     random = random if arithmetic.stochastic else None
     expected = Accumulation(arithmetic, sums).results(left, right, random)
-    got = Element(arithmetic).sums(netlist, left, right, random)
+    got = element_sums(arithmetic, netlist, left, right, random)
     wrong, first = np.flatnonzero(got != expected), ""
     if len(wrong):
         at = wrong[0]
