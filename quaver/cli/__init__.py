@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -136,6 +135,7 @@ def _run(parser: argparse.ArgumentParser, command: str, rest: list[str]) -> int:
         if category.__module__.startswith("quaver.")
         else shown(message, category, *where, **line)
     )
+    warnings.filterwarnings("ignore", ".*created but never used")  # designs only asked for their size
     try:
         from quaver.cli.parser import Parser
 

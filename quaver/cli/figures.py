@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,16 +26,6 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, 
         one.grid(alpha=0.25, linewidth=0.6)
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure under a temporary name and rename it."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stalls(axes: Any, sums: Measured) -> None:

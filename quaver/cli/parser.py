@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         options = {a.dest: a for a in self._actions if a.option_strings and not hasattr(parsed, a.dest)}
         for name in options:
             setattr(parsed, name, _NOT_GIVEN)
-        parsed, rest = super().parse_known_args(args, parsed)  # type: ignore[arg-type]
+        parsed, rest = super().parse_known_args(args, parsed)
         given = set(getattr(parsed, "given", ()))  # of a unit's own parser
         for name, option in options.items():
             default: Any = option.default

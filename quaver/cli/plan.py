@@ -29,7 +29,8 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
+from quaver.cli.parser import refuse
 from quaver.golden.planning.layer_table import ENDINGS, read
 from quaver.golden.planning.networks import IMAGES, NETWORKS, NetworkShape, trained_here
 from quaver.golden.planning.plan import ROLES, LayerPlan, Plan, Width, plan
@@ -91,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     check_output(args.figure, "--figure")
+    if args.measure is None:
+        refuse(args, "without --measure", "data-dir")
+    else:
+        refuse(args, "with --measure, which counts the shares", "nonzero-ratio")
     network = _network(args.network, args.batch)
     if args.measure is not None:
         network = _measured(network, args.measure, args.data_dir)
@@ -100,12 +105,12 @@ def run(args: argparse.Namespace) -> int:
         nonzero_ratios=_ratios(args.nonzero_ratio),
         rule=args.rule,
     )
-    if args.json:
+    if args.output and args.output != STANDARD_OUTPUT:
+        write(args.output, to_json(planned) + "\n")
+    if args.json or args.output == STANDARD_OUTPUT:
         print(to_json(planned))
     else:
         _print(planned, args.output)
-    if args.output:
-        write(args.output, to_json(planned) + "\n")
     if args.figure:
         from quaver.cli.plan_figure import draw
 

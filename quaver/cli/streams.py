@@ -1,4 +1,4 @@
-"""Standard output and error as a command finds them: closed, a pipe whose reader goes, or of few characters."""
+"""Standard output and error as a command finds them: closed, a pipe that closes, or of few characters."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: What stands for a character that a terminal or a file of another encoding does not have.
-_PLAIN = str.maketrans(
-    {
-        **dict(zip("−–—×÷±·•…⟨⟩→←↔µσ∞", "- - -- x / +/- . * ... < > -> <- <-> u s inf".split(), strict=True)),
-        **dict(zip("≤≥≈≠√‘’“”†‡²³¼½¾", "<= >= ~ != sqrt ' ' \" \" + ++ ^2 ^3 1/4 1/2 3/4".split(), strict=True)),
-        **dict.fromkeys("─━═╌┄", "-"),
-        **dict.fromkeys("│┃║", "|"),
-        **{chr(code): "+" for code in (*range(0x250C, 0x2550), *range(0x2552, 0x256D))},
-    }
-)
+#: What stands for characters that an encoding does not have.
+# fmt: off
+_PLAIN = str.maketrans({
+    "−": "-", "–": "-", "—": "--", "×": "x", "÷": "/", "±": "+/-", "·": ".", "•": "*", "…": "...",
+    "⟨": "<", "⟩": ">", "→": "->", "←": "<-", "↔": "<->", "≤": "<=", "≥": ">=", "≈": "~", "≠": "!=",
+    "µ": "u", "σ": "s", "∞": "inf", "√": "sqrt", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "†": "+", "‡": "++", "²": "^2", "³": "^3", "¼": "1/4", "½": "1/2", "¾": "3/4",
+    "─": "-", "━": "-", "═": "-", "│": "|", "┃": "|", "║": "|",
+})
+# fmt: on
 
 
 def _in_plain(error: UnicodeError) -> tuple[str, int]:
@@ -31,19 +31,19 @@ def _in_plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_PLAIN)
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()
-    return text, error.end
+    text = "".join("+" if "─" <= character <= "╿" else character for character in text)  # corners of a box
+    return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode(), error.end
 
 
 codecs.register_error("quaver-plain", _in_plain)
 
 
 class _Stream(io.FileIO):
-    """A descriptor to write to. Once its reader has gone, what is written goes nowhere, and no error comes."""
+    """A descriptor to write to. Once its reader has gone, what is written goes nowhere, without an error."""
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except BrokenPipeError:
             to_nowhere(self.fileno())
             return len(memoryview(data))

@@ -98,8 +98,8 @@ def _temporary() -> Path:
 
 
 def prepare() -> None:
-    """Gives a place to the caches of others who do not start, or warn, where theirs cannot be written: Numba's
-    beside the kernels, matplotlib's, and those of the WebAssembly tools."""
+    """Gives a place to the caches of those who do not start, or warn, where theirs cannot be written: Numba,
+    matplotlib and the WebAssembly tools."""
     here = Path(__file__).parent
     beside = all(_writable(each / "__pycache__") for each in (here, here / "kernels", here / "update"))
     if not (beside or _writable(Path(user_cache_dir("numba", appauthor=False)))):
@@ -122,7 +122,7 @@ def alone(target: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[
     """No other process makes `target` meanwhile: one that does is waited for, which `waiting` is told."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(target.with_name(f"{target.name}.lock"))
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -140,6 +140,7 @@ def building(target: Path, waiting: Callable[[], None] = lambda: None) -> Iterat
     if target.exists():
         yield None
         return
+    target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target, waiting):
         if target.exists():
             yield None
@@ -161,13 +162,13 @@ def clear(folder: Path) -> None:
     from filelock import FileLock, Timeout
 
     busy = set()
-    for file in folder.glob("*.lock"):
+    for file in folder.glob(".*.lock"):
         try:
             with FileLock(file).acquire(timeout=0):
                 pass
         except Timeout:
-            busy.add(file.name.removesuffix(".lock"))
+            busy.add(file.name[1:].removesuffix(".lock"))
     for path in folder.iterdir():
-        if any(path.name.startswith(name) for name in busy):
+        if any(path.name.lstrip(".").startswith(name) for name in busy):
             continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import largest_sum, plan, vector_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from quaver.golden.rounding import Rounding
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import as_integer, set_integers
 
 Codes = NDArray[Any]
 
@@ -86,8 +86,7 @@ class ChunkedFloat:
                 f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
                 f"take fewer mantissa bits"
             )
-        for name in ("chunk", "random_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "chunk", "random_bits")
         if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"

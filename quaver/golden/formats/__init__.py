@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.kernels import cast
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import as_integer, set_integers
 
 
 class Specials(StrEnum):
@@ -77,9 +77,7 @@ class FloatFormat:
     saturate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("exponent_bits", "mantissa_bits", "bias"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, as_integer(value, name))
+        set_integers(self, "exponent_bits", "mantissa_bits", "bias")
         e, m = self.exponent_bits, self.mantissa_bits
         most = 9 if self.specials == Specials.DLFLOAT else 10
         if not 2 <= e <= most:
@@ -225,7 +223,8 @@ class FloatFormat:
         Parameters
         ----------
         values
-            Any shape and memory layout; float16, float32, float64, or integers of at most 53 bits.
+            Any shape and memory layout; float16, float32, float64, integers of at most 53 bits, or any number
+            of ml_dtypes but the complex ones.
         rounding
             `Rounding.STOCHASTIC` wants `random`, the others refuse it.
         random, random_bits
@@ -245,7 +244,7 @@ class FloatFormat:
         ValueError
             An integer beyond ±2**53; `random` missing, superfluous, of another shape or out of range.
         """
-        rounding = Rounding(rounding)
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         saturate = self.saturate if saturate is None else saturate
         x = _floats(values)
         drawn = _random(random, random_bits, x.shape, rounding)
@@ -368,8 +367,7 @@ class FixedFormat:
     fraction_bits: int
 
     def __post_init__(self) -> None:
-        for name in ("integer_bits", "fraction_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "integer_bits", "fraction_bits")
         if not 2 <= self.width <= 24:
             raise ValueError(
                 f"{self.integer_bits} + {self.fraction_bits} = {self.width} bits, but fixed point has 2 to 24"
@@ -439,7 +437,7 @@ class FixedFormat:
 
         Raises a ValueError for NaN as well.
         """
-        rounding = Rounding(rounding)
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         x = _floats(values)
         drawn = _random(random, random_bits, x.shape, rounding)
         if np.isnan(x).any():
@@ -547,8 +545,12 @@ def _floats(values: ArrayLike) -> NDArray[np.floating]:
             raise ValueError(
                 "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
             )
+    elif kind == "V" and not issubclass(array.dtype.type, np.void) and np.can_cast(array.dtype, np.float32):
+        wanted = np.float32  # ml_dtypes' numbers
     else:
-        raise TypeError(f"values have dtype {array.dtype}, but they must be float16, 32, 64 or integer")
+        raise TypeError(
+            f"values have dtype {array.dtype}, but they must be float16, 32, 64, integer or of ml_dtypes"
+        )
     return _cast(array, wanted)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from quaver.golden.files import write
 from quaver.golden.nn.checkpoint import about
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
@@ -27,10 +27,8 @@ class MetricsFile:
         lines = [{"kind": "run", **about(trainer), "epochs": trainer.settings.epochs}]
         if trainer.step and path.exists():
             lines += [line for line in read(path) if _before(line, trainer)]
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(temporary, path)
-        self._file = path.open("a", buffering=1)
+        write(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, event: Step | Epoch) -> None:
         """Append one event."""

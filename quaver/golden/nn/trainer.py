@@ -18,6 +18,7 @@ from quaver.golden.nn.loss import softmax_cross_entropy
 from quaver.golden.nn.models import Network
 from quaver.golden.nn.recipe import LossScale, Recipe
 from quaver.golden.nn.run import Run, Trace
+from quaver.golden.validation import as_integer, set_integers
 
 #: Images that one evaluation GEMM takes.
 EVALUATION_BATCH = 256
@@ -44,7 +45,8 @@ class Settings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        set_integers(self, "epochs", "batch", "later_at", "seed")
+        object.__setattr__(self, "decay_at", tuple(as_integer(epoch, "decay_at") for epoch in self.decay_at))
         if any(epoch < 1 for epoch in self.decay_at):
             raise ValueError(
                 f"decay_at is {self.decay_at}, but the learning rate decays after 1 or more epochs"
