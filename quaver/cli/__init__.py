@@ -146,7 +146,9 @@ def _run(parser: argparse.ArgumentParser, command: str, rest: list[str]) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(options)
-        return module.run(options.parse_args(rest))
+        parsed = options.parse_args(rest)
+        parsed.argv = [command, *rest]
+        return module.run(parsed)
     finally:
         warnings.formatwarning = shown
 

@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
                 checkpoint.resume(trainer, stored)
             elif args.resume:
                 console.print(f"no checkpoint in {stored.parent} yet; training from the start")
+            metrics.note_command(stored.parent, ["quaver", *args.argv], versions())
             sinks.append(stack.enter_context(MetricsFile(stored.parent / "metrics.jsonl", trainer)))
             if args.tensorboard:
                 sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))

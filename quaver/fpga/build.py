@@ -99,6 +99,10 @@ LABELS = {"luts": "LUT4", "registers": "registers", "multipliers": "multipliers"
 LOGIC_CELLS = "logic cells"
 
 
+#: LUT4 that an element of an arithmetic takes at the very least; bench/area.py finds 280 for fp8.
+LEAST_LUTS = {"fp8": 200, "fp16": 300, "fixed16": 48}
+
+
 class BuildError(RuntimeError):
     """There is no bitstream: the design does not fit, or misses its timing. The message says a way out."""
 
@@ -270,6 +274,7 @@ def attempt(
     RuntimeError
         A tool is missing or failed.
     """
+    _check_size(design)
     progress("generating")
     planned = plan(design)
     kept = cache / planned.key if cache else caches.place("boards", planned.key)
@@ -284,6 +289,17 @@ def attempt(
     report, bitstream = found
     # Another clock and baud rate that were asked for may have made the same files.
     return replace(report, design=asdict(design), rates=rates(design)), bitstream
+
+
+def _check_size(design: Design) -> None:
+    """BuildError: it is sure not to fit, which synthesis would find out in hours."""
+    least, there = LEAST_LUTS[design.arithmetic], design.place.luts
+    if design.rows * design.columns * least > there:
+        raise BuildError(
+            f"the design does not fit {design.place.title}: {design.rows}×{design.columns} elements of "
+            f"{design.arithmetic} need more than {design.rows * design.columns * least:,} of {there:,} LUT4; "
+            f"take at most {there // least} of them"
+        )
 
 
 @contextmanager

@@ -90,6 +90,11 @@ class Design:
         ):
             if name not in known:
                 raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
+        if self.rows * self.columns > self.place.luts:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} elements, but {self.place.title} has "
+                f"{self.place.luts:,} LUT4; take fewer rows or columns"
+            )
         _ = self.serial  # which says what is wrong
 
     def at_most(self, mhz: float) -> Design:

@@ -37,13 +37,11 @@ class CacheWarning(UserWarning):
 
 def place(kind: str, name: str = "") -> Path:
     """Where `name` of this kind is kept: in the user's cache where it is there or can be, else in a temporary
-    directory. Its folder exists."""
+    directory. Folders are made by who writes."""
     usual = _usual() / kind / name
     if name and usual.exists():  # if only to be read
         return usual
-    found = usual if _writable(usual if not name else usual.parent) else _temporary() / kind / name
-    (found.parent if name else found).mkdir(parents=True, exist_ok=True)
-    return found
+    return usual if _writable(usual.parent if name else usual) else _temporary() / kind / name
 
 
 def folders() -> list[Path]:

@@ -187,7 +187,7 @@ def build(
     them.
     """
     verilog = verilog or to_verilog(unit, name)
-    compiler, root = verilated._compiler(), verilated._verilator()
+    compiler, root = verilated.compiler(), verilated._verilator()
     compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
     flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
     if waves:

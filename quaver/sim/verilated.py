@@ -66,11 +66,11 @@ def compile_library(
         No C++ compiler or no Verilator (the message says what to install), or one of them refused its input
         (the message ends with what it said).
     """
-    compiler, verilator = _compiler(), _verilator()
+    cxx, verilator = compiler(), _verilator()
     sources = {"design.v": verilog, "harness.cpp": harness.read_text(encoding="utf-8")}
     if elements:
         sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text(encoding="utf-8")}
-    compile_ = (*compiler, *COMPILER_FLAGS, *_known(compiler))
+    compile_ = (*cxx, *COMPILER_FLAGS, *_known(cxx))
     name = _digest(_tools(compile_), *VERILATOR_FLAGS, *ELEMENT_FLAGS, top, repr(elements), *sources.values())
     library = caches.place("verilated", f"{name}.so")
     with caches.building(library, _waiting(top, progress)) as work:
@@ -88,11 +88,11 @@ def compile_library(
                 write_parts(elements, work)
             (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")))
             if progress:
-                progress(f"{' '.join(compiler)} compiles {top}")
+                progress(f"{' '.join(cxx)} compiles {top}")
             with ThreadPoolExecutor() as pool:
                 runtime = pool.submit(_runtime, compile_, verilator)
                 _run([*compile_, *_include(verilator), "-c", "all.cpp"], work)
-                _run([*compiler, "-shared", "-o", "all.so", "all.o", *map(str, runtime.result())], work)
+                _run([*cxx, "-shared", "-o", "all.so", "all.o", *map(str, runtime.result())], work)
             os.replace(work / "all.so", library)
     return ctypes.CDLL(str(library))
 
@@ -118,7 +118,7 @@ def _runtime(compile_: Command, verilator: Path) -> list[Path]:
 
 def require_tools() -> None:
     """RuntimeError: there is no C++ compiler or no Verilator; the message says what to install."""
-    _compiler()
+    compiler()
     _verilator()
 
 
@@ -126,16 +126,19 @@ def _include(verilator: Path) -> tuple[str, ...]:
     return ("-I.", f"-I{verilator / 'include'}", f"-I{verilator / 'include' / 'vltstd'}")
 
 
-def _compiler() -> Command:
-    """The C++ compiler of the environment's CXX, such as "clang++" or "ccache g++"; g++ without one."""
-    compiler = tuple(shlex.split(os.environ.get("CXX", ""))) or ("g++",)
-    for word in compiler[:2] if Path(compiler[0]).name in LAUNCHERS else compiler[:1]:
+def compiler() -> Command:
+    """The C++ compiler that the environment's CXX names, such as "clang++" or "ccache g++"; g++ without one.
+
+    RuntimeError: there is none.
+    """
+    words = tuple(shlex.split(os.environ.get("CXX", ""))) or ("g++",)
+    for word in words[:2] if Path(words[0]).name in LAUNCHERS else words[:1]:
         if shutil.which(word) is None:
             raise RuntimeError(
-                f"no C++ compiler {shlex.join(compiler)!r} to compile the simulation with; install g++ or "
-                f"set CXX"
+                f"no C++ compiler {shlex.join(words)!r} to compile the simulation with; install g++ or set "
+                f"CXX"
             )
-    return compiler
+    return words
 
 
 @lru_cache

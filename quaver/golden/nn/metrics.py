@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,9 @@ from typing import Any
 from quaver.golden.files import write
 from quaver.golden.nn.checkpoint import about
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
+
+#: The file in a run's directory that says which commands made it.
+COMMANDS = "commands.jsonl"
 
 
 class MetricsFile:
@@ -49,6 +54,19 @@ class MetricsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def note_command(folder: Path, command: Sequence[str], versions: dict[str, str]) -> None:
+    """Appends to ``folder/commands.jsonl`` that `command` writes there from now on."""
+    line = {"at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", "command": list(command)}
+    with (folder / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"versions": versions}) + "\n")
+
+
+def commands(folder: Path) -> list[dict[str, Any]]:
+    """What `note_command` noted, oldest first; none of a run that is older than that."""
+    file = folder / COMMANDS
+    return read(file) if file.is_file() else []
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
