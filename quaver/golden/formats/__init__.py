@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quaver.golden.kernels import cast
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer
 
@@ -196,6 +195,8 @@ class FloatFormat:
             higher = np.where(magnitude, magnitude + (1 << self.mantissa_bits), 0)
             numbers = self._gradual.decode((codes & self.sign_code) << 1 | higher)
             return np.where(magnitude > self.max_code, np.nan, numbers).astype(self.value_dtype)
+        from quaver.golden.kernels import cast  # compiles: not before something is computed
+
         values = np.empty(codes.shape, self.value_dtype)
         fields = self.sign_code, self.mantissa_bits, self.quantum_exponent
         arrays = codes.reshape(-1), values.reshape(-1)
@@ -204,6 +205,8 @@ class FloatFormat:
 
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: an array of `value_dtype` and the same shape."""
+        from quaver.golden.kernels import cast
+
         codes = np.ascontiguousarray(self.check_codes(codes)).reshape(np.shape(codes))
         if self.width > 16:
             return self._values(codes)
@@ -245,6 +248,8 @@ class FloatFormat:
         ValueError
             An integer beyond ±2**53; `random` missing, superfluous, of another shape or out of range.
         """
+        from quaver.golden.kernels import cast
+
         rounding = Rounding(rounding)
         saturate = self.saturate if saturate is None else saturate
         x = _floats(values)
