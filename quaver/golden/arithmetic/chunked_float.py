@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
@@ -123,6 +124,7 @@ class ChunkedFloat:
         """How many sums one output of `k` products rounds: the products and the folds."""
         return k + -(-k // self.chunk)
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -143,6 +145,7 @@ class ChunkedFloat:
         x, y = self._draws(a, b, seed)
         return chunked_gemm(self, a, b, x, y)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
         a, b = self._checked(a_codes, b_codes, seed)

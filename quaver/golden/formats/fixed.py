@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format, as_draws, as_floats
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer
@@ -92,10 +93,12 @@ class FixedFormat(Format):
         limited = np.clip(integers, ~self.max_code, self.max_code).astype(np.int32)
         return (limited & ((1 << self.width) - 1)).astype(self.code_dtype)
 
+    @standard_floats
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: float32, of the same shape."""
         return self.integers(codes).astype(np.float32) * np.float32(2.0**self.quantum_exponent)
 
+    @standard_floats
     def encode(
         self,
         values: ArrayLike,

@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format, as_draws, as_floats, cast_to
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer
@@ -203,6 +204,7 @@ class FloatFormat(Format):
         cast.in_blocks(cast.decode, arrays, *fields, self.max_code, self.infinity_code or 0)
         return values
 
+    @standard_floats
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: an array of `value_dtype` and the same shape."""
         from quaver.golden.kernels import cast
@@ -214,6 +216,7 @@ class FloatFormat(Format):
         cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
         return values
 
+    @standard_floats
     def encode(
         self,
         values: ArrayLike,

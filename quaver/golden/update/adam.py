@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
@@ -96,6 +97,7 @@ class Adam(FloatRule):
         """The codes of the five factors."""
         return {name: int(self.format.encode(factor)) for name, factor in self.factors.items()}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -147,6 +149,7 @@ class Adam(FloatRule):
 
         return self.format.round(axpy_to_odd(1.0, x, np.full(len(x), y))).astype(np.float64)
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

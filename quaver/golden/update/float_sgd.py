@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
@@ -140,6 +141,7 @@ class Update(FloatRule):
         """The codes of decay, momentum and rate, what the hardware is given."""
         return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -161,6 +163,7 @@ class Update(FloatRule):
             new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
         return new_w, new_v
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
