@@ -18,7 +18,7 @@ import numpy as np
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format, Specials
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
@@ -98,6 +98,16 @@ def _holds(wide: Format, narrow: Format) -> bool:
         return True
     if narrow.width > wide.width:
         return False  # it has more values
+    if (
+        isinstance(wide, FloatFormat)
+        and isinstance(narrow, FloatFormat)
+        and Specials.DLFLOAT not in (wide.specials, narrow.specials)  # whose gap around zero is its own
+    ):
+        return (
+            narrow.precision <= wide.precision
+            and narrow.quantum_exponent >= wide.quantum_exponent
+            and narrow.max_value <= wide.max_value
+        )
     values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
     values = values[np.isfinite(values)]
     return bool(np.array_equal(wide.round(values), values))

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erf, erfc
 
 from quaver.golden.float_environment import standard_floats
 
@@ -282,6 +281,8 @@ def _plain_loss(
     n·(1 − VRR) is a weighted mean of what is lost: n − i + α by full swamping from step i on (weight q_i),
     α_j by partial swamping of j − 1 bits (weight q'_j), nothing without swamping (weight k3).
     """
+    from scipy.special import erf, erfc  # a tenth of a second: not for commands that plan nothing
+
     if n.size == 0:
         return np.zeros(n.shape)
     shape, n = n.shape, n.reshape(-1)
@@ -307,6 +308,8 @@ def _full_swamping(n: NDArray[np.int64], mantissa_bits: int, alpha: float) -> tu
 
     Full swamping that sets in at step i loses the n − i terms that follow, and the α lost in part before.
     """
+    from scipy.special import erf, erfc
+
     threshold = 2.0**mantissa_bits / 2**0.5
     # Below the first edge erfc is under 1e-300. From there on q is smooth in log i: blocks grow with i.
     first = max(2.0, np.floor(alpha) + 1, np.floor(threshold**2 / 690))
