@@ -14,7 +14,8 @@ from quaver.golden.formats import FP16
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn import models, optimisers, recipes
 from quaver.golden.nn.recipe import LossScale
-from quaver.golden.nn.trainer import Epoch, Settings, Step, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
 GEMMS_PER_STEP = 8  # three layers, forward, gradient, backward, less one backward
 LAST_GEMM = GEMMS_PER_STEP - 1  # a gradient GEMM
@@ -108,7 +109,8 @@ numba.set_num_threads(int(sys.argv[1]))
 from quaver.golden import data
 from quaver.golden.nn import models
 from quaver.golden.nn import recipes
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 digits = data.load("digits")
 for recipe in (recipes.fp8, recipes.fp8.with_gemms("stochastic", rounding="stochastic"), recipes.fp32):
     run = Trainer(models.build("cnn", digits.shape, 10, seed=1), digits, recipe, Settings(batch=64))

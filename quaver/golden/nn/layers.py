@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.kernels import maps
 from quaver.golden.nn.recipe import Precision, Role
 from quaver.golden.nn.run import Run, Values
@@ -356,11 +357,13 @@ class Chain(Layer):
     def inner(self) -> tuple[Layer, ...]:
         return self.layers
 
+    @standard_floats
     def forward(self, x: Values, run: Run) -> Values:
         for layer in self.layers:
             x = layer.forward(x, run)
         return x
 
+    @standard_floats
     def backward(self, error: Values, run: Run) -> Values:
         for layer in reversed(self.layers):
             error = layer.backward(error, run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import cache, reduce
+from itertools import chain
 from numbers import Real
 from operator import or_
 from types import NoneType
@@ -17,7 +18,7 @@ import numpy as np
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
@@ -39,7 +40,8 @@ def _check_kinds(thing: Any, **kinds: Any) -> None:
     for name, kind in kinds.items():
         if not isinstance(value := getattr(thing, name), kind):
             known = [one for one in getattr(kind, "__args__", (kind,)) if one is not NoneType]
-            wanted = " or ".join(_NAMES.get(one, one.__name__) for one in known)
+            names = [list(FORMATS) if one is Format else [_NAMES.get(one, one.__name__)] for one in known]
+            wanted = " or ".join(chain.from_iterable(names))
             raise TypeError(f"{name} is {value!r}, but it must be {wanted}")
 
 

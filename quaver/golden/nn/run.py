@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.engine import Arithmetic, Engine, UpdateRule
+from quaver.golden.kernels.float32 import matmul
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.rounding import Rounding
@@ -72,7 +73,7 @@ class Run:
         """C = A·B of two `operand`s, as values."""
         arithmetic: Arithmetic | None = getattr(precision, role)
         if arithmetic is None:
-            c = a @ b
+            c = matmul(a, b)
         else:
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))

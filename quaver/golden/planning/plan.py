@@ -10,6 +10,7 @@ from functools import cache
 from math import inf
 from typing import Any
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.planning.networks import LayerShape, NetworkShape
 from quaver.golden.planning.variance_retention import (
     ChunkRule,
@@ -162,6 +163,7 @@ def _plan(data: Any) -> Plan:
     return _made(Plan, data, "", rule=rule, layers=layers, **_widths(data, chunk, ""))
 
 
+@standard_floats
 def plan(
     network: NetworkShape,
     *,

@@ -30,6 +30,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, erfc
 
+from quaver.golden.float_environment import standard_floats
+
 if TYPE_CHECKING:
     from quaver.golden.formats import FloatFormat
 
@@ -67,6 +69,7 @@ def product_mantissa_bits(operand: FloatFormat) -> int:
     return 2 * operand.mantissa_bits + 1
 
 
+@standard_floats
 def loss(
     length: ArrayLike,
     mantissa_bits: int,
@@ -123,6 +126,7 @@ def loss(
     return effective * (lost + lost_across - lost * lost_across)
 
 
+@standard_floats
 def stage_losses(
     length: ArrayLike,
     mantissa_bits: int,
@@ -163,6 +167,7 @@ def suitable(length: ArrayLike, mantissa_bits: int, **options: Any) -> NDArray[n
     return loss(length, mantissa_bits, **options) < LARGEST_LOSS
 
 
+@standard_floats
 def minimum_mantissa_bits(length: ArrayLike, **options: Any) -> Any:
     """The fewest mantissa bits that are suitable: an int, or an array of the shape of `length`.
 
@@ -188,6 +193,7 @@ def minimum_mantissa_bits(length: ArrayLike, **options: Any) -> Any:
     return int(answer) if answer.ndim == 0 else answer
 
 
+@standard_floats
 def largest_length(mantissa_bits: int, **options: Any) -> int:
     """The largest n that is suitable for a width: the knee of v(n). Parameters as `loss`.
 
@@ -208,6 +214,7 @@ def largest_length(mantissa_bits: int, **options: Any) -> int:
     return low
 
 
+@standard_floats
 def best_chunk(
     lengths: ArrayLike, *, nonzero_ratio: ArrayLike = 1.0, product_mantissa: int = 5, **options: Any
 ) -> tuple[int, int]:
