@@ -97,7 +97,7 @@ class Commands:
         alone = not (first and last) and self.chance(0.95)
         k = self.size(depth)
         m_tiles, n_tiles = (1, 1) if alone else (self.size(depth), self.size(depth))
-        if not alone and self.chance(0.03):
+        if not alone and self.chance(0.1):
             k, m_tiles, n_tiles = 1, depth, depth  # all that the memory holds
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
         fields = {"k": k, "first": first, "last": last, "zero": self.chance(0.02) << 5}
@@ -197,7 +197,7 @@ def test_the_streams_reach_every_status() -> None:
         for i in range(300):
             random = Commands(accelerator, rules, i)
             model.reset()
-            for _ in range(12):
+            for _ in range(20):
                 (response,) = model.answers(random.next())
                 key = response.opcode, response.status
                 seen[key] = seen.get(key, 0) + (
