@@ -71,9 +71,12 @@ class CommandModel:
     rules: Sequence[HardwareRule] = ()
     multiplied: int = 0
     """Cycles that have issued a MAC when all commands so far are done, since reset."""
-    _loaded: set[tuple[int, int]] = field(default_factory=set)
-    _tile: list[tuple[np.ndarray, np.ndarray]] | None = None
-    _run: tuple[HardwareRule, int, list[np.ndarray]] | None = None
+    loaded: set[tuple[int, int]] = field(default_factory=set)
+    """(operand, half) that may be multiplied."""
+    tile: list[tuple[np.ndarray, np.ndarray]] | None = None
+    """The slices of the open tile."""
+    run: tuple[HardwareRule, int, list[np.ndarray]] | None = None
+    """Rule, seed and groups of the open run."""
 
     def __post_init__(self) -> None:
         g, width = self.accelerator.geometry, self.accelerator.arithmetic.operand.width
@@ -91,7 +94,7 @@ class CommandModel:
         self._close()
 
     def _close(self) -> None:
-        self._loaded, self._tile, self._run = set(), None, None
+        self.loaded, self.tile, self.run = set(), None, None
 
     def answers(self, words: Sequence[int]) -> Iterator[Response]:
         """The responses to whole commands, one after the other."""
@@ -139,7 +142,7 @@ class CommandModel:
             bank[place.start + i // groups, i % groups] = data[i]
         _refuse(len(data) > room, Status.OUT_OF_RANGE)
         _refuse(len(data) % groups != 0, Status.BAD_LENGTH)
-        self._loaded.add((place.operand, place.half))
+        self.loaded.add((place.operand, place.half))
         return ()
 
     def _gemm(self, body: list[int]) -> Sequence[int]:
@@ -148,9 +151,9 @@ class CommandModel:
         flags, tiles, sources = GemmArguments.from_bits(body[0]), TileArguments.from_bits(body[1]), body[2:]
         k, m_tiles, n_tiles = flags.k, tiles.m_tiles, tiles.n_tiles
         # Of several reasons the one that comes first here is told.
-        _refuse(not flags.first and self._tile is None, Status.NOT_OPEN)
+        _refuse(not flags.first and self.tile is None, Status.NOT_OPEN)
         halves = {(Operand.A, flags.a_half), (Operand.B, flags.b_half)}
-        _refuse(not halves <= self._loaded, Status.NOT_LOADED)
+        _refuse(not halves <= self.loaded, Status.NOT_LOADED)
         _refuse(not all(1 <= size <= g.depth for size in (k, m_tiles, n_tiles)), Status.OUT_OF_RANGE)
         alone = (flags.first and flags.last) or (m_tiles, n_tiles) == (1, 1)
         _refuse(flags.zero != 0 or 0 in sources or not alone, Status.BAD_ARGUMENT)
@@ -167,8 +170,8 @@ class CommandModel:
             a.reshape(m_tiles, k, -1).transpose(0, 2, 1).reshape(-1, k),
             b.reshape(n_tiles, k, -1).transpose(1, 0, 2).reshape(k, -1),
         )
-        slices = [part] if flags.first else [*(self._tile or []), part]
-        self._tile = None if flags.last else slices
+        slices = [part] if flags.first else [*(self.tile or []), part]
+        self.tile = None if flags.last else slices
         self.multiplied += k * m_tiles * n_tiles * g.interleave
         if not flags.last:
             return ()
@@ -200,7 +203,7 @@ class CommandModel:
         _refuse(not body, Status.BAD_LENGTH)
         arguments, data = UpdateArguments.from_bits(body[0]), body[1:]
         settings = settings_words(self.rules[0].scalar) if arguments.first else 0
-        _refuse(not arguments.first and self._run is None, Status.NOT_OPEN)
+        _refuse(not arguments.first and self.run is None, Status.NOT_OPEN)
         _refuse(arguments.groups == 0, Status.OUT_OF_RANGE)
         _refuse(arguments.zero != 0, Status.BAD_ARGUMENT)
         _refuse(len(data) != settings + 3 * arguments.groups, Status.BAD_LENGTH)
@@ -209,9 +212,9 @@ class CommandModel:
             seed = data[settings - 1]
             _refuse(draws and seed == 0, Status.BAD_ARGUMENT)
             (rule,) = (r for r in self.rules if settings_of(r) == data[: settings - 1])
-            self._run = rule, seed, []
-        assert self._run
-        rule, seed, groups = self._run
+            self.run = rule, seed, []
+        assert self.run
+        rule, seed, groups = self.run
         groups.append(np.array(data[settings:], np.uint32).reshape(-1, 3))
         slot = update_slot(rule.formats)
         codes = unpack(np.concatenate(groups).reshape(-1), slot)
