@@ -64,8 +64,11 @@ class ChunkedFloat:
     ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS)``, `random_bits` wide each. Hence the result
     depends on the seed alone: not on threads, tiles or the size of an array.
 
-    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. Zeros: x + (−x) = +0, and because
-    the total starts at +0, no result is −0.
+    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. So do zeros: x + (−x) = +0,
+    (−0) + (−0) = −0, and a negative sum that rounds to zero is −0. A partial sum may be −0; a result of an
+    accumulator with gradual underflow is not, because its total starts at +0 and a fold adds two multiples of
+    the accumulator's quantum, which round to zero only if they cancel. Two DLFloats may differ by less than
+    the smallest one: there a fold can underflow, and a result of −0 says on which side.
     """
 
     operand: FloatFormat = FP8
