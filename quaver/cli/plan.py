@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-unknown",
         action="store_true",
-        help="leave out what is not understood of an ONNX model, and say so, where otherwise nothing is planned",
+        help="plan an ONNX model without the nodes that are not understood, and name them",
     )
     parser.add_argument("--batch", type=int, metavar="N", help="images in a training step (a table may say)")
     parser.add_argument("--chunk", type=int, default=64, metavar="N", help="products in a chunk (64)")

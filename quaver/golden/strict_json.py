@@ -7,7 +7,7 @@ from typing import Any
 
 
 def loads(text: str | bytes) -> Any:
-    """What `text` holds. ValueError: it is no JSON, or says one thing twice; the message says what and where."""
+    """What `text` holds. ValueError: it is no JSON, or says one thing twice; the message says what."""
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
     except RecursionError as error:

@@ -1,8 +1,8 @@
 """A network's layer shapes from a file: a CSV or JSON layer table, or an ONNX model.
 
 CSV has a line of column names and a line a layer, with cells between commas, semicolons or tabs, whichever
-the first line has; with semicolons or tabs a share may be written 0,5. JSON has a list of objects with the same
-keys, or ``{"batch": 256, "layers": [...]}``. The columns:
+the first line has; with semicolons or tabs a share may be written 0,5. JSON has a list of objects with the
+same keys, or ``{"batch": 256, "layers": [...]}``. The columns:
 
 ==================  ===========  ==========================================================================
 column              left out     meaning
@@ -64,8 +64,8 @@ def read(
     OSError
         The file cannot be read.
     ValueError
-        It is none of `ENDINGS`, or something in it is wrong or not understood: says where, the value, and what
-        it must be.
+        It is none of `ENDINGS`, or something in it is wrong or not understood: says where, the value, and
+        what it must be.
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -120,7 +120,8 @@ def _delimiter(header: str, where: str) -> str:
     found = [delimiter for delimiter in ",;\t" if delimiter in header]
     if len(found) > 1:
         raise ValueError(
-            f"{where}: cells stand between {' and '.join(map(repr, found))}; take one of comma, semicolon and tab"
+            f"{where}: cells stand between {' and '.join(map(repr, found))}; "
+            "take one of comma, semicolon and tab"
         )
     return found[0] if found else ","
 
@@ -226,9 +227,7 @@ def _ratio(row: dict[str, Any], column: str, where: str) -> float:
     return value
 
 
-def _onnx(
-    path: Path, batch: int | None, axes: Mapping[str, int] | None, skip_unknown: bool
-) -> NetworkShape:
+def _onnx(path: Path, batch: int | None, axes: Mapping[str, int] | None, skip_unknown: bool) -> NetworkShape:
     path.open("rb").close()  # an OSError that names the file
     try:
         import_module("onnx")  # an optional extra

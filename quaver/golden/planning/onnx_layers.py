@@ -1,24 +1,26 @@
 """The layers of an ONNX model: which of its nodes multiply and accumulate weights, and how long the sums are.
 
 Every product of a stored weight with something that follows from the images is a layer, however the weight
-reaches its node: stored, by a Constant, transposed, cast, quantised, sliced. What may be such a product and is
-not understood is named; nothing is passed over without a word.
+reaches its node: stored, by a Constant, transposed, cast, quantised, sliced. What may be such a product and
+is not understood is named; nothing is passed over without a word.
 
 How long is the sum of a weight's gradient? In Y = X·W the gradient is XᵀE, E the error of Y: a sum over all
-rows of X, whatever axes they are. With B images at once there are R rows, so that each image has R / B of them,
-the layer's *positions*, and a training step of any batch sums batch · R / B products. That holds for a matrix of
-a sequence's tokens, batch and tokens folded into one axis before a Gemm, for a convolution, whose rows are its
-output pixels, and for a transposed one, whose rows are its input pixels. A weight that is used more than once
-has one gradient, the sum over the rows of all uses.
+rows of X, whatever axes they are. With B images at once there are R rows, so that each image has R / B of
+them, the layer's *positions*, and a training step of any batch sums batch · R / B products. That holds for
+the tokens of sequences, be they an axis of their own or folded into the batch's before a Gemm, for a
+convolution, whose rows are its output pixels, and for a transposed one, whose rows are its input pixels. A
+weight that is used more than once has one gradient, the sum over the rows of all uses.
+
+Zeros count as terms: those of padding, and those between the pixels of a transposed convolution's input, as
+in the backward GEMM of any convolution with a stride. `nonzero_ratios` say how many of the terms are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -49,10 +51,14 @@ TAKE_ARRAYS = {
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a weight: a layer, whose positions are still the rows of all images at once."""
+    """One use of a weight: a layer, whose positions are still the rows of all images at once.
+
+    `batch` is the size of the axis that the node itself takes for the batch, where it has one.
+    """
 
     shape: LayerShape
     weight: Value
+    batch: int | None = None
 
 
 class NotUnderstoodError(ValueError):
@@ -132,11 +138,16 @@ class _Found:
 
     def _use(self, use: Use, step: Step) -> None:
         images = next(value for value in step.inputs if value is not None and not value.constant)
+        if use.batch is not None and use.batch % self.batch:
+            raise NotUnderstoodError(
+                f"its batch is {use.batch}, but that of the model's inputs is {self.batch}; the first axis "
+                "of an input must be the batch"
+            )
         rows, rest = divmod(use.shape.positions, self.batch)
         if rest:
             raise NotUnderstoodError(
-                f"it has {use.shape.positions} rows, which {self.batch} images do not share evenly; the model's "
-                "first axis must be the batch"
+                f"it has {use.shape.positions} rows, which {self.batch} images do not share evenly; "
+                "the first axis of an input must be the batch"
             )
         if not self._uses:
             self.learns_before = images.learns
@@ -149,7 +160,7 @@ class _Found:
 
     def layers(self) -> tuple[LayerShape, ...]:
         """In order; uses of one weight that are alike are one layer, and all of them sum one gradient."""
-        layers = {}
+        layers: dict[tuple[str, LayerShape], LayerShape] = {}
         for use in self._uses:
             total = sum(other.shape.positions for other in self._uses if other.weight.root == use.weight.root)
             key = use.weight.root, replace(use.shape, name="", positions=1)
@@ -168,8 +179,8 @@ class _Found:
         if self._products:
             count = len(self._products)
             remarks.append(
-                f"not planned, for they have no weights: {count} product{'s' * (count > 1)} of two activations, "
-                f"{', '.join(self._products[:4])}{', …' * (count > 4)}"
+                f"not planned, for they have no weights: {count} product{'s' * (count > 1)} of two "
+                f"activations, {', '.join(self._products[:4])}{', …' * (count > 4)}"
             )
         return tuple(remarks)
 
@@ -229,7 +240,8 @@ def _operands(step: Step, x: int, w: int) -> tuple[Value, Value, bool]:
     for value in (left, right):
         if not value.constant and not value.images:
             raise NotUnderstoodError(
-                "an operand comes from an input that has no batch; store weights in the model, as initializers"
+                "an operand comes from an input that has no batch; store weights in the model, as "
+                "initializers"
             )
     if not left.constant and not right.constant:
         raise _ActivationsError
@@ -247,7 +259,7 @@ def _sizes(value: Value, what: str) -> tuple[int, ...]:
 Axes = Sequence[tuple[Hashable, int]]
 
 
-def _product(name: str, x: Axes, w: Axes, y: set[Hashable], weight: Value) -> Use:
+def _product(name: str, x: Axes, w: Axes, y: Collection[Hashable], weight: Value) -> Use:
     """The layer that a product of matrices is, by where the (axis, size) pairs of X and W go in Y.
 
     Axes of both that are in Y are groups, those that are not are summed; axes of W alone are outputs, axes of
@@ -255,13 +267,13 @@ def _product(name: str, x: Axes, w: Axes, y: set[Hashable], weight: Value) -> Us
     """
     sizes = dict([*x, *w])
     in_x, in_w = {axis for axis, _ in x}, {axis for axis, _ in w}
-    if len(in_x) < len(x) or len(in_w) < len(w) or not in_x ^ in_w <= y:
+    if len(in_x) < len(x) or len(in_w) < len(w) or not in_x ^ in_w <= set(y):
         raise NotUnderstoodError("an axis is summed or repeated in one operand alone")
 
     def size(axes: set[Hashable]) -> int:
         return prod(sizes[axis] for axis in axes)
 
-    groups, summed = size(in_x & in_w & y), size((in_x & in_w) - y)
+    groups, summed = size(in_x & in_w & set(y)), size((in_x & in_w) - set(y))
     return Use(
         LayerShape(
             name,
@@ -310,13 +322,12 @@ def _gemm(x: int, w: int) -> Callable[[Step], Iterator[Use]]:
         flags = step.attributes
         a = "km" if flags.get("transA") else "mk"
         b = "nk" if flags.get("transB") else "kn"
-        axes = [
-            list(zip(names, _sizes(value, "an operand"), strict=True))
-            for names, value in ((b if turned else a, images), (a if turned else b, weight))
-        ]
-        if dict(axes[0])["k"] != dict(axes[1])["k"]:
-            raise NotUnderstoodError(f"it sums {dict(axes[0])['k']} products of {dict(axes[1])['k']} weights")
-        yield _product(label(step.node), *axes, {"m", "n"}, weight)
+        x_names, w_names = (b, a) if turned else (a, b)
+        x_axes: Axes = list(zip(x_names, _sizes(images, "an operand"), strict=True))
+        w_axes: Axes = list(zip(w_names, _sizes(weight, "an operand"), strict=True))
+        if dict(x_axes)["k"] != dict(w_axes)["k"]:
+            raise NotUnderstoodError(f"it sums {dict(x_axes)['k']} products of {dict(w_axes)['k']} weights")
+        yield _product(label(step.node), x_axes, w_axes, "mn", weight)
 
     return read
 
@@ -330,7 +341,7 @@ def _einsum(step: Step) -> Iterator[Use]:
     images, weight, turned = _operands(step, 0, 1)
     if turned:
         operands.reverse()
-    axes = []
+    axes: list[Axes] = []
     for term, value in zip(operands, (images, weight), strict=True):
         sizes, letters = _sizes(value, "an operand"), term.replace("...", "")
         spread = len(sizes) - len(letters)
@@ -338,10 +349,12 @@ def _einsum(step: Step) -> Iterator[Use]:
         names = [*before, *range(-spread, 0), *letters[len(before) :]]
         if spread < 0 or (spread and "..." not in term):
             raise NotUnderstoodError(f"{term!r} does not fit an operand of {len(sizes)} axes")
-        axes.append([(n, size) for n, size in zip(names, sizes, strict=True) if isinstance(n, str) or size > 1])
+        axes.append(
+            [(n, size) for n, size in zip(names, sizes, strict=True) if isinstance(n, str) or size > 1]
+        )
     spread_axes = {name for one in axes for name, _ in one if not isinstance(name, str)}
     y = set(result.replace("...", "")) | (spread_axes if "..." in result else set())
-    yield _product(label(step.node), *axes, y, weight)
+    yield _product(label(step.node), axes[0], axes[1], y, weight)
 
 
 def _convolution(x: int, w: int, *, transposed: bool = False) -> Callable[[Step], Iterator[Use]]:
@@ -355,8 +368,8 @@ def _convolution(x: int, w: int, *, transposed: bool = False) -> Callable[[Step]
         inputs, outputs = (outer, inner * groups) if transposed else (inner * groups, outer)
         if groups < 1 or entered[1] != inputs or left[1] != outputs or len(entered) != len(kernel) + 2:
             raise NotUnderstoodError(
-                f"{entered} → {left} is no convolution of {inputs} → {outputs} channels with {len(kernel)} axes; "
-                "channels must be the second axis"
+                f"{entered} → {left} is no convolution of {inputs} → {outputs} channels with {len(kernel)} "
+                "axes; channels must be the second axis"
             )
         pixels = entered if transposed else left
         shape = LayerShape(
@@ -367,24 +380,9 @@ def _convolution(x: int, w: int, *, transposed: bool = False) -> Callable[[Step]
             positions=pixels[0] * prod(pixels[2:]),
             groups=groups,
         )
-        if transposed:
-            shape = replace(shape, nonzero_ratios=(_reached(kernel, step.attributes), None, None))
-        yield Use(shape, weight)
+        yield Use(shape, weight, entered[0])
 
     return read
-
-
-def _reached(kernel: Sequence[int], attributes: Mapping[str, Any]) -> float | None:
-    """The share of a transposed convolution's forward products that are not of the zeros between its inputs.
-
-    It is a convolution of its input with stride − 1 zeros after each pixel: of k taps at most ⌈k / stride⌉ meet
-    pixels, where taps are dilated, every stride / gcd(stride, dilation)-th.
-    """
-    ones = [1] * len(kernel)
-    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
-    periods = [s // gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    share = prod(-(-k // p) for k, p in zip(kernel, periods, strict=True)) / prod(kernel)
-    return share if share < 1 else None
 
 
 def _recurrent(step: Step) -> Iterator[Use]:

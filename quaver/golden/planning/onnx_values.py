@@ -1,4 +1,4 @@
-"""Following values through an ONNX model: node by node, with the sizes and the small constants that are known.
+"""Following values through an ONNX model: node by node, with the sizes and small constants that are known.
 
 onnx infers the type and sizes of each node's results and computes small constants. What it does not know, the
 nodes of quantisers and of ONNX Runtime, is listed here: they keep their first input's sizes, or are another
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper, inliner, numpy_helper, shape_inference
 
 #: Constants of at most so many elements are computed: shapes, indices, scales. Of larger ones, the weights,
 #: only the sizes count.
@@ -112,7 +112,7 @@ def load(path: Path) -> onnx.ModelProto:
         if not model.opset_import or not model.graph.node:
             raise ValueError("it has no nodes, or no version of its operators")
         if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
+            model = inliner.inline_local_functions(model)
     except OSError:
         raise
     except Exception as error:  # protobuf's own errors share no base
@@ -154,7 +154,9 @@ class Follower:
         first = next((found[0] for found in dims.values() if found), None)
         if first is None:
             raise ValueError("the model has no input with axes, so that nothing says where images enter it")
-        names = list(dict.fromkeys(dim.dim_param for found in dims.values() for dim in found if dim.dim_param))
+        names = list(
+            dict.fromkeys(dim.dim_param for found in dims.values() for dim in found if dim.dim_param)
+        )
         batches = [name for name in names if "batch" in name.lower()] or [first.dim_param][: len(names)]
         for name in axes:
             if name in batches:
@@ -298,7 +300,14 @@ class Follower:
         if not standard(node):
             first = inputs[0].type if inputs and inputs[0] is not None else None
             if node.op_type in KEEP_SIZES and first is not None:
-                return {node.output[0]: first}
+                # A dequantised value is of its scale's type, a quantised one of its zero point's.
+                place = 1 if "Dequantize" in node.op_type else 2 if "QuantizeLinear" in node.op_type else 0
+                other = inputs[place] if place < len(inputs) else None
+                kind = onnx.TypeProto()
+                kind.CopyFrom(first)
+                if other is not None and other.type is not None:
+                    kind.tensor_type.elem_type = other.type.tensor_type.elem_type
+                return {node.output[0]: kind}
             if node.op_type == "MatMulNBits" and first is not None:
                 kind = onnx.TypeProto()
                 kind.CopyFrom(first)
@@ -312,19 +321,19 @@ class Follower:
         # Bodies of If, Loop and Scan may use any value around them.
         around = self.values if _bodies(node) else known
         try:
-            return onnx.shape_inference.infer_node_outputs(
+            return shape_inference.infer_node_outputs(
                 onnx.defs.get_schema(node.op_type, self._opsets.get(node.domain, 1), node.domain),
                 node,
                 {name: value.type for name, value in around.items() if value.type is not None},
                 {n: numpy_helper.from_array(v.data, n) for n, v in known.items() if v.data is not None},
                 opset_imports=[helper.make_opsetid(domain, n) for domain, n in self._opsets.items()],
             )
-        except Exception:  # its errors share no base; sizes that stay unknown are named where a layer needs them
+        except (
+            Exception
+        ):  # its errors share no base; sizes that stay unknown are named where a layer needs them
             return {}
 
-    def _computed(
-        self, node: onnx.NodeProto, types: dict[str, onnx.TypeProto]
-    ) -> list[NDArray[Any] | None]:
+    def _computed(self, node: onnx.NodeProto, types: dict[str, onnx.TypeProto]) -> list[NDArray[Any] | None]:
         """The results of a node on small constants, where they are small too."""
         nothing: list[NDArray[Any] | None] = [None] * len(node.output)
         sizes = [Value(types.get(name)).sizes for name in node.output]
@@ -333,10 +342,11 @@ class Follower:
         from onnx.reference import ReferenceEvaluator
 
         given = {name: self.values[name].data for name in node.input if name}
+        kinds = {name: self.values[name].type for name in given}
         graph = helper.make_graph(
             [node],
             "one",
-            [helper.make_value_info(name, self.values[name].type) for name in given],
+            [helper.make_value_info(name, kind) for name, kind in kinds.items() if kind is not None],
             [helper.make_value_info(name, types[name]) for name in node.output],
         )
         opsets = [helper.make_opsetid(domain, n) for domain, n in self._opsets.items()]
@@ -344,7 +354,7 @@ class Follower:
             results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, given)
         except Exception:  # an operator that the reference does not have: its result is not known
             return nothing
-        return [one if isinstance(one, np.ndarray | np.generic) else None for one in results]
+        return [np.asarray(one) if isinstance(one, np.ndarray | np.generic) else None for one in results]
 
 
 def standard(node: onnx.NodeProto) -> bool:
@@ -352,9 +362,7 @@ def standard(node: onnx.NodeProto) -> bool:
     return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type)
 
 
-def stand_in(
-    node: onnx.NodeProto, inputs: list[Value | None]
-) -> tuple[onnx.NodeProto, list[Value | None]]:
+def stand_in(node: onnx.NodeProto, inputs: list[Value | None]) -> tuple[onnx.NodeProto, list[Value | None]]:
     """The standard node that has the sizes of one of `STAND_INS`, with its inputs; else the node itself."""
     if node.domain != _RUNTIME or node.op_type not in STAND_INS:
         return node, inputs
