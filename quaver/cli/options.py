@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.engine import Engine, GoldenEngine
@@ -334,4 +335,4 @@ def print_results(table: Table, data: object, *, as_json: bool) -> None:
         print(json.dumps(_json(data), indent=1, allow_nan=False))
     else:
         # Into a pipe or a file there is no width to keep to.
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        show(Console(width=None if sys.stdout.isatty() else 120), table)
