@@ -28,14 +28,15 @@ from rich.table import Table
 
 from quaver.cli.files import STANDARD_OUTPUT
 from quaver.cli.parser import given, refuse
+from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.engine import Arithmetic, Engine, GoldenEngine, UpdateRule
 from quaver.golden.nn import models, recipes
-from quaver.golden.nn.optimisers import OPTIMISERS
 from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from quaver.golden.nn.run import Trace
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import OPTIMISERS, Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.networks import LayerShape, trained_here
 from quaver.golden.planning.plan import Plan
 from quaver.golden.planning.planned_recipe import planned
@@ -378,12 +379,10 @@ def print_results(table: Table, data: object, *, as_json: bool, output: Path | N
     if as_json:
         print(json.dumps(_json(data), indent=1, allow_nan=False))
         return
-    for column in table.columns:
-        column.overflow = "fold"  # cut off, two names may look alike
     aside = output == STANDARD_OUTPUT
     # Into a pipe or a file there is no width to keep to.
     terminal = (sys.stderr if aside else sys.stdout).isatty()
-    Console(width=None if terminal else 120, stderr=aside).print(table)
+    show(Console(width=None if terminal else 120, stderr=aside), table)
 
 
 def check_one_result(args: argparse.Namespace) -> None:
