@@ -700,8 +700,8 @@ HIDDEN = {
 def hidden(nodes):
     arrays = {
         "v": array(4, 4), "w": array(4, 8), "trips": np.array(3), "half": np.float32(0.5),
-        "k": array(4, 1, 3), "kernel": np.array([1, 1, -1, 4]), "image": array(1, 1, 9, 9), "two": array(2, 2),
-        "r": array(1, 16, 4), "axis": np.array([1]), "v3": array(1, 4, 4),
+        "k": array(4, 1, 3), "kernel": np.array([1, 1, -1, 4]), "image": array(1, 1, 9, 9),
+        "two": array(2, 2), "r": array(1, 16, 4), "axis": np.array([1]), "v3": array(1, 4, 4),
     }  # fmt: skip
     return model(
         [*nodes, node("MatMul", ["x", "w"], ["y"], "plain")],
