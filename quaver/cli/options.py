@@ -29,10 +29,10 @@ from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn import models, recipes
-from quaver.golden.nn.optimisers import OPTIMISERS
 from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from quaver.golden.nn.run import Trace
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import OPTIMISERS, Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.networks import LayerShape, trained_here
 from quaver.golden.planning.plan import Plan
 from quaver.golden.planning.planned_recipe import planned

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 from quaver.golden import strict_json
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.planning.networks import LayerShape, NetworkShape
 from quaver.golden.planning.variance_retention import (
     ChunkRule,
@@ -194,6 +195,7 @@ def _plan(data: Any) -> Plan:
     return _made(Plan, data, "", rule=rule, layers=layers, remarks=tuple(remarks), **widths)
 
 
+@standard_floats
 def plan(
     network: NetworkShape,
     *,
