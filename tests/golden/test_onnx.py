@@ -847,3 +847,28 @@ def test_a_damaged_model_is_read_or_refused(tmp_path_factory, data):
     except ValueError as error:
         refusal = str(error)
     assert str(path) in refusal
+
+
+# Networks that everyone knows: onnx carries their graphs, with weights that nodes make
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "weights", "macs"),
+    [
+        ("resnet50", 54, 25_557_032 - 1000 - 2 * 26_560, 4_089_184_256),
+        ("vgg19", 19, 143_667_240 - 14_696, 19_632_062_464),
+        ("squeezenet", 26, 1_235_496 - 3_944, 349_151_936),
+    ],
+)
+def test_known_networks(name, count, weights, macs):
+    """Weights: all parameters without biases, and without the scales and shifts of the normalisations."""
+    from importlib.resources import files
+
+    path = files("onnx.backend.test") / "data" / "light" / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip("this onnx package does not carry its test models")
+    network = read(path, 256)
+    assert len(network.layers) == count
+    assert sum(layer.weights for layer in network.layers) == weights
+    assert sum(layer.macs for layer in network.layers) == macs
+    assert network.remarks == ()

@@ -45,7 +45,9 @@ TAKE_ARRAYS = {
     *("ScatterND", "TensorScatter", "Concat", "Expand", "Pad", "Tile", "Resize", "Upsample", "Compress"),
     *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
     *("RMSNormalization", "QuantizeLinear", "DequantizeLinear", "RotaryEmbedding", "GridSample"),
-    *("SequenceConstruct", "SequenceInsert", "OneHot", "CastLike"),
+    *("SequenceConstruct", "SequenceInsert", "OneHot", "CastLike", "BitShift", "CenterCropPad"),
+    *("NonMaxSuppression", "RoiAlign", "MaxRoiPool", "MaxUnpool", "ReverseSequence"),
+    *("Loop", "Scan", "SequenceMap"),  # whose bodies are looked at
 }
 
 
@@ -86,6 +88,8 @@ def read_onnx(
     ValueError
         It is no ONNX model, an axis has no size, or nodes are not understood: names all of them.
     """
+    if not 1 <= batch < 1 << 31:
+        raise ValueError(f"{path}: batch is {batch}, but a training step takes 1 to 2**31 − 1 images")
     model = load(path)
     try:
         follower = Follower(model, path.parent, batch, axes or {})

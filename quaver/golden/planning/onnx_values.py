@@ -232,7 +232,7 @@ class Follower:
                 yield from self._branch(node, bool(inputs[0].data))
                 continue
             outputs = self._results(node, inputs)
-            self.values.update(zip(node.output, outputs, strict=True))
+            self.values |= {name: one for name, one in zip(node.output, outputs, strict=True) if name}
             yield Step(node, inputs, outputs)
 
     def _branch(self, node: onnx.NodeProto, taken: bool) -> Iterator[Step]:
@@ -320,13 +320,14 @@ class Follower:
         known = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
         # Bodies of If, Loop and Scan may use any value around them.
         around = self.values if _bodies(node) else known
+        domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             return shape_inference.infer_node_outputs(
-                onnx.defs.get_schema(node.op_type, self._opsets.get(node.domain, 1), node.domain),
+                onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain),
                 node,
                 {name: value.type for name, value in around.items() if value.type is not None},
                 {n: numpy_helper.from_array(v.data, n) for n, v in known.items() if v.data is not None},
-                opset_imports=[helper.make_opsetid(domain, n) for domain, n in self._opsets.items()],
+                opset_imports=[helper.make_opsetid(name, n) for name, n in self._opsets.items()],
             )
         except (
             Exception
