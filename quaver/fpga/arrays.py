@@ -16,7 +16,10 @@ def reports() -> tuple[Report, ...]:
     """The reports that bench/boards.py --search stored, one for each board and arithmetic that it took."""
     file = files("quaver.fpga") / "arrays.json"
     try:
-        return tuple(Report.from_json(json.dumps(line)) for line in strict_json.loads(file.read_text()))
+        lines = strict_json.loads(file.read_text())
+        if not isinstance(lines, list):
+            raise ValueError("it holds no list")
+        return tuple(Report.from_json(json.dumps(line)) for line in lines)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{file} is not what bench/boards.py --search writes ({error}); restore it"

@@ -604,6 +604,25 @@ def test_damaged_metrics(tmp_path_factory, lines, data):
     assert str(file) in said
 
 
+# What the package itself carries
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '[{"board": 3}]', '{"results": [{}]}', '[["a"]]'])
+def test_stored_results_that_are_none(tmp_path, monkeypatch, content):
+    from quaver.cli import plan as plan_command
+    from quaver.fpga import arrays
+
+    for module, name, reader in (
+        (arrays, "arrays.json", arrays.reports.__wrapped__),
+        (plan_command, "pe_area.json", plan_command.read_areas),
+    ):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setattr(module, "files", lambda package: tmp_path)
+        if (content, name) != ("[]", "arrays.json"):  # no array was searched for yet
+            with pytest.raises(ValueError, match=f"{name} is not what bench/.* restore it"):
+                reader()
+
+
 # The command line: the file, the value, and exit status 2
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -217,9 +218,26 @@ def _problem(step: Step) -> str:
         for name, value in zip(node.input, step.inputs, strict=True)
         if value is not None and value.constant and len(value.shape or ()) >= 2
     ]
+    if node.op_type == "ReduceSum" and standard(node) and _sums_products(step):
+        return "it sums products with a stored array, as a GEMM does; export that as MatMul or Einsum"
     if arrays and standard(node) and node.op_type not in TAKE_ARRAYS:
         return f"it takes the stored {', '.join(arrays)}, and what it does with it is not known"
     return ""
+
+
+def _sums_products(step: Step) -> bool:
+    """Whether a ReduceSum follows a Mul by a stored array that varies along an axis that is summed."""
+    summed, *axes = step.inputs
+    if summed is None or summed.factor is None:
+        return False
+    factor, shape = summed.factor.shape, summed.shape
+    if factor is None or shape is None:
+        return True
+    sizes = (*(1 for _ in range(len(shape) - len(factor))), *factor)
+    given: Any = step.attributes.get("axes", range(len(shape)))
+    if axes and axes[0] is not None:
+        given = range(len(shape)) if axes[0].data is None else axes[0].data.reshape(-1)
+    return len(factor) >= 2 and any(sizes[int(axis)] != 1 for axis in given)
 
 
 def _harmless(node: onnx.NodeProto) -> bool:

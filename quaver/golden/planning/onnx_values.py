@@ -66,6 +66,9 @@ class Value:
         It follows from an input that has the batch.
     learns
         Something that is learnt, not by a GEMM alone, lies on the way to it: it needs a gradient.
+    factor
+        The stored array by which a Mul multiplied it, element by element: summed, that is a product of
+        matrices.
     """
 
     type: onnx.TypeProto | None
@@ -74,6 +77,7 @@ class Value:
     root: str = ""
     images: bool = False
     learns: bool = False
+    factor: Value | None = None
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
@@ -257,6 +261,9 @@ class Follower:
             images=any(value.images for value in there),
             learns=any(value.learns for value in there) or _learns(node, inputs),
         )
+        factor = next((value for value in there if value.constant), None)
+        if node.op_type != "Mul" or made.constant:
+            factor = None
         data: list[NDArray[Any] | None] = [None] * len(node.output)
         shape = there[0].sizes if there else None
         if node.op_type == "Shape" and standard(node) and shape is not None:
@@ -274,6 +281,7 @@ class Follower:
                 root=_root(name, types.get(name), there),
                 images=made.images and elements is None,
                 learns=made.learns,
+                factor=factor,
             )
             for name, elements in zip(node.output, data, strict=True)
         ]
