@@ -28,7 +28,7 @@ from quaver.golden.planning.layer_table import COLUMNS, read
 from quaver.golden.planning.networks import LayerShape, NetworkShape
 from quaver.golden.planning.plan import ANNOTATIONS, Plan, plan
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=150, deadline=None)
 
 
 def damaged(content: bytes):
