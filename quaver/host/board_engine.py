@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import cast
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.engine import Arithmetic, Codes, UpdateRule
@@ -13,13 +14,11 @@ from quaver.golden.nn.recipes import RECIPES, fixed16_q8_8
 from quaver.host.driver import DeviceError, Driver, Transport, identify
 from quaver.rtl.commands import HardwareRule, Identity, update_name
 
-assert fixed16_q8_8.hidden
-assert fixed16_q8_8.hidden.forward
 #: What `quaver build --arithmetic` builds, by name.
 BUILT: dict[str, Arithmetic] = {
     "fp8": ChunkedFloat(),
     "fp16": ChunkedFloat(FP16, FP16),
-    "fixed16": fixed16_q8_8.hidden.forward,
+    "fixed16": cast("Arithmetic", fixed16_q8_8.hidden.forward),
 }
 
 

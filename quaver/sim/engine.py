@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.engine import Arithmetic, Codes, UpdateRule
+from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.update_stream import unit_for
 from quaver.rtl.commands import HardwareRule, update_name
+from quaver.rtl.emit.shared_modules import ports_of
+from quaver.rtl.pe import pe_for
 from quaver.rtl.update.float_sgd import Update
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.verilated import require_tools
+
+#: Bits that the elements of an array give to what is around them, which Amaranth's converter takes at most,
+#: less those of the accelerator's own ports.
+MOST_SIGNALS = (1 << 16) - 1024
 
 
 class SimulatedEngine:
@@ -34,6 +45,8 @@ class SimulatedEngine:
 
     Raises
     ------
+    ValueError
+        There are no rows, columns, stages or depth.
     RuntimeError
         No C++ compiler or no Verilator; the message says what to install.
     """
@@ -47,6 +60,9 @@ class SimulatedEngine:
         *,
         progress: Callable[[str], None] | None = None,
     ):
+        for name, value in (("rows", rows), ("columns", columns), ("stages", stages), ("depth", depth)):
+            if as_integer(value, name) < 1:
+                raise ValueError(f"{name} is {value}, but it must be at least 1")
         require_tools()
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
@@ -59,6 +75,19 @@ class SimulatedEngine:
         """Clock cycles simulated so far, on all accelerators."""
         return sum(device.cycles for device in self._devices)
 
+    def check(self, arithmetic: Arithmetic) -> None:
+        """ValueError: an array of this size is too large to be simulated with `arithmetic`."""
+        self._check(pe_for(arithmetic, stages=self.stages))
+
+    def _check(self, element: wiring.Component) -> None:
+        bits = sum(len(Value.cast(value)) for value, flow in ports_of(element).values() if flow is Out)
+        count, most = self.rows * self.columns, MOST_SIGNALS // bits
+        if count > most:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} = {count} elements, but at most {most} of this "
+                f"arithmetic can be simulated; take fewer rows or columns"
+            )
+
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
         if isinstance(arithmetic, FixedPoint):
@@ -66,7 +95,9 @@ class SimulatedEngine:
         if arithmetic not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
             update = None if isinstance(arithmetic, FixedPoint) else Update()
-            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=update))
+            accelerator = Accelerator(arithmetic, **size, update=update)
+            self._check(accelerator.array.element)
+            self._drivers[arithmetic] = self._simulate(accelerator)
         driver = self._drivers[arithmetic]
         self._updaters[driver.updates] = driver
         return driver

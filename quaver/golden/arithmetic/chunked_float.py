@@ -26,7 +26,7 @@ from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from quaver.golden.rounding import Rounding
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import as_integer, set_integers
 
 Codes = NDArray[Any]
 
@@ -89,8 +89,7 @@ class ChunkedFloat:
                 f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
                 f"take fewer mantissa bits"
             )
-        for name in ("chunk", "random_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "chunk", "random_bits")
         if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"

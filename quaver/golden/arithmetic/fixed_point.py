@@ -20,6 +20,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
+from quaver.golden.validation import set_integers
 
 Codes = NDArray[Any]
 
@@ -72,8 +73,9 @@ class FixedPoint:
         if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
             raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        if not isinstance(self.random_bits, int) or not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits!r}, but stochastic rounding takes 1 … 32")
+        set_integers(self, "random_bits", "accumulator_bits")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but stochastic rounding takes 1 … 32")
         if not 2 * self.a.width <= self.accumulator_bits <= 63:
             raise ValueError(
                 f"accumulator_bits is {self.accumulator_bits}, but sums of products of {self.a.width}-bit "

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format, as_draws, as_floats, cast_to
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import as_integer, set_integers
 
 
 class Specials(StrEnum):
@@ -86,9 +86,7 @@ class FloatFormat(Format):
     )
 
     def __post_init__(self) -> None:
-        for name in ("exponent_bits", "mantissa_bits", "bias"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, as_integer(value, name))
+        set_integers(self, "exponent_bits", "mantissa_bits", "bias")
         e, m = self.exponent_bits, self.mantissa_bits
         most = 9 if self.specials == Specials.DLFLOAT else 10
         if not 2 <= e <= most:
@@ -235,7 +233,7 @@ class FloatFormat(Format):
         """
         from quaver.golden.kernels import cast
 
-        rounding = Rounding(rounding)
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         saturate = self.saturate if saturate is None else saturate
         x = as_floats(values)
         drawn = as_draws(random, random_bits, x.shape, rounding)

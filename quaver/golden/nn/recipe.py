@@ -23,6 +23,7 @@ from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Forma
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
+from quaver.golden.validation import set_integers
 
 
 class Role(StrEnum):
@@ -131,7 +132,8 @@ class LossScale:
     they are 2**13 times smaller than the loss has them are not the scale's doing."""
 
     def __post_init__(self) -> None:
-        _check_kinds(self, initial=Real, grow_every=int | None)
+        _check_kinds(self, initial=Real)
+        set_integers(self, "grow_every")
         if not (0 < self.initial < float("inf")):
             raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
         if self.grow_every is not None and self.grow_every < 1:
@@ -157,7 +159,8 @@ class UpdatePrecision:
     random_bits: int = RANDOM_BITS
 
     def __post_init__(self) -> None:
-        _check_kinds(self, format=FloatFormat, random_bits=int)
+        _check_kinds(self, format=FloatFormat)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -189,7 +192,8 @@ class FixedUpdatePrecision:
 
     def __post_init__(self) -> None:
         fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
-        _check_kinds(self, **fixed, random_bits=int)
+        _check_kinds(self, **fixed)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property

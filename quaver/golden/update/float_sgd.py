@@ -17,6 +17,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.validation import set_integers
 
 #: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
 SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
@@ -124,6 +125,7 @@ class Update(FloatRule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "random_bits")
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
 
     @property
