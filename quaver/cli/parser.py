@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _NOT_GIVEN = object()
+_APPENDS = argparse._AppendAction, argparse._ExtendAction
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,13 +19,13 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         parsed = argparse.Namespace() if namespace is None else namespace
         options = {a.dest: a for a in self._actions if a.option_strings and not hasattr(parsed, a.dest)}
-        for name in options:
-            setattr(parsed, name, _NOT_GIVEN)
+        for name, option in options.items():
+            setattr(parsed, name, [] if isinstance(option, _APPENDS) else _NOT_GIVEN)
         parsed, rest = super().parse_known_args(args, parsed)
         given = set(getattr(parsed, "given", ()))  # of a unit's own parser
         for name, option in options.items():
             default: Any = option.default
-            if getattr(parsed, name) is not _NOT_GIVEN:
+            if getattr(parsed, name) not in ([], _NOT_GIVEN):
                 given.add(name)
             elif default is argparse.SUPPRESS:
                 delattr(parsed, name)

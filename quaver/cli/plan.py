@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.parser import refuse
+from quaver.golden import strict_json
 from quaver.golden.planning.layer_table import ENDINGS, read
 from quaver.golden.planning.networks import IMAGES, NETWORKS, NetworkShape, trained_here
 from quaver.golden.planning.plan import ROLES, LayerPlan, Plan, Width, plan
@@ -44,6 +45,7 @@ __doc__ = __doc__.format(networks=", ".join(NETWORKS))
 
 #: What a synthesis run found, one entry an accumulator; bench/area_by_width.py writes it.
 AREAS = "pe_area.json"
+AREA = {"device", "exponent_bits", "mantissa_bits", "lut4", "registers", "mhz", "placements"}
 Areas = dict[str, Any]
 
 #: Exponent bits of an accumulator 1-6-m; exponent and mantissa bits of FP32. Importing
@@ -176,7 +178,18 @@ def read_areas() -> Areas:
     Without the file there are no results, and then the plan says so: it never guesses an area.
     """
     file = files("quaver.fpga") / AREAS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"results": []}
+    if not file.is_file():
+        return {"results": []}
+    try:
+        areas = strict_json.loads(file.read_text(encoding="utf-8"))
+        whole = {"devices", "stages", "tools", "results"} <= areas.keys()
+        if not whole or any(row.keys() != AREA for row in areas["results"]):
+            raise ValueError("a field is missing or unknown")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not what bench/area_by_width.py --write writes ({error}); restore it"
+        ) from error
+    return areas
 
 
 def area(areas: Areas, exponent_bits: int, mantissa_bits: int) -> dict[str, Any]:

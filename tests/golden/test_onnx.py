@@ -684,6 +684,11 @@ HIDDEN = {
         [node("Einsum", ["x", "v"], ["l"], "alone", equation="ab,cd->ac")],
         "alone (Einsum): an axis is summed or repeated in one operand alone",
     ),
+    "a product of matrices in two steps": (
+        [node("Unsqueeze", ["x", "last"], ["x4"]), node("Mul", ["x4", "w"], ["xw"]),
+         node("ReduceSum", ["xw", "axis"], ["l"], "summed", keepdims=0)],
+        "summed (ReduceSum): it sums products with a stored array, as a GEMM does",
+    ),
     "an LSTM with computed weights": (
         [node("Unsqueeze", ["x", "axis"], ["x3d"]),
          node("LSTM", ["x3d", "x3d", "r"], ["l"], "cell", hidden_size=4)],
@@ -701,8 +706,8 @@ def hidden(nodes):
     arrays = {
         "v": array(4, 4), "w": array(4, 8), "trips": np.array(3), "half": np.float32(0.5),
         "k": array(4, 1, 3), "kernel": np.array([1, 1, -1, 4]), "image": array(1, 1, 9, 9),
-        "two": array(2, 2),
-        "r": array(1, 16, 4), "axis": np.array([1]), "v3": array(1, 4, 4),
+        "two": array(2, 2), "r": array(1, 16, 4), "axis": np.array([1]), "last": np.array([2]),
+        "v3": array(1, 4, 4),
     }  # fmt: skip
     return model(
         [*nodes, node("MatMul", ["x", "w"], ["y"], "plain")],
@@ -730,6 +735,17 @@ def test_what_is_not_understood_is_named(layers, what):
     assert "plain" in [layer.name for layer in network.layers]
     assert any(remark.startswith(f"left out: {message}") for remark in network.remarks)
     assert plan(network).remarks == network.remarks
+
+
+def test_scales_that_are_averaged_are_no_layer(layers):
+    """A scale a channel, as normalisation leaves it, before a sum over pixels."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], "conv"),
+        node("Mul", ["c", "scale"], ["d"]),
+        node("ReduceSum", ["d", "pixels"], ["y"], keepdims=0),
+    ]
+    arrays = {"w": array(8, 3, 3, 3), "scale": array(1, 8, 1, 1), "pixels": np.array([2, -1])}
+    assert len(layers(model(nodes, {"x": ["N", 3, 6, 6]}, stored(**arrays))).layers) == 1
 
 
 def test_bodies_without_products_are_no_matter(layers):
@@ -848,3 +864,28 @@ def test_a_damaged_model_is_read_or_refused(tmp_path_factory, data):
     except ValueError as error:
         refusal = str(error)
     assert str(path) in refusal
+
+
+# Networks that everyone knows: onnx carries their graphs, with weights that nodes make
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "weights", "macs"),
+    [
+        ("resnet50", 54, 25_557_032 - 1000 - 2 * 26_560, 4_089_184_256),
+        ("vgg19", 19, 143_667_240 - 14_696, 19_632_062_464),
+        ("squeezenet", 26, 1_235_496 - 3_944, 349_151_936),
+    ],
+)
+def test_known_networks(name, count, weights, macs):
+    """Weights: all parameters without biases, and without the scales and shifts of the normalisations."""
+    from importlib.resources import files
+
+    path = files("onnx.backend.test") / "data" / "light" / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip("this onnx package does not carry its test models")
+    network = read(path, 256)
+    assert len(network.layers) == count
+    assert sum(layer.weights for layer in network.layers) == weights
+    assert sum(layer.macs for layer in network.layers) == macs
+    assert network.remarks == ()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
@@ -300,8 +301,8 @@ class Recipe:
     def from_json(text: str | bytes) -> Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
-            recipe = _built(json.loads(text))
-        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            recipe = _built(strict_json.loads(text))
+        except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")

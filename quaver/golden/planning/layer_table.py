@@ -94,7 +94,7 @@ def _csv(path: Path) -> list[LayerShape]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}; save it as CSV in UTF-8") from None
-    delimiter = _delimiter(text.partition("\n")[0], f"{path}, line 1")
+    delimiter = _delimiter(next(iter(text.splitlines()), ""), f"{path}, line 1")
     # Strict: a quotation mark that nothing closes would take the layers after it into one cell.
     rows = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
@@ -111,7 +111,9 @@ def _csv(path: Path) -> list[LayerShape]:
                 cells |= {name: cells[name].replace(",", ".") for name in RATIOS if name in cells}
             layers.append(_layer(cells, where))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
+        raise ValueError(
+            f"{path}, after line {rows.line_num}: {error}; is there a quotation mark too many?"
+        ) from None
     return layers
 
 

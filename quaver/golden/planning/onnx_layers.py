@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -45,7 +46,9 @@ TAKE_ARRAYS = {
     *("ScatterND", "TensorScatter", "Concat", "Expand", "Pad", "Tile", "Resize", "Upsample", "Compress"),
     *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
     *("RMSNormalization", "QuantizeLinear", "DequantizeLinear", "RotaryEmbedding", "GridSample"),
-    *("SequenceConstruct", "SequenceInsert", "OneHot", "CastLike"),
+    *("SequenceConstruct", "SequenceInsert", "OneHot", "CastLike", "BitShift", "CenterCropPad"),
+    *("NonMaxSuppression", "RoiAlign", "MaxRoiPool", "MaxUnpool", "ReverseSequence"),
+    *("Loop", "Scan", "SequenceMap"),  # whose bodies are looked at
 }
 
 
@@ -86,6 +89,8 @@ def read_onnx(
     ValueError
         It is no ONNX model, an axis has no size, or nodes are not understood: names all of them.
     """
+    if not 1 <= batch < 1 << 31:
+        raise ValueError(f"{path}: batch is {batch}, but a training step takes 1 to 2**31 − 1 images")
     model = load(path)
     try:
         follower = Follower(model, path.parent, batch, axes or {})
@@ -213,9 +218,26 @@ def _problem(step: Step) -> str:
         for name, value in zip(node.input, step.inputs, strict=True)
         if value is not None and value.constant and len(value.shape or ()) >= 2
     ]
+    if node.op_type == "ReduceSum" and standard(node) and _sums_products(step):
+        return "it sums products with a stored array, as a GEMM does; export that as MatMul or Einsum"
     if arrays and standard(node) and node.op_type not in TAKE_ARRAYS:
         return f"it takes the stored {', '.join(arrays)}, and what it does with it is not known"
     return ""
+
+
+def _sums_products(step: Step) -> bool:
+    """Whether a ReduceSum follows a Mul by a stored array that varies along an axis that is summed."""
+    summed, *axes = step.inputs
+    if summed is None or summed.factor is None:
+        return False
+    factor, shape = summed.factor.shape, summed.shape
+    if factor is None or shape is None:
+        return True
+    sizes = (*(1 for _ in range(len(shape) - len(factor))), *factor)
+    given: Any = step.attributes.get("axes", range(len(shape)))
+    if axes and axes[0] is not None:
+        given = range(len(shape)) if axes[0].data is None else axes[0].data.reshape(-1)
+    return len(factor) >= 2 and any(sizes[int(axis)] != 1 for axis in given)
 
 
 def _harmless(node: onnx.NodeProto) -> bool:
@@ -390,9 +412,15 @@ def _recurrent(step: Step) -> Iterator[Use]:
 
     Its gradient sums over the sequence as it does over a batch (backpropagation through time).
     """
+<<<<<<< HEAD
     images = step.inputs[0]
     weights = [value for value in step.inputs[1:3] if value is not None and value.constant]
     if images is None or not images.images or len(weights) != 2:
+=======
+    images, *others = step.inputs[:3]
+    weights = [value for value in others if value is not None and value.constant]
+    if images is None or not images.images or len(weights) < len(others):
+>>>>>>> main
         raise NotUnderstoodError("its input is stored, or its weights are not")
     *rows, _ = _sizes(images, "its input")
     for letter, weight in zip("WR", weights, strict=True):

@@ -66,6 +66,9 @@ class Value:
         It follows from an input that has the batch.
     learns
         Something that is learnt, not by a GEMM alone, lies on the way to it: it needs a gradient.
+    factor
+        The stored array by which a Mul multiplied it, element by element: summed, that is a product of
+        matrices.
     """
 
     type: onnx.TypeProto | None
@@ -74,6 +77,7 @@ class Value:
     root: str = ""
     images: bool = False
     learns: bool = False
+    factor: Value | None = None
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
@@ -232,7 +236,7 @@ class Follower:
                 yield from self._branch(node, bool(inputs[0].data))
                 continue
             outputs = self._results(node, inputs)
-            self.values.update(zip(node.output, outputs, strict=True))
+            self.values |= {name: one for name, one in zip(node.output, outputs, strict=True) if name}
             yield Step(node, inputs, outputs)
 
     def _branch(self, node: onnx.NodeProto, taken: bool) -> Iterator[Step]:
@@ -257,6 +261,9 @@ class Follower:
             images=any(value.images for value in there),
             learns=any(value.learns for value in there) or _learns(node, inputs),
         )
+        factor = next((value for value in there if value.constant), None)
+        if node.op_type != "Mul" or made.constant:
+            factor = None
         data: list[NDArray[Any] | None] = [None] * len(node.output)
         shape = there[0].sizes if there else None
         if node.op_type == "Shape" and standard(node) and shape is not None:
@@ -274,6 +281,7 @@ class Follower:
                 root=_root(name, types.get(name), there),
                 images=made.images and elements is None,
                 learns=made.learns,
+                factor=factor,
             )
             for name, elements in zip(node.output, data, strict=True)
         ]
@@ -320,13 +328,14 @@ class Follower:
         known = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
         # Bodies of If, Loop and Scan may use any value around them.
         around = self.values if _bodies(node) else known
+        domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             return shape_inference.infer_node_outputs(
-                onnx.defs.get_schema(node.op_type, self._opsets.get(node.domain, 1), node.domain),
+                onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain),
                 node,
                 {name: value.type for name, value in around.items() if value.type is not None},
                 {n: numpy_helper.from_array(v.data, n) for n, v in known.items() if v.data is not None},
-                opset_imports=[helper.make_opsetid(domain, n) for domain, n in self._opsets.items()],
+                opset_imports=[helper.make_opsetid(name, n) for name, n in self._opsets.items()],
             )
         except (
             Exception

@@ -170,7 +170,7 @@ def _layer(data: Any, batch: int, chunk: int, where: str) -> LayerPlan:
     roles = tuple(gemm.role for gemm in gemms)
     if roles not in (ROLES, ROLES[::2]):
         raise ValueError(f"{where}the GEMMs are {roles}, but a layer's are {ROLES}")
-    return LayerPlan(made, tuple(gemms))
+    return _made(LayerPlan, data, where, shape=made, gemms=tuple(gemms))
 
 
 def _is_share(value: Any) -> bool:
