@@ -412,15 +412,9 @@ def _recurrent(step: Step) -> Iterator[Use]:
 
     Its gradient sums over the sequence as it does over a batch (backpropagation through time).
     """
-<<<<<<< HEAD
-    images = step.inputs[0]
-    weights = [value for value in step.inputs[1:3] if value is not None and value.constant]
-    if images is None or not images.images or len(weights) != 2:
-=======
     images, *others = step.inputs[:3]
     weights = [value for value in others if value is not None and value.constant]
     if images is None or not images.images or len(weights) < len(others):
->>>>>>> main
         raise NotUnderstoodError("its input is stored, or its weights are not")
     *rows, _ = _sizes(images, "its input")
     for letter, weight in zip("WR", weights, strict=True):
