@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
         for _, folder in _present(chosen):
             files, size_ = size(folder)
             clear(folder)
-            console.print(f"cleared {folder}: {files:,} files, {_megabytes(size_)}", highlight=False)
+            console.print(
+                f"cleared {folder}: {files:,} files, {_megabytes(size_)}", highlight=False, soft_wrap=True
+            )
     table = Table(title="what is kept to be fast")
     table.add_column("kind")
     table.add_column("what")

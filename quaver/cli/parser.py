@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         given = set(getattr(parsed, "given", ()))  # of a unit's own parser
         for name, option in options.items():
             default: Any = option.default
-            if getattr(parsed, name) not in ([], _NOT_GIVEN):
+            if getattr(parsed, name) != ([] if isinstance(option, _APPENDS) else _NOT_GIVEN):
                 given.add(name)
             elif default is argparse.SUPPRESS:
                 delattr(parsed, name)
