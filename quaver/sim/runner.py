@@ -195,7 +195,8 @@ def build(
     if cells:  # whose models are what they are
         flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
-    tools = (verilated._tools((*compiler, *compiler_flags)), str(config.libs_dir))
+    tools: tuple[str, ...] = (verilated._tools((*compiler, *compiler_flags)), str(config.libs_dir))
+    tools += verilated.libraries(compiler)
     told = harness.read_text(encoding="utf-8")
     program = caches.place("benches", verilated._digest(*tools, *flags, told, name, verilog, cells))
     compile_ = (*compiler, *compiler_flags, *verilated._include(root))

@@ -71,7 +71,15 @@ def compile_library(
     if elements:
         sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text(encoding="utf-8")}
     compile_ = (*cxx, *COMPILER_FLAGS, *_known(cxx))
-    name = _digest(_tools(compile_), *VERILATOR_FLAGS, *ELEMENT_FLAGS, top, repr(elements), *sources.values())
+    name = _digest(
+        _tools(compile_),
+        *libraries(cxx),
+        *VERILATOR_FLAGS,
+        *ELEMENT_FLAGS,
+        top,
+        repr(elements),
+        *sources.values(),
+    )
     library = caches.place("verilated", f"{name}.so")
     with caches.building(library, _waiting(top, progress)) as work:
         if work:
