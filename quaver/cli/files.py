@@ -21,7 +21,7 @@ def check_output(path: Path | None, option: str = "--output") -> None:
         raise ValueError(f"{option} is {path}, a directory; name a file in it")
     if files.streams(path):
         return
-    folder = Path(os.path.realpath(path)).parent
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise ValueError(f"{option} is {path}, but there is no directory {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):

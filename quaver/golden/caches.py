@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_dir, user_config_dir
@@ -25,33 +23,51 @@ KINDS = {
     "benches": "benches, compiled",
     "boards": "bitstreams and reports",
     "data": "data sets, downloaded",
-    "numba": "kernels, compiled",
-    "yowasp": "the WebAssembly tools, compiled",
-    "matplotlib": "lists of fonts",
 }
+#: Who else keeps something in the user's cache directory, and may not start where they cannot: the compilers
+#: of kernels and of WebAssembly, the WebAssembly tools, matplotlib.
+NEIGHBOURS = ("numba", "wasmtime", "YoWASP", "matplotlib")
 
 
 class CacheWarning(UserWarning):
     """The user's cache directory cannot be written, and another takes its place."""
 
 
+def _usual() -> Path:
+    return Path(user_cache_dir("quaver", appauthor=False))
+
+
+#: Where it was before `prepare` may have moved it.
+_BEFORE = _usual()
+
+
+def prepare() -> None:
+    """Moves the user's cache directory, for this process and those that it starts, into a temporary one where
+    it cannot be written. CacheWarning: it is so."""
+    usual = _usual()
+    if not all(_writable(usual.with_name(name)) for name in ("quaver", *NEIGHBOURS)):
+        temporary = _temporary()
+        os.environ["XDG_CACHE_HOME"] = str(temporary)
+        warnings.warn(
+            f"{usual.parent} cannot be written; what is compiled is kept in {temporary} (XDG_CACHE_HOME "
+            f"names another place)",
+            CacheWarning,
+            stacklevel=2,
+        )
+    if not _writable(Path(user_config_dir("matplotlib", appauthor=False))):
+        os.environ.setdefault("MPLCONFIGDIR", str(_usual().with_name("matplotlib")))
+
+
 def place(kind: str, name: str = "") -> Path:
-    """Where `name` of this kind is kept: in the user's cache where it is there or can be, else in a temporary
-    directory. Folders are made by who writes."""
-    usual = _usual() / kind / name
-    if name and usual.exists():  # if only to be read
-        return usual
-    return usual if _writable(usual.parent if name else usual) else _temporary() / kind / name
+    """Where `name` of this kind is kept. Folders are made by who writes."""
+    before = _BEFORE / kind / name
+    return before if name and before.exists() else _usual() / kind / name  # it may be there only to be read
 
 
 def folders() -> list[Path]:
     """The directories that hold kinds: the user's, and the temporary one where it is there."""
-    temporary = _temporary_path()
-    return [_usual()] * _usual().is_dir() + [temporary] * _own_folder(temporary)
-
-
-def _usual() -> Path:
-    return Path(user_cache_dir("quaver", appauthor=False))
+    places = dict.fromkeys((_BEFORE, _usual(), _temporary_path() / "quaver"))
+    return [path for path in places if path.is_dir()]
 
 
 def _writable(path: Path) -> bool:
@@ -79,40 +95,11 @@ def _own_folder(path: Path) -> bool:
     return stat.S_ISDIR(about.st_mode) and mine and not about.st_mode & 0o022
 
 
-@cache
 def _temporary() -> Path:
     path = _temporary_path()
     with suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)
-    if not _own_folder(path) or not _writable(path):
-        path = Path(tempfile.mkdtemp(prefix="quaver-"))
-    warnings.warn(
-        f"{_usual()} cannot be written; what is compiled is kept in {path} (XDG_CACHE_HOME names another "
-        f"place)",
-        CacheWarning,
-        stacklevel=2,
-    )
-    return path
-
-
-def prepare() -> None:
-    """Gives a place to the caches of those who do not start, or warn, where theirs cannot be written: Numba,
-    matplotlib and the WebAssembly tools."""
-    here = Path(__file__).parent
-    beside = all(_writable(each / "__pycache__") for each in (here, here / "kernels", here / "update"))
-    if not (beside or _writable(Path(user_cache_dir("numba", appauthor=False)))):
-        _give("NUMBA_CACHE_DIR", "numba")
-        if "numba" in sys.modules:  # which has read its settings
-            sys.modules["numba"].config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
-    if not _writable(Path(user_config_dir("matplotlib", appauthor=False))):
-        _give("MPLCONFIGDIR", "matplotlib")
-    if not _writable(Path(user_cache_dir("YoWASP", appauthor=False))):
-        _give("YOWASP_CACHE_DIR", "yowasp")
-
-
-def _give(variable: str, kind: str) -> None:
-    if not _writable(Path(os.environ.get(variable, "~"))):
-        os.environ[variable] = str(place(kind))
+    return path if _own_folder(path) and _writable(path) else Path(tempfile.mkdtemp(prefix="quaver-"))
 
 
 @contextmanager

@@ -216,6 +216,7 @@ def build(
             f"-L{config.libs_dir}",
             "-lcocotbvpi_verilator",
             "-pthread",
+            *verilated.libraries(compiler),
         )
         verilated._run([*compiler, "-o", "program", "all.o", *map(str, runtime), *libraries], work)
         os.replace(work / "program", program)

