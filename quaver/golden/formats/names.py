@@ -25,9 +25,9 @@ def parse(name: str) -> Format:
 
     Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32``, ``dlfloat`` are
     the constants of `quaver.golden.formats`. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by
-    a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without), and by
-    ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10 fraction
-    bits.
+    a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without),
+    and by ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10
+    fraction bits.
 
     Raises
     ------
