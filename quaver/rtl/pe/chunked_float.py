@@ -7,7 +7,6 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.rounding import Rounding
 from quaver.rtl.emit.shared_modules import once
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
@@ -59,8 +58,6 @@ class ChunkedFloatPE(ProcessingElement):
             product.min_exponent,
             max(product.max_exponent, self.sum.max_exponent),
         )
-        self.stochastic = arithmetic.rounding is Rounding.STOCHASTIC
-        self.random_bits = arithmetic.random_bits
         super().__init__(
             arithmetic,
             a=self.operand.layout,
@@ -132,7 +129,7 @@ class ChunkedFloatPE(ProcessingElement):
             self.sum,
             self.addend,
             rounding=self.arithmetic.rounding,
-            random_bits=self.random_bits,
+            random_bits=self.arithmetic.random_bits,
             registers=lanes - 1,
         )
         folds = Signal(lanes, reset_less=True)  # bit i: the operation in stage i of the adder is a fold
@@ -144,8 +141,8 @@ class ChunkedFloatPE(ProcessingElement):
             Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), add.sum.as_value())
         )
 
-        if self.stochastic:
-            random = Signal(self.random_bits, reset_less=True)
+        if self.arithmetic.stochastic:
+            random = Signal(self.arithmetic.random_bits, reset_less=True)
             a_random, b_random = pass_on(
                 m, (self.a_random, self.a_random_out), (self.b_random, self.b_random_out)
             )
