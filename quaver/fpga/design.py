@@ -24,6 +24,7 @@ from quaver.fpga.boards import BOARDS, Board, Family
 from quaver.fpga.pll import PLL
 from quaver.fpga.reset import HeldReset
 from quaver.golden.contracts import Arithmetic, HardwareRule
+from quaver.golden.validation import set_integers
 from quaver.host.board_engine import BUILT, recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
@@ -77,13 +78,19 @@ class Design:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed")
         for what, name, known in (
             ("board", self.board, BOARDS),
             ("arithmetic", self.arithmetic, BUILT),
         ):
             if name not in known:
                 raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
-        assert self.serial  # or it says what is wrong
+        if self.rows * self.columns > self.place.luts:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} elements, but {self.place.title} has "
+                f"{self.place.luts:,} LUT4; take fewer rows or columns"
+            )
+        _ = self.serial  # which says what is wrong
 
     def at_most(self, mhz: float) -> Design:
         """The same at a clock close to, and at most, `mhz` that its PLL and UART have. ValueError: none."""

@@ -8,6 +8,7 @@ in floats is decorated, and gives the caller's environment back.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -39,6 +40,7 @@ def _default(library: Any) -> ctypes.c_void_p:
         return ctypes.c_void_p(-1)  # glibc and musl
 
 
+_thread = threading.local()
 _C = _library()
 _DEFAULT = _default(_C) if _C else None
 
@@ -50,12 +52,16 @@ def standard_floats(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def in_standard_environment(*args: P.args, **kwargs: P.kwargs) -> R:
+        if getattr(_thread, "is_standard", False):  # a decorated function has called this one
+            return function(*args, **kwargs)
         before = _ENVIRONMENT()
         _C.fegetenv(before)
         _C.fesetenv(_DEFAULT)
+        _thread.is_standard = True
         try:
             return function(*args, **kwargs)
         finally:
+            _thread.is_standard = False
             _C.fesetenv(before)
 
     return in_standard_environment

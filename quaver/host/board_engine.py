@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
@@ -14,13 +15,11 @@ from quaver.host.driver import DeviceError, Driver, Transport, identify
 from quaver.rtl.commands import Identity
 from quaver.rtl.update import UPDATE_UNITS, has_unit
 
-assert fixed16_q8_8.hidden
-assert fixed16_q8_8.hidden.forward
 #: What `quaver build --arithmetic` builds, by name.
 BUILT: dict[str, Arithmetic] = {
     "fp8": ChunkedFloat(),
     "fp16": ChunkedFloat(FP16, FP16),
-    "fixed16": fixed16_q8_8.hidden.forward,
+    "fixed16": cast("Arithmetic", fixed16_q8_8.hidden.forward),
 }
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import descriptor
+from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.emit.shared_modules import ports_of
+from quaver.rtl.pe import pe_for
 from quaver.rtl.update import UPDATE_UNITS, has_unit, unit_for
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.verilated import require_tools
+
+#: Bits that the elements of an array give to what is around them, which Amaranth's converter takes at most,
+#: less those of the accelerator's own ports.
+MOST_SIGNALS = (1 << 16) - 1024
 
 
 class SimulatedEngine:
@@ -31,6 +42,8 @@ class SimulatedEngine:
 
     Raises
     ------
+    ValueError
+        There are no rows, columns, stages or depth.
     RuntimeError
         No C++ compiler or no Verilator; the message says what to install.
     """
@@ -44,6 +57,9 @@ class SimulatedEngine:
         *,
         progress: Callable[[str], None] | None = None,
     ):
+        for name, value in (("rows", rows), ("columns", columns), ("stages", stages), ("depth", depth)):
+            if as_integer(value, name) < 1:
+                raise ValueError(f"{name} is {value}, but it must be at least 1")
         require_tools()
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
@@ -56,14 +72,28 @@ class SimulatedEngine:
         """Clock cycles simulated so far, on all accelerators."""
         return sum(device.cycles for device in self._devices)
 
+    def check(self, arithmetic: Arithmetic) -> None:
+        """ValueError: an array of this size is too large to be simulated with `arithmetic`."""
+        self._check(pe_for(arithmetic, stages=self.stages))
+
+    def _check(self, element: wiring.Component) -> None:
+        bits = sum(len(Value.cast(value)) for value, flow in ports_of(element).values() if flow is Out)
+        count, most = self.rows * self.columns, MOST_SIGNALS // bits
+        if count > most:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} = {count} elements, but at most {most} of this "
+                f"arithmetic can be simulated; take fewer rows or columns"
+            )
+
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
         hardware = arithmetic.hardware
         if hardware not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
             rule = arithmetic.default_update
-            update = None if rule is None else unit_for(rule)
-            self._drivers[hardware] = self._simulate(Accelerator(hardware, **size, update=update))
+            accelerator = Accelerator(hardware, **size, update=None if rule is None else unit_for(rule))
+            self._check(accelerator.array.element)
+            self._drivers[hardware] = self._simulate(accelerator)
         driver = self._drivers[hardware]
         self._updaters[str(driver.updates)] = driver
         return driver

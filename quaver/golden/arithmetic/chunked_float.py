@@ -22,12 +22,13 @@ from numpy.typing import ArrayLike
 from quaver.golden import exact
 from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_draws, numbered_seed
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import Update
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import set_integers
 
 #: A chunk longer than any dot product: plain accumulation.
 NO_CHUNKS = 1 << 30
@@ -66,8 +67,11 @@ class ChunkedFloat:
     ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS)``, `random_bits` wide each. Hence the result
     depends on the seed alone: not on threads, tiles or the size of an array.
 
-    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. Zeros: x + (−x) = +0, and because
-    the total starts at +0, no result is −0.
+    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. So do zeros: x + (−x) = +0,
+    (−0) + (−0) = −0, and a negative sum that rounds to zero is −0. A partial sum may be −0; a result of an
+    accumulator with gradual underflow is not, because its total starts at +0 and a fold adds two multiples of
+    the accumulator's quantum, which round to zero only if they cancel. Two DLFloats may differ by less than
+    the smallest one: there a fold can underflow, and a result of −0 says on which side.
     """
 
     operand: FloatFormat = FP8
@@ -88,8 +92,7 @@ class ChunkedFloat:
                 f"operand is {self.operand}, {self.operand.width} bits, but operands have at most "
                 f"{MAX_OPERAND_BITS}; take fewer mantissa bits"
             )
-        for name in ("chunk", "random_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "chunk", "random_bits")
         if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
@@ -155,6 +158,7 @@ class ChunkedFloat:
         """How many sums one output of `k` products rounds: the products and the folds."""
         return k + -(-k // self.chunk)
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -175,6 +179,7 @@ class ChunkedFloat:
         x, y = self._draws(a, b, seed)
         return chunked_gemm(self, a, b, x, y)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
         a, b = self.check(a_codes, b_codes, seed=seed)

@@ -17,10 +17,12 @@ from numpy.typing import ArrayLike
 
 from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
 from quaver.golden.update.fixed_sgd import FixedUpdate
+from quaver.golden.validation import set_integers
 
 _Q8_8 = FixedFormat(8, 8)
 
@@ -68,8 +70,9 @@ class FixedPoint:
         if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
             raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        if not isinstance(self.random_bits, int) or not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits!r}, but stochastic rounding takes 1 … 32")
+        set_integers(self, "random_bits", "accumulator_bits")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but stochastic rounding takes 1 … 32")
         product = self.a.width + self.b.width
         if not product <= self.accumulator_bits <= 63:
             raise ValueError(
@@ -134,6 +137,7 @@ class FixedPoint:
         """Codes (a, b) whose product is 0: a bubble in an array."""
         return 0, 0
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -165,6 +169,7 @@ class FixedPoint:
             total += np.left_shift(rows ^ columns, shift) if shift >= 0 else (rows ^ columns) >> -shift
         return self.result.codes(total >> dropped)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""
         a, b = self._integers(a_codes, b_codes, seed)

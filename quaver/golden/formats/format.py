@@ -59,7 +59,8 @@ class Format(ABC):
         Parameters
         ----------
         values
-            Any shape and memory layout; float16, float32, float64, or integers of at most 53 bits.
+            Any shape and memory layout; float16, float32, float64, integers of at most 53 bits, or any number
+            of ml_dtypes but the complex ones.
         rounding
             `Rounding.STOCHASTIC` wants `random`, the others refuse it.
         random, random_bits
@@ -132,8 +133,12 @@ def as_floats(values: ArrayLike) -> NDArray[np.floating]:
             raise ValueError(
                 "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
             )
+    elif kind == "V" and not issubclass(array.dtype.type, np.void) and np.can_cast(array.dtype, np.float32):
+        wanted = np.float32  # ml_dtypes' numbers
     else:
-        raise TypeError(f"values have dtype {array.dtype}, but they must be float16, 32, 64 or integer")
+        raise TypeError(
+            f"values have dtype {array.dtype}, but they must be float16, 32, 64, integer or of ml_dtypes"
+        )
     return cast_to(array, wanted)
 
 

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.nn.layers import (
     AveragePool2d,
     BatchNorm2d,
@@ -122,6 +123,7 @@ MODELS: dict[str, Callable[[Shape, int, np.random.Generator], Network]] = {
 }
 
 
+@standard_floats
 def build(name: str, shape: Shape, classes: int, *, seed: int = 1) -> Network:
     """The model `name` for images of `shape`, its weights drawn from `seed` alone (the same for every
     recipe)."""

@@ -13,6 +13,7 @@ from operator import or_
 from types import NoneType
 from typing import Any, ClassVar
 
+from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
@@ -20,6 +21,7 @@ from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Forma
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
+from quaver.golden.validation import set_integers
 
 
 class Role(StrEnum):
@@ -109,7 +111,8 @@ class LossScale:
     they are 2**13 times smaller than the loss has them are not the scale's doing."""
 
     def __post_init__(self) -> None:
-        _check_kinds(self, initial=Real, grow_every=int | None)
+        _check_kinds(self, initial=Real)
+        set_integers(self, "grow_every")
         if not (0 < self.initial < float("inf")):
             raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
         if self.grow_every is not None and self.grow_every < 1:
@@ -135,7 +138,8 @@ class UpdatePrecision:
     random_bits: int = RANDOM_BITS
 
     def __post_init__(self) -> None:
-        _check_kinds(self, format=FloatFormat, random_bits=int)
+        _check_kinds(self, format=FloatFormat)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -167,7 +171,8 @@ class FixedUpdatePrecision:
 
     def __post_init__(self) -> None:
         fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
-        _check_kinds(self, **fixed, random_bits=int)
+        _check_kinds(self, **fixed)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -275,8 +280,8 @@ class Recipe:
     def from_json(text: str | bytes) -> Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
-            recipe = _built(json.loads(text))
-        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            recipe = _built(strict_json.loads(text))
+        except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")

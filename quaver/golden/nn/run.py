@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden import kernels
 from quaver.golden.contracts import Arithmetic, UpdateRule
 from quaver.golden.engine import Engine
 from quaver.golden.formats import Format
@@ -87,7 +88,7 @@ class Run:
         """
         arithmetic: Arithmetic | None = getattr(precision, role)
         if arithmetic is None:
-            c = a @ b
+            c = kernels.float32.matmul(a, b)
         elif exchanged and arithmetic.a != arithmetic.b:
             return np.ascontiguousarray(self.gemm(layer, role, precision, b.T, a.T).T)
         else:
