@@ -31,6 +31,7 @@ from quaver.cli.parser import given, refuse
 from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.descriptor import descriptor
 from quaver.golden.engine import Arithmetic, Engine, GoldenEngine, UpdateRule
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
@@ -174,7 +175,8 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
             "--no-chunks and --narrower choose among a plan's widths; name it: --plan FILE, of quaver plan -o"
         )
     if args.chunk is not None:
-        if not isinstance(recipe.hidden.forward, ChunkedFloat):
+        forward = recipe.hidden.forward
+        if forward is None or "chunk" not in descriptor(forward).parameters:
             raise ValueError(f"--chunk is {args.chunk}, but {recipe.name} does not sum in chunks; take fp8")
         recipe = recipe.with_gemms(f"{recipe.name}-chunk-{args.chunk}", chunk=args.chunk)
     if args.loss_scale is not None:
@@ -311,8 +313,9 @@ def _board(port: str, baud: int | None, asked: set[Arithmetic], rule: UpdateRule
     line = SerialLine(find_port(port), BAUD if baud is None else baud)
     engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule)
     size, update = engine.identity.geometry, engine.identity.update or "on the host"
-    computes = engine.identity.arithmetic
-    computes = next((name for name, built in BUILT.items() if repr(built) == computes), computes)
+    device = engine.identity.arithmetic
+    names = (name for name, built in BUILT.items() if device.describes(built.hardware))
+    computes = next(names, str(device))
     console.print(
         f"{line}: {computes}, {size.rows}×{size.columns} elements of {size.interleave} "
         f"lanes, depth {size.depth}, update {update}",

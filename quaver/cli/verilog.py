@@ -26,6 +26,7 @@ from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.options import console, read_plan
 from quaver.cli.parser import refuse
 from quaver.golden.arithmetic import ARITHMETICS
+from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
 from quaver.rtl.emit.verilog import UNITS, to_verilog
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _rounding(args: argparse.Namespace) -> str | None:
     """What is rounded how: as asked for, or as the arithmetic does by itself."""
     if (asked := getattr(args, "rounding", None)) is None and hasattr(args, "arithmetic"):
-        return str(ARITHMETICS[args.arithmetic]().rounding)
+        return descriptor(ARITHMETICS[args.arithmetic]()).parameters.get("rounding")
     return asked
 
 

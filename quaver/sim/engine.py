@@ -9,16 +9,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.engine import Arithmetic, Codes, UpdateRule
+from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
+from quaver.golden.descriptor import descriptor
 from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.accelerator.update_stream import unit_for
-from quaver.rtl.commands import HardwareRule, update_name
 from quaver.rtl.emit.shared_modules import ports_of
 from quaver.rtl.pe import pe_for
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update import UPDATE_UNITS, has_unit, unit_for
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.verilated import require_tools
 
@@ -30,10 +28,9 @@ MOST_SIGNALS = (1 << 16) - 1024
 class SimulatedEngine:
     """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
-    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used; fixed
-    points that drop equally many bits share one. Those of floats can update FP16 with stochastic rounding
-    too; the last one used does it. Any other update has an accelerator of its own, with one processing
-    element.
+    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used;
+    arithmetics of the same `hardware` share one. Each has the unit of its arithmetic's default update too;
+    the last one used does it. Any other update has an accelerator of its own, with one processing element.
 
     Parameters
     ----------
@@ -90,21 +87,20 @@ class SimulatedEngine:
 
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
-        if isinstance(arithmetic, FixedPoint):
-            arithmetic = arithmetic.on_integers
-        if arithmetic not in self._drivers:
+        hardware = arithmetic.hardware
+        if hardware not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
-            update = None if isinstance(arithmetic, FixedPoint) else Update()
-            accelerator = Accelerator(arithmetic, **size, update=update)
+            rule = arithmetic.default_update
+            accelerator = Accelerator(hardware, **size, update=None if rule is None else unit_for(rule))
             self._check(accelerator.array.element)
-            self._drivers[arithmetic] = self._simulate(accelerator)
-        driver = self._drivers[arithmetic]
-        self._updaters[driver.updates] = driver
+            self._drivers[hardware] = self._simulate(accelerator)
+        driver = self._drivers[hardware]
+        self._updaters[str(driver.updates)] = driver
         return driver
 
     def updater(self, rule: HardwareRule) -> Driver:
         """The driver of an accelerator that has the unit for `rule`."""
-        name = update_name(rule)
+        name = str(descriptor(rule))
         if name not in self._updaters:
             self._updaters[name] = self._simulate(
                 Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
@@ -132,6 +128,7 @@ class SimulatedEngine:
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
         """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
-        if not isinstance(rule, HardwareRule):
-            raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
+        if not has_unit(rule):
+            units = " and ".join(UPDATE_UNITS)
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by {units} only")
         return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)

@@ -230,7 +230,7 @@ def test_words_over_the_line_are_those_of_a_device(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(device, "send", lambda data: (sent.append(len(data)), send(data))[1])
     monkeypatch.setattr(device, "receive", lambda count: (received.append(count), receive(count))[1])
     rng = np.random.default_rng(0)
-    a, b = (design.computes.operand.encode(rng.normal(size=shape)) for shape in shapes(design))
+    a, b = (design.computes.a.encode(rng.normal(size=shape)) for shape in shapes(design))
     assert (driver.gemm(a, b) == design.computes.gemm(a, b)).all()
     assert words(design) == (sum(sent), sum(received))
 
@@ -254,7 +254,7 @@ def test_sustained_is_what_the_simulated_accelerator_does(
     design = Design("ulx3s-85f", arithmetic, clock=60e6, update=False, **size)
     device = devices.device() if arithmetic == "fp8" else SimulatedDevice(design.accelerator)
     driver = Driver(device, design.computes)
-    a, b = (np.zeros(shape, design.computes.operand.code_dtype) for shape in shapes(design))
+    a, b = (np.zeros(shape, design.computes.a.code_dtype) for shape in shapes(design))
     before = device.cycles
     driver.gemm(a, b, seed=1 if arithmetic == "fixed16" else None)
     simulated = a.size * b.shape[1] / (device.cycles - before) * float(design.pll.clock)

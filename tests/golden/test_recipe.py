@@ -85,7 +85,7 @@ def test_other_formats_are_one_field():
 
 
 def test_a_cast_that_the_operand_does_not_hold():
-    message = "{} are cast to {}, but the {} GEMM's operands are {}"
+    message = "{} are cast to {}, but the {} GEMM takes them as {}"
     with pytest.raises(ValueError, match=message.format("weights", E4M3, "forward", FP8)):
         Precision(forward=ChunkedFloat(operand=FP8), weights=E4M3)
     with pytest.raises(ValueError, match=message.format("errors", FP16, "gradient", FP8)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -98,11 +99,26 @@ class Format(ABC):
                 raise ValueError(f"{name} holds {worst}, but codes of {self} are 0 … {limit}")
         return array.astype(self.code_dtype, copy=False)
 
+    def holds(self, narrow: Format) -> bool:
+        """Whether every finite value of `narrow` is a value of this format."""
+        return _holds(self, narrow)
+
     def round(
         self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, **options: object
     ) -> NDArray[np.floating]:
         """`decode(encode(values))`: the values moved onto the format's grid."""
         return self.decode(self.encode(values, rounding, **options))  # type: ignore[arg-type]
+
+
+@cache
+def _holds(wide: Format, narrow: Format) -> bool:
+    if wide == narrow:
+        return True
+    if narrow.width > wide.width:
+        return False  # it has more values
+    values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
+    values = values[np.isfinite(values)]
+    return bool(np.array_equal(wide.round(values), values))
 
 
 def as_floats(values: ArrayLike) -> NDArray[np.floating]:

@@ -33,9 +33,14 @@ class Rule:
     """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
     that is zero."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether an update takes a seed."""
+        return self.rounding is Rounding.STOCHASTIC
+
     def sources(self, seed: int | None) -> dict[str, LFSR]:
         """The LFSRs of one call, by line; none where the rounding draws nothing."""
-        if self.rounding is not Rounding.STOCHASTIC:
+        if not self.stochastic:
             if seed is not None:
                 raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
             return {}
@@ -49,6 +54,11 @@ class FloatRule(Rule):
 
     format: FloatFormat
     random_bits: int
+
+    @property
+    def formats(self) -> tuple[FloatFormat, ...]:
+        """Of weights, momenta and gradients alike."""
+        return (self.format,)
 
     def _check_scalars(self, **scalars: float) -> None:
         if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
@@ -127,11 +137,6 @@ class Update(FloatRule):
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         set_integers(self, "random_bits")
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
-
-    @property
-    def formats(self) -> tuple[FloatFormat, ...]:
-        """All that differ among weights, momenta and gradients."""
-        return (self.format,)
 
     @property
     def scalar(self) -> FloatFormat:
