@@ -6,28 +6,26 @@ float, which for every number is 0.0 with the number's sign: what floats make of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import FloatFormat, Specials
-
-if TYPE_CHECKING:
-    from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.kernels.chunked_sums import ChunkedSums
 
 Array = NDArray[Any]
 
 
-def scalar_gemm(arithmetic: ChunkedFloat, a: Array, b: Array, x: Array, y: Array) -> Array:
+def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, x: Array, y: Array) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
-    operand, acc = arithmetic.operand, arithmetic.accumulator
-    random_bits = arithmetic.random_bits if arithmetic.stochastic else 0
+    operand, acc = sums.operand, sums.accumulator
+    random_bits = sums.random_bits if sums.stochastic else 0
     c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
     columns = np.ascontiguousarray(b.T)
     formats = _fields(operand, False), _fields(acc, acc.saturate)
-    _gemm(a, columns, *formats, min(arithmetic.chunk, a.shape[1] or 1), random_bits, x, y, c)
+    _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), random_bits, x, y, c)
     return c
 
 
