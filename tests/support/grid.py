@@ -65,7 +65,7 @@ class Element(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.pe = pe = self.pe
-        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry(), pe.entry()
+        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry_a(), pe.entry_b()
         m.submodules.exit = foot = pe.exit()
         m.d.comb += [
             entry_a.code.eq(self.a),
