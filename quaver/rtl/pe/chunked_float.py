@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.rounding import Rounding
-from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
@@ -112,7 +112,7 @@ class ChunkedFloatPE(wiring.Component):
         """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
         return Pack(self.sum, self.arithmetic.accumulator)
 
-    @once("arithmetic", "interleave")
+    @shared_module("arithmetic", "interleave")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes = self.interleave
