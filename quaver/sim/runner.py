@@ -1,6 +1,6 @@
 """Runs the cocotb benches on the generated Verilog, and tells what they found as data.
 
-A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
+With Verilator a bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
 which keeps an array of many elements fast to build and to run. Programs are cached by content.
 """
 
@@ -27,7 +27,7 @@ from amaranth.lib import wiring
 from cocotb_tools import config
 
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.sim import verilated
+from quaver.sim import icarus, verilated
 from quaver.sim.coverage import Counts, holes
 from quaver.sim.gates import mapped, models
 
@@ -46,14 +46,18 @@ UNITS = (
     "uart",
 )
 
+#: What may simulate them.
+SIMULATORS = ("verilator", "icarus")
+
 #: Seconds that one simulation may take.
 TIME_LIMIT = 600
 
 _RUNTIME = ("verilated", "verilated_threads", "verilated_vpi")
 _COMPILER_FLAGS = ("-std=c++20", "-O1")
 #: What waves need besides; a program that may write them is slower to build and to run.
-_WAVES_RUNTIME = ("verilated_vcd_c",)
-_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
+_WAVES_RUNTIME = ("verilated_fst_c",)
+_FST_H = Path(__file__).with_name("fst")
+_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=0", "-DVM_TRACE_FST=1", f"-I{_FST_H}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class BenchResult:
     coverage: Counts = field(default_factory=dict)
     #: Figures that the bench measured, by name and unit.
     figures: dict[str, float] = field(default_factory=dict)
-    #: Value change dump, for GTKWave, Surfer or any other viewer.
+    #: Waves in FST, for GTKWave, Surfer or any other viewer.
     waves: Path | None = None
 
 
@@ -87,6 +91,7 @@ def run_benches(
     progress: Callable[[str], None] | None = None,
     workers: int | None = None,
     gates: str | None = None,
+    simulator: str = "verilator",
 ) -> list[BenchResult]:
     """Run the benches of some units (all when empty), `workers` at a time.
 
@@ -95,25 +100,33 @@ def run_benches(
     units
         Names from `UNITS`, or of single benches as `bench_names` lists them.
     waves
-        Write a value change dump of each into ``waves/`` of the current folder.
+        Write each one's waves, in FST, into ``waves/`` of the current folder.
     seed
         Of all random stimulus.
     progress
         Called with one line when a bench begins to build, and when it is done.
     gates
         A family of `quaver.sim.gates`: run them on the netlist of its cells.
+    simulator
+        One of `SIMULATORS`.
 
     Raises
     ------
     ValueError
         An unknown name.
     RuntimeError
-        No C++ compiler, no Verilator or, for `gates`, no Yosys.
+        No C++ compiler, no Verilator, no Icarus or, for `gates`, no Yosys.
     """
+    if simulator not in SIMULATORS:
+        raise ValueError(f"no simulator {simulator!r}; choose from {', '.join(SIMULATORS)}")
     names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(lambda name: run_bench(name, folder, seed, progress, gates=gates), names))
+        return list(
+            pool.map(
+                lambda name: run_bench(name, folder, seed, progress, gates=gates, simulator=simulator), names
+            )
+        )
 
 
 def run_bench(
@@ -124,6 +137,7 @@ def run_bench(
     module: str | None = None,
     verilog: str | None = None,
     gates: str | None = None,
+    simulator: str = "verilator",
 ) -> BenchResult:
     """Run one bench, of the unit mapped to the cells of family `gates` if there is one.
 
@@ -138,16 +152,23 @@ def run_bench(
     top = name.split()[0]
     if gates and verilog is None:
         verilog = mapped(to_verilog(unit, top), top, gates)
-    program, top = build(unit, top, verilog, models(gates) if gates else "", waves is not None)
+    cells = models(gates) if gates else ""
     with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
-        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
+        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.fst"
+        if simulator == "icarus":
+            verilog = verilog or to_verilog(unit, top)
+            command = icarus.command(Path(scratch), verilog + cells, top, waves is not None)
+        else:
+            program, top = build(unit, top, verilog, cells, waves is not None)
+            command = [str(program), *(["--trace"] if waves else [])]
         environment = {
             **os.environ,
             "COCOTB_TOPLEVEL": top,
             "COCOTB_TEST_MODULES": module,
             "COCOTB_RESULTS_FILE": str(Path(scratch) / "results.xml"),
             "COCOTB_RANDOM_SEED": str(seed),
-            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            # In Icarus what is written at a clock's edge at once may be there before the edge.
+            "COCOTB_TRUST_INERTIAL_WRITES": str(int(simulator == "verilator")),
             "COCOTB_LOG_LEVEL": "WARNING",
             "GPI_LOG_LEVEL": "WARNING",
             "GPI_USERS": f"{find_libpython.find_libpython()};{config.pygpi_entry_point()}",
@@ -156,12 +177,11 @@ def run_bench(
             "TOPLEVEL_LANG": "verilog",
             "QUAVER_BENCH": json.dumps({"name": name, "seed": seed, "report": str(report)}),
         }
-        command = [str(program), *(["--trace"] if waves else [])]
         found = _run(command, Path(scratch), environment, report)
         written = None
         if waves and dump.exists():
             waves.mkdir(parents=True, exist_ok=True)
-            written = waves / f"{name.replace(' ', '_')}.vcd"
+            written = waves / f"{name.replace(' ', '_')}.fst"
             shutil.move(dump, written)
     coverage = found.get("coverage", {})
     result = BenchResult(
@@ -190,7 +210,7 @@ def build(
     compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
     flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
     if waves:
-        flags.append("--trace-vcd")
+        flags.append("--trace-fst")
     if cells:  # whose models are what they are
         flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
@@ -263,8 +283,8 @@ def _open_ports(verilog: str, top: str) -> str:
 
 def _repeated(verilog: str) -> list[str]:
     """The modules that are instantiated more than once."""
-    instances = Counter(re.findall(r"^  (\w+) \S+ \($", verilog, re.M))
-    return [module for module in re.findall(r"^module (\w+)\b", verilog, re.M) if instances[module] > 1]
+    instances = Counter(re.findall(r"^  \\?(\S+) +\S+ +\($", verilog, re.M))
+    return [module for module in re.findall(r"^module \\?([^\s(]+)", verilog, re.M) if instances[module] > 1]
 
 
 def _variants(unit: str) -> list[str]:

@@ -40,8 +40,8 @@ UPDATE_FORMATS = {
     "updates": FixedFormat(4, 12),
     "gradients": FixedFormat(2, 14),
 }
-#: The most elements of an array: the Verilog of so many takes minutes.
-MAX_ELEMENTS = 128 * 128
+#: The most elements of an array: the Verilog of so many takes half a minute.
+MAX_ELEMENTS = 64 * 64
 #: The widest magnitude of a rounding unit.
 MAX_WIDTH = 1024
 _KINDS = (int, FloatFormat, FixedFormat)
@@ -175,7 +175,7 @@ def _sized(rows: int, columns: int) -> None:
     if rows * columns > MAX_ELEMENTS:
         raise ValueError(
             f"--rows {rows} --columns {columns} is {rows * columns:,} elements, but an array has at most "
-            f"{MAX_ELEMENTS:,}, as 128 × 128; instantiate smaller ones"
+            f"{MAX_ELEMENTS:,}, as 64 × 64; instantiate smaller ones"
         )
 
 
