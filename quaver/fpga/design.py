@@ -170,7 +170,8 @@ class Top(Elaboratable):
             m.submodules.crystal = buffer = io.Buffer("i", pad)
             crystal = buffer.i
         m.domains.sync = ClockDomain()
-        clock, locked = Signal(name="pll_clock"), Signal()
+        clock = Signal(name="pll_clock")
+        locked = Signal()
         m.submodules.pll = pll.instance(crystal, clock, locked)
         m.d.comb += ClockSignal().eq(clock)
         platform.add_clock_constraint(clock, float(pll.clock))

@@ -80,7 +80,8 @@ class OperandBuffer(wiring.Component):
             # The half is the lowest address bit: no hole, whatever the depth.
             memory = Memory(shape=self.width, depth=2 * self.depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
-            write_port, read_port = memory.write_port(), memory.read_port()
+            write_port = memory.write_port()
+            read_port = memory.read_port()
             present = Signal(2, name=f"present_{bank}", reset_less=True)
             stored = Signal(self.width, name=f"stored_{bank}", reset_less=True)
             code = Signal(self.width, name=f"code_{bank}", reset_less=True)

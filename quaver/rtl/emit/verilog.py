@@ -49,10 +49,12 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     Raises
     ------
     ValueError
-        `name` is not a Verilog identifier, or one of the words that the language keeps to itself.
+        `name` is not a Verilog identifier, one of the words that the language keeps to itself, or a port's.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is no module name; take letters, digits and _, a letter first")
+    if name in ("clk", "rst", *ports_of(component)):  # which Verilator refuses
+        raise ValueError(f"{name!r} is a port of the unit and no name for its module; take another")
     emission = Emission(name)
     pending = [(name, component)]
     modules: list[str] = []
