@@ -26,7 +26,8 @@ from quaver.golden import data
 from quaver.golden.nn import checkpoint, models
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import fixed, fixed20, fp32
-from quaver.golden.nn.trainer import Epoch, Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Epoch, Trainer
 from quaver.golden.rounding import Rounding
 
 

@@ -21,7 +21,8 @@ from quaver.golden import data
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import Role
 from quaver.golden.nn.run import Call
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 
 CHUNKS = (8, 64, 256, recipes.NO_CHUNKS)
 

@@ -25,7 +25,8 @@ from quaver.golden.nn import models, recipes
 from quaver.golden.nn.layers import GemmLayer
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.run import Call
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 
 #: model → shape of an image, images in a batch
 CASES = {"mlp": ((1, 28, 28), 128), "cnn": ((1, 28, 28), 128), "resnet20": ((3, 32, 32), 32)}

@@ -29,7 +29,8 @@ from quaver.golden.nn.compare import Comparison, compare
 from quaver.golden.nn.models import build
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.run import Trace
-from quaver.golden.nn.trainer import Epoch, Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Epoch, Trainer
 from quaver.golden.planning.swamping import STALL_LENGTHS, STALL_WAYS, Measured, stall
 
 RECIPES = (recipes.fp32, recipes.fp8, recipes.fp8_no_chunks)

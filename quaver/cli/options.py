@@ -24,14 +24,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn import models, recipes
-from quaver.golden.nn.optimisers import OPTIMISERS
 from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from quaver.golden.nn.run import Trace
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import OPTIMISERS, Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.networks import LayerShape, trained_here
 from quaver.golden.planning.plan import Plan
 from quaver.golden.planning.planned_recipe import planned
@@ -334,4 +335,4 @@ def print_results(table: Table, data: object, *, as_json: bool) -> None:
         print(json.dumps(_json(data), indent=1, allow_nan=False))
     else:
         # Into a pipe or a file there is no width to keep to.
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        show(Console(width=None if sys.stdout.isatty() else 120), table)

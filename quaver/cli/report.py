@@ -38,7 +38,8 @@ from quaver.cli.runs import HEADER, Experiment, StoredRun, as_data, experiments,
 from quaver.golden.nn import models
 from quaver.golden.nn.histogram import Histogram, histograms, replayed
 from quaver.golden.nn.recipe import Recipe
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.swamping import STALL_WAYS, SWEEP_LENGTHS, chunk_sweep, stall
 
 

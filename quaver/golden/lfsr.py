@@ -7,7 +7,6 @@ of n bits leaps n steps forward and is the low n bits of the new state, i.e. the
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.validation import as_integer
@@ -77,8 +76,10 @@ class LFSR:
         _check_bits(bits)
         if count < 0:
             raise ValueError(f"{count} draws asked for, but there is no drawing back; ask for 0 or more")
+        from quaver.golden.kernels import draws  # compiles: not before something is drawn
+
         drawn = np.empty(count, dtype=_draw_dtype(bits))
-        self.state = int(_fill(self.state, self.taps, bits, drawn))
+        self.state = int(draws.fill(self.state, self.taps, bits, drawn))
         return drawn
 
 
@@ -121,85 +122,14 @@ def numbered_draws(
     _check_bits(bits)
     if count < 0:
         raise ValueError(f"{count} draws asked for, but there is no drawing back; ask for 0 or more")
+    from quaver.golden.kernels import draws
+
     seeds = _numbered_seeds(seed, indices)
     drawn = np.empty((len(seeds), count), dtype=_draw_dtype(bits))
-    (_fill_rows if drawn.size >= 1 << 16 else _fill_rows_serial)(seeds, _check_taps(taps), bits, drawn)
+    fill_rows = draws.fill_rows if drawn.size >= 1 << 16 else draws.fill_rows_serial
+    fill_rows(seeds, _check_taps(taps), bits, drawn)
     return drawn
 
 
 def _draw_dtype(bits: int) -> type[np.unsignedinteger]:
     return np.uint16 if bits <= 16 else np.uint32
-
-
-# The bit sequence s obeys s[t] = XOR of s[t − tap] over the taps. Squaring a polynomial over GF(2) doubles
-# its exponents and does nothing else, so s[t] = XOR of s[t − 64·tap] as well. Packed in words of 64 bits,
-# oldest bit on top, the same recurrence therefore holds word by word: 64 steps for three exclusive-ors.
-
-_BLOCK = 512  # draws; 512 draws of n bits are exactly 8·n words
-
-
-@njit(cache=True, nogil=True)
-def _fill(state, taps, bits, drawn):
-    """Fill `drawn` with draws that follow `state`; returns the state after them."""
-    words = np.empty(8 * bits + 33, np.uint64)
-    leap = 16  # steps at once while there are too few words: no tap may reach into the new bits
-    for tap in taps:
-        while leap > tap:
-            leap >>= 1
-    state = np.uint64(state)
-    words[0] = state
-    word, have = np.uint64(state), 32
-    for i in range(32):
-        while have < 64:
-            new = np.uint64(0)
-            for tap in taps:
-                new ^= state >> np.uint64(tap - leap)
-            new &= np.uint64((1 << leap) - 1)
-            state = ((state << np.uint64(leap)) | new) & np.uint64(0xFFFFFFFF)
-            word = (word << np.uint64(leap)) | new
-            have += leap
-        words[i] = word
-        word, have = np.uint64(0), 0
-    ready = 32
-    done = 0
-    while True:
-        for i in range(ready, len(words)):
-            word = np.uint64(0)
-            for tap in taps:
-                word ^= words[i - tap]
-            words[i] = word
-        block = min(_BLOCK, len(drawn) - done)
-        _extract(words, bits, drawn[done : done + block])
-        done += block
-        if done == len(drawn):
-            return _bits_at(words, np.uint64(block * bits), 32)
-        words[:33] = words[8 * bits :]
-        ready = 33
-
-
-@njit(cache=True, nogil=True)
-def _extract(words, bits, drawn):
-    for n in range(len(drawn)):
-        drawn[n] = _bits_at(words, np.uint64(32) + np.uint64(n) * np.uint64(bits), bits)
-
-
-@njit(cache=True, nogil=True)
-def _bits_at(words, position, bits):
-    """`bits` bits (1 … 32) of the sequence from `position` on, oldest on top."""
-    word, offset = position >> np.uint64(6), position & np.uint64(63)
-    window = (words[word] << offset) | (
-        words[word + np.uint64(1)] >> np.uint64(1) >> (np.uint64(63) - offset)
-    )
-    return window >> np.uint64(64 - bits)
-
-
-@njit(cache=True, nogil=True)
-def _fill_rows_serial(seeds, taps, bits, drawn):
-    for row in range(len(seeds)):
-        _fill(seeds[row], taps, bits, drawn[row])
-
-
-@njit(cache=True, parallel=True)
-def _fill_rows(seeds, taps, bits, drawn):
-    for row in prange(len(seeds)):
-        _fill(seeds[row], taps, bits, drawn[row])

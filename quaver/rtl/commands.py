@@ -28,7 +28,8 @@ lowest slot first. What a slot holds above its code is ignored. With P slots a w
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
 
 A source is the state of an LFSR (`quaver.golden.lfsr`) before the draw of the first tile's first row or
-column.
+column. An LFSR never leaves zero: where bits are drawn, a GEMM with a source of zero and an UPDATE with a
+seed of zero are refused with BAD_ARGUMENT.
 
 ``UPDATE`` has slots of 16 bits for numbers of up to 16 bits, else of 32:
 
@@ -39,8 +40,9 @@ column.
 Its response has the new weight and the new momentum of each element, packed likewise: two words a group.
 Without `first`, an UPDATE goes on with the run of the one before: its settings, and its LFSRs as they are.
 
-Any command that is refused leaves the operand memory marked empty and closes the run: LOAD anew before the
-next GEMM, and begin the next UPDATE with `first`.
+A command that is refused, or a word that is no header, closes whatever was open: all four halves of the
+operand memory are marked empty, and the open tile and the run are forgotten. LOAD anew before the next GEMM,
+and begin the next tile and the next run with `first`.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class Status(IntEnum):
     BAD_HEADER = 1  # the word was no header; it alone was dropped
     UNKNOWN_OPCODE = 2
     BAD_LENGTH = 3  # not the opcode's number of words; all of them were dropped
-    BAD_ARGUMENT = 4  # a field that must be zero is not
+    BAD_ARGUMENT = 4  # a field that must be zero is not, or a source or a seed that must not be zero is
     OUT_OF_RANGE = 5  # a size of zero, or operands beyond the end of the memory
     NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
     NOT_OPEN = 7  # GEMM or UPDATE continues (first = 0), but no tile or run is open

@@ -18,7 +18,8 @@ from quaver.golden.formats import FP16
 from quaver.golden.nn import checkpoint, histogram, metrics, models, recipes
 from quaver.golden.nn.histogram import HIGHEST, LOWEST
 from quaver.golden.nn.recipe import LossScale
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning import swamping
 
 

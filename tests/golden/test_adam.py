@@ -5,7 +5,7 @@ from math import inf, isnan, nan
 
 import numpy as np
 import pytest
-from test_update import random_codes
+from test_float_sgd import random_codes
 
 import quaver.golden.update.adam
 from quaver.golden import exact

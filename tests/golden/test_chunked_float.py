@@ -19,7 +19,7 @@ import pytest
 
 from quaver.golden import exact
 from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat
-from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
+from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from quaver.golden.kernels import scalar, vector, vector_kernel
 from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import Plan, largest_sum, plan, vector_gemm
@@ -61,6 +61,11 @@ PAIRS = [
     (FP8, FloatFormat(5, 23)),
     (FP8, FloatFormat(4, 23)),  # with sums that are subnormal
     (FP8, FloatFormat(5, 23, specials="fn", saturate=True)),
+    (FP8, DLFLOAT),
+    (DLFLOAT, DLFLOAT),
+    (FP8, FloatFormat(5, 6, specials="dl", saturate=True)),  # sums that end in its gap and beyond its end
+    (E4M3, FloatFormat(4, 12, specials="dl")),
+    (FP8, FloatFormat(6, 23, specials="dl")),
 ]
 ROUNDINGS = [("nearest", 14), ("stochastic", 14), ("stochastic", 1), ("stochastic", 24)]
 KINDS = ("any", "near", "small", "large", "ties")
@@ -253,7 +258,7 @@ def test_the_plans():
         how = plan(ChunkedFloat(operand, accumulator, **options), bound, directed=True)
         if how is None:
             return None
-        clauses = ("corrected", "subnormal", "checked", "directed")
+        clauses = ("corrected", "subnormal", "checked", "directed", "ties_away", "gap")
         return np.dtype(how.value).itemsize * 8, {clause for clause in clauses if getattr(how, clause)}
 
     assert chosen(FP8) == (32, set())
@@ -285,6 +290,11 @@ def test_the_plans():
     assert chosen(BFLOAT16, FP32) == (64, {"subnormal"})
     assert chosen(FloatFormat(6, 2, bias=0), FP32, bound=math.inf) == (32, set())
     assert chosen(FloatFormat(6, 2, bias=-1), FP32, bound=math.inf) == (64, {"checked"})
+    assert chosen(FP8, DLFLOAT) == (32, {"directed", "ties_away", "gap"})
+    assert chosen(DLFLOAT, DLFLOAT) == (32, {"directed", "ties_away", "gap"})
+    assert chosen(FP8, DLFLOAT, rounding="stochastic") == (32, {"directed", "gap"})
+    assert chosen(hfp8(), DLFLOAT, bound=math.inf) == (32, {"checked", "directed", "ties_away"})
+    assert chosen(FP8, FloatFormat(6, 23, specials="dl")) == (64, {"directed", "ties_away", "gap"})
     assert [chosen(FP8, FloatFormat(6, m))[0] for m in range(4, 13)] == 7 * [32] + 2 * [64]
     assert chosen(FP16, WIDEST) == (64, {"corrected", "subnormal", "directed"})
     assert chosen(FP8, WIDEST, rounding="stochastic") == (64, {"directed"})

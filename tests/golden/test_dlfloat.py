@@ -11,7 +11,8 @@ from quaver.golden import data, exact
 from quaver.golden.arithmetic import ChunkedFloat
 from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FloatFormat, parse
 from quaver.golden.nn import models, recipes
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import Update
 from quaver.rtl.float.adder import FloatAdder

@@ -8,7 +8,8 @@ from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.formats import FixedFormat
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import Precision, Recipe
-from quaver.golden.nn.trainer import Epoch, Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Epoch, Trainer
 
 
 def trainer(recipe=recipes.fixed16, model="mlp", **settings):

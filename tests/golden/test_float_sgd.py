@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import quaver.golden.kernels.axpy
 import quaver.golden.update.float_sgd
 from quaver.golden.formats import BFLOAT16, E4M3, FP16, FP32, HALF, FloatFormat
 from quaver.golden.lfsr import LFSR
@@ -72,7 +73,7 @@ def test_a_product_below_float64s_last_bit_still_counts(monkeypatch):
     assert 400 < np.count_nonzero(up) < 600
 
     monkeypatch.setattr(
-        quaver.golden.update.float_sgd, "axpy_to_odd", lambda alpha, x, y: alpha * x.astype(np.float64) + y
+        quaver.golden.kernels.axpy, "axpy_to_odd", lambda alpha, x, y: alpha * x.astype(np.float64) + y
     )
     assert np.all(FP16.decode(update.update(w, v, g, seed=9)[0]) == 1)  # this test would notice
 

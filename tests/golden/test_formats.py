@@ -311,7 +311,7 @@ def test_bad_values_and_random_bits():
     with pytest.raises(ValueError, match=r"beyond ±2\*\*53"):
         FP8.encode(np.array([2**53 + 1]))
     x = np.ones((2, 2))
-    with pytest.raises(ValueError, match=r"needs random: draw it from a golden\.lfsr\.LFSR"):
+    with pytest.raises(ValueError, match=r"needs random: draw it from a quaver\.golden\.lfsr\.LFSR"):
         FP8.encode(x, "stochastic")
     with pytest.raises(ValueError, match="random was given, but nearest rounding takes none"):
         FP8.encode(x, random=np.zeros((2, 2), int))

@@ -16,7 +16,8 @@ from quaver.golden.engine import GoldenEngine
 from quaver.golden.nn import checkpoint, metrics, models, recipes
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.recipe import LossScale
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 
 SETTINGS = Settings(epochs=2, batch=128, seed=3)
 CHUNKS_OF_32 = recipes.fp8.with_gemms("fp8", chunk=32)
@@ -242,7 +243,8 @@ from quaver.golden.engine import GoldenEngine
 from quaver.golden.nn import checkpoint
 from quaver.golden.nn import models
 from quaver.golden.nn import recipes
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 path = Path(sys.argv[1])
 digits = data.load("digits")
 network = models.build("mlp", digits.shape, 10, seed=1)

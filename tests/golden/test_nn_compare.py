@@ -7,7 +7,8 @@ from quaver.golden import data
 from quaver.golden.engine import GoldenEngine
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.compare import Mismatch, compare
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 
 
 def make(recipe=recipes.fp8):

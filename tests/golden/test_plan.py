@@ -66,7 +66,8 @@ def test_measured_nonzero_ratios():
     from quaver.golden import data
     from quaver.golden.nn.models import build
     from quaver.golden.nn.recipes import fp8
-    from quaver.golden.nn.trainer import Settings, Trainer
+    from quaver.golden.nn.settings import Settings
+    from quaver.golden.nn.trainer import Trainer
     from quaver.golden.planning.nonzero import measured
 
     network = measured(trained_here("mlp-digits"), steps=1)

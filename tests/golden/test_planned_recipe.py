@@ -216,7 +216,8 @@ def test_a_recipe_of_another_networks_layers():
 def test_layers_compute_as_the_recipe_names_them():
     from quaver.golden import data
     from quaver.golden.nn.models import build
-    from quaver.golden.nn.trainer import Settings, Trainer
+    from quaver.golden.nn.settings import Settings
+    from quaver.golden.nn.trainer import Trainer
 
     digits, calls = data.load("digits"), []
     network = NetworkShape("mlp-digits", trained_here("mlp-digits").layers, 16)

@@ -167,7 +167,7 @@ SLIPS = {
     "the old momentum": ("update/fixed_sgd", "delayed(m, 1, v)", "delayed(m, 5, element.momentum)"),
     "saturates a bit late": ("round_and_saturate", "self.result.width - 1 :]", "self.result.width :]"),
     "wraps": ("round_and_saturate", "Mux(overflows, end, rounded)", "rounded"),
-    "no seed": ("update_unit", "self.settings.payload.seed ^", "0 ^"),
+    "no seed": ("update/unit", "self.settings.payload.seed ^", "0 ^"),
 }
 
 

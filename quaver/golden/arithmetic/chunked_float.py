@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
-from quaver.golden.kernels.scalar import scalar_gemm
-from quaver.golden.kernels.vector import largest_sum, plan, vector_gemm
+from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
 from quaver.golden.rounding import Rounding
 from quaver.golden.validation import as_integer
@@ -64,8 +64,11 @@ class ChunkedFloat:
     ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j), COLUMN_TAPS)``, `random_bits` wide each. Hence the result
     depends on the seed alone: not on threads, tiles or the size of an array.
 
-    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. Zeros: x + (−x) = +0, and because
-    the total starts at +0, no result is −0.
+    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. So do zeros: x + (−x) = +0,
+    (−0) + (−0) = −0, and a negative sum that rounds to zero is −0. A partial sum may be −0; a result of an
+    accumulator with gradual underflow is not, because its total starts at +0 and a fold adds two multiples of
+    the accumulator's quantum, which round to zero only if they cancel. Two DLFloats may differ by less than
+    the smallest one: there a fold can underflow, and a result of −0 says on which side.
     """
 
     operand: FloatFormat = FP8
@@ -124,6 +127,7 @@ class ChunkedFloat:
         """How many sums one output of `k` products rounds: the products and the folds."""
         return k + -(-k // self.chunk)
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -142,9 +146,9 @@ class ChunkedFloat:
         if 0 in a.shape or 0 in b.shape:
             return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
         x, y = self._draws(a, b, seed)
-        how = plan(self, largest_sum(self, a, b))
-        return vector_gemm(self, how, a, b, x, y) if how else scalar_gemm(self, a, b, x, y)
+        return chunked_gemm(self, a, b, x, y)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
         a, b = self._checked(a_codes, b_codes, seed)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
@@ -122,6 +123,7 @@ class FixedPoint:
         """Codes (a, b) whose product is 0: a bubble in an array."""
         return 0, 0
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -153,6 +155,7 @@ class FixedPoint:
             total += np.left_shift(rows ^ columns, shift) if shift >= 0 else (rows ^ columns) >> -shift
         return self.result.codes(total >> dropped)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""
         a, b = self._checked(a_codes, b_codes)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import Specials
+from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
     DEPTH,
@@ -25,9 +26,6 @@ from quaver.golden.kernels.vector_kernel import (
     VECTOR_BYTES,
     vector_kernel,
 )
-
-if TYPE_CHECKING:
-    from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 
 Array = NDArray[Any]
 
@@ -49,9 +47,13 @@ class Plan:
     """Look for overflow, infinity and NaN after every sum."""
     directed: bool
     """Take the sum from the machine's additions with a rounding of their own (AVX-512)."""
+    ties_away: bool = False
+    """Nearest: half a step is added to the magnitude, and what lies below a step cut off."""
+    gap: bool = False
+    """What is at most the accumulator's smallest power of two becomes 0."""
 
 
-def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) -> Plan | None:
+def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan | None:
     """The cheapest plan that is exact for sums of magnitude up to `largest_sum` (inf: unknown), or None.
 
     Let p be the accumulator's precision, w the float's (24 or 53).
@@ -67,12 +69,15 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
     - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
     - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
       two subnormals, and rounding to p bits leaves every sum in their range as it is.
-    - DLFloat sums have ties away from zero and a gap around it, which no float has: none.
+    - Ties away from zero (DLFloat): the sum is truncated to w ≥ p + 1 bits. The last of them alone says
+      whether at least half a step was cut off.
+    - The gap around zero (DLFloat): a magnitude that is rounded to p bits and then not above 2**min_exponent
+      is 0. What was below that power rounds to it at most, however many bits it keeps there. No check if the
+      product's quantum is above it: then so is every sum that is not 0.
     - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
     """
-    operand, acc = arithmetic.operand, arithmetic.accumulator
-    if acc.specials is Specials.DLFLOAT:
-        return None
+    operand, acc = sums.operand, sums.accumulator
+    dlfloat, ties_away = acc.specials is Specials.DLFLOAT, acc.ties_away and not sums.stochastic
     product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
     checked = not largest_sum <= acc.max_value
     top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]
@@ -82,43 +87,47 @@ def plan(arithmetic: ChunkedFloat, largest_sum: float, directed: bool = AVX512) 
     ):
         dropped = precision - acc.precision
         # Is the accumulator's rounding the float's own?
-        own = dropped == 0 and not arithmetic.stochastic and product_quantum >= acc.quantum_exponent
+        own = dropped == 0 and not sums.stochastic and product_quantum >= acc.quantum_exponent and not dlfloat
         alike = own and acc.max_value == np.finfo(value).max  # then so does its overflow
         reach = 2 * operand.max_exponent + 2 if alike else top + dropped
-        enough = arithmetic.random_bits if arithmetic.stochastic else 0 if own else acc.precision + 2
+        enough = 1 if ties_away else 0 if own else acc.precision + 2
+        if sums.stochastic:
+            enough = sums.random_bits
         in_range = product_quantum - dropped >= min_exponent and reach < max_exponent
         if product_bits > precision or dropped < enough or not in_range:
             continue
-        wide = product_bits > acc.precision
+        wide, cut = product_bits > acc.precision, sums.stochastic or ties_away
         return Plan(
             value,
-            corrected=wide and not arithmetic.stochastic,
-            subnormal=product_quantum < acc.quantum_exponent,
+            corrected=wide and not cut,
+            subnormal=product_quantum < acc.quantum_exponent and not dlfloat,
             checked=checked and not (alike and not acc.saturate),
-            directed=directed and (wide or arithmetic.stochastic),
+            directed=directed and (wide or cut),
+            ties_away=ties_away,
+            gap=dlfloat and product_quantum <= acc.min_exponent,
         )
     return None
 
 
-def largest_sum(arithmetic: ChunkedFloat, a: Array, b: Array) -> float:
+def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
     """A bound on every partial sum and total of this GEMM; inf if an operand is not finite."""
-    operand, acc = arithmetic.operand, arithmetic.accumulator
+    operand, acc = sums.operand, sums.accumulator
     largest = [int((codes & (operand.sign_code - 1)).max()) for codes in (a, b)]
     if max(largest) > operand.max_code:
         return math.inf
     left, right = operand.decode(largest).astype(np.float64)
-    growth = math.log1p(2.0 ** -(acc.mantissa_bits if arithmetic.stochastic else acc.precision))
-    products = min(arithmetic.chunk, a.shape[1])
-    folds = -(-a.shape[1] // arithmetic.chunk)
+    growth = math.log1p(2.0 ** -(acc.mantissa_bits if sums.stochastic else acc.precision))
+    products = min(sums.chunk, a.shape[1])
+    folds = -(-a.shape[1] // sums.chunk)
     # |sum + term| grows by at most one rounding a step.
     exponent = growth * (products + folds)
     term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
     return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
 
 
-def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Array, y: Array) -> Array:
+def vector_gemm(sums: ChunkedSums, how: Plan, a: Array, b: Array, x: Array, y: Array) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
-    operand, acc = arithmetic.operand, arithmetic.accumulator
+    operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
 
     def padded(rows: int, columns: int) -> tuple[int, int]:
@@ -131,20 +140,22 @@ def vector_gemm(arithmetic: ChunkedFloat, how: Plan, a: Array, b: Array, x: Arra
     if turned:  # C' = B'·A' is the same sums
         shape, left, right, x, y = turned_shape, right, left, y, x
     totals = np.zeros(shape, how.value)
-    chunk = min(arithmetic.chunk, len(b))
+    chunk = min(sums.chunk, len(b))
     partials = np.empty(shape, how.value) if chunk > DEPTH else totals
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     lane = np.dtype(f"u{totals.itemsize}").type
-    shift = lane(dropped - arithmetic.random_bits if arithmetic.stochastic else 0)
+    shift = lane(dropped - sums.random_bits if sums.stochastic else 0)
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
         how.value(2.0**dropped) if dropped else None,
-        True if arithmetic.stochastic else None,
+        True if sums.stochastic else None,
         True if how.corrected else None,
         how.value(2.0**acc.min_exponent) if how.subnormal else None,
         (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
         True if how.directed else None,
+        True if how.ties_away else None,
+        how.value(2.0**acc.min_exponent) if how.gap else None,
     )
     inputs = (left, right, turned, table, x, y, shift, chunk, partials, totals, clauses)
     rows, columns = shape[0] // TILE_ROWS, shape[1] // width

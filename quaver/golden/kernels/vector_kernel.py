@@ -2,8 +2,9 @@
 
 The registers are spelled out in LLVM's vector types, so their width does not hang on a compiler's taste.
 Each product costs an ordinary multiply-add and the rounding of the sum: two more (`_Vectors.nearest`), or two
-integer operations on random bits (`_Vectors.stochastic`). The other clauses are there only where
-`quaver.golden.kernels.vector.plan` cannot prove that they are not needed.
+integer operations on random bits or, where ties go away from zero, on half a step (`_Vectors.stochastic`).
+The other clauses are there only where `quaver.golden.kernels.vector.plan` cannot prove that they are not
+needed.
 """
 
 from __future__ import annotations
@@ -97,25 +98,30 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
     `at` is (i, k, n, length, row, column, resumed, finished): panel i of a and x (panels, K or n, TILE_ROWS)
     meets b and y (K or n, width), `length` products from k on and draws from n on. The sums are at (row,
     column) of `totals`, and of `partials` before the chunk is resumed and while it is not finished.
-    `clauses` are (scale, drawn, corrected, tiny, huge, directed). One that is None is not compiled, and
-    Numba tells the kernels apart by these types.
+    `clauses` are (scale, drawn, corrected, tiny, huge, directed, ties_away, gap). One that is None is not
+    compiled, and Numba tells the kernels apart by these types.
     """
 
     def codegen(context, builder, signature, values):
         a_v, b_v, x_v, y_v, partials_v, totals_v, at_v, clauses_v = values
         i_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
-        scale_v, _, _, tiny_v, huge_v, _ = cgutils.unpack_tuple(builder, clauses_v)
-        scale, drawn, corrected, tiny, huge, directed = clauses
+        scale_v, _, _, tiny_v, huge_v, _, _, gap_v = cgutils.unpack_tuple(builder, clauses_v)
+        scale, drawn, corrected, tiny, huge, directed, ties_away, gap = clauses
         vector = _Vectors(context, builder, a.dtype)
         if scale is not types.none:
             vector.scale = vector.splat(scale_v)
             vector.minus_scale = vector.splat(builder.fneg(scale_v))
             units = builder.fptoui(scale_v, vector.ints.element)
             vector.kept = vector.splat(builder.neg(units))
+            if ties_away is not types.none:
+                half = builder.lshr(units, ir.Constant(units.type, 1))
+                vector.half = vector.splat(half)
         vector.corrected = corrected is not types.none
         vector.directed = directed is not types.none
         if tiny is not types.none:
             vector.tiny = vector.splat(tiny_v)
+        if gap is not types.none:
+            vector.gap = vector.splat(gap_v)
         if huge is not types.none:
             vector.largest, vector.beyond = (vector.splat(builder.extract_value(huge_v, e)) for e in (0, 1))
 
@@ -146,7 +152,7 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
         def randoms(step):
             """Gives the random bits of row r of the tile, for its rounding number n + step."""
             if drawn is types.none:
-                return lambda r: [None for _ in tile[1]]
+                return lambda r: [vector.half for _ in tile[1]]
             at = builder.add(n_v, step)
             x_at, y_at = pointer(x, x_v, i_v, at), pointer(y, y_v, at)
             columns = [vector.load(y_at, v, vector.ints) for v in tile[1]]
@@ -192,8 +198,10 @@ class _Vectors:
     minus_scale: ir.Value
     kept: ir.Value
     """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
+    half: ir.Value | None = None
+    """Half of the last kept bit, which takes the place of random bits where ties go away from zero."""
     corrected = directed = False
-    tiny = largest = beyond = None
+    tiny = largest = beyond = gap = None
 
     def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Float) -> None:
         self.builder = builder
@@ -258,6 +266,9 @@ class _Vectors:
             if self.tiny is not None:
                 below = emit.fcmp_ordered("<", self.magnitude_of(total), self.tiny)
                 result = emit.select(below, self.stochastic_subnormal(total, random), result)
+            if self.gap is not None:
+                outside = emit.fcmp_unordered(">", self.magnitude_of(result), self.gap)
+                result = emit.select(outside, result, self.with_sign_of(total, self.zero))
         if self.largest is not None:
             fits = emit.fcmp_ordered("<=", self.magnitude_of(result), self.largest)
             beyond = emit.select(

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.kernels import maps
+from quaver.golden import kernels
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.nn.recipe import Precision, Role
 from quaver.golden.nn.run import Run, Values
 
@@ -215,7 +216,7 @@ class ReLU(Layer):
     @staticmethod
     def _where_positive(test: Values, values: Values) -> Values:
         out = np.empty_like(values, order="C")
-        maps.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
+        kernels.maps.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
         return out
 
 
@@ -245,12 +246,12 @@ class MaxPool2d(Layer):
         self._shape = x.shape
         y = np.empty(_squares(x.shape, self.size), x.dtype)
         self._index = np.empty(y.shape, np.uint8)
-        maps.largest(np.ascontiguousarray(x), self.size, y, self._index)
+        kernels.maps.largest(np.ascontiguousarray(x), self.size, y, self._index)
         return y
 
     def backward(self, error: Values, run: Run) -> Values:
         dx = np.zeros(self._shape, error.dtype)
-        maps.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
+        kernels.maps.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
         return dx
 
 
@@ -266,7 +267,7 @@ class AveragePool2d(Layer):
         if self.size is None:
             return run.round(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64))
         means = np.empty(_squares(x.shape, self.size))
-        maps.mean(np.ascontiguousarray(x), self.size, means)
+        kernels.maps.mean(np.ascontiguousarray(x), self.size, means)
         return run.round(means)
 
     def backward(self, error: Values, run: Run) -> Values:
@@ -275,7 +276,7 @@ class AveragePool2d(Layer):
             return np.ascontiguousarray(np.broadcast_to(share, self._shape))
         share = run.round(error.astype(np.float64) / self.size**2)
         dx = np.empty(self._shape, share.dtype)
-        maps.spread(share, self.size, dx)
+        kernels.maps.spread(share, self.size, dx)
         return dx
 
 
@@ -337,13 +338,13 @@ class BatchNorm2d(Layer):
     def _moments(self, values: Values) -> NDArray[np.float64]:
         """Of each channel: the sum of `values`, and of `values` times the layer's input."""
         sums = np.empty((2, values.shape[1]))
-        maps.moments(values, self._x, sums)
+        kernels.maps.moments(values, self._x, sums)
         return sums
 
     def _affine(self, values: Values, a: NDArray, b: NDArray, c: NDArray) -> NDArray[np.float64]:
         """a · values + b · the layer's input + c, with a, b, c of each channel."""
         out = np.empty(values.shape)
-        maps.affine(values, self._x, np.stack([a, b, c]), out)
+        kernels.maps.affine(values, self._x, np.stack([a, b, c]), out)
         return out
 
 
@@ -356,11 +357,13 @@ class Chain(Layer):
     def inner(self) -> tuple[Layer, ...]:
         return self.layers
 
+    @standard_floats
     def forward(self, x: Values, run: Run) -> Values:
         for layer in self.layers:
             x = layer.forward(x, run)
         return x
 
+    @standard_floats
     def backward(self, error: Values, run: Run) -> Values:
         for layer in reversed(self.layers):
             error = layer.backward(error, run)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.engine import UpdateRule
 from quaver.golden.nn.recipe import FixedUpdatePrecision, UpdatePrecision
+from quaver.golden.nn.settings import Settings
 from quaver.golden.update.adam import Adam
-
-if TYPE_CHECKING:
-    from quaver.golden.nn.trainer import Settings
-
-#: name → the learning rate that it starts from unless told otherwise
-OPTIMISERS = {"sgd": 0.05, "adam": 0.001}
 
 
 def momenta(settings: Settings, weights: NDArray[Any]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import cache, reduce
+from itertools import chain
 from numbers import Real
 from operator import or_
 from types import NoneType
@@ -14,10 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format, Specials
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
@@ -39,7 +41,8 @@ def _check_kinds(thing: Any, **kinds: Any) -> None:
     for name, kind in kinds.items():
         if not isinstance(value := getattr(thing, name), kind):
             known = [one for one in getattr(kind, "__args__", (kind,)) if one is not NoneType]
-            wanted = " or ".join(_NAMES.get(one, one.__name__) for one in known)
+            names = [list(FORMATS) if one is Format else [_NAMES.get(one, one.__name__)] for one in known]
+            wanted = " or ".join(chain.from_iterable(names))
             raise TypeError(f"{name} is {value!r}, but it must be {wanted}")
 
 
@@ -96,6 +99,16 @@ def _holds(wide: Format, narrow: Format) -> bool:
         return True
     if narrow.width > wide.width:
         return False  # it has more values
+    if (
+        isinstance(wide, FloatFormat)
+        and isinstance(narrow, FloatFormat)
+        and Specials.DLFLOAT not in (wide.specials, narrow.specials)  # whose gap around zero is its own
+    ):
+        return (
+            narrow.precision <= wide.precision
+            and narrow.quantum_exponent >= wide.quantum_exponent
+            and narrow.max_value <= wide.max_value
+        )
     values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
     values = values[np.isfinite(values)]
     return bool(np.array_equal(wide.round(values), values))
@@ -284,8 +297,8 @@ class Recipe:
     def from_json(text: str | bytes) -> Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
-            recipe = _built(json.loads(text))
-        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            recipe = _built(strict_json.loads(text))
+        except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden import kernels
 from quaver.golden.engine import Arithmetic, Engine, UpdateRule
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.recipe import Precision, Recipe, Role
@@ -72,7 +73,7 @@ class Run:
         """C = A·B of two `operand`s, as values."""
         arithmetic: Arithmetic | None = getattr(precision, role)
         if arithmetic is None:
-            c = a @ b
+            c = kernels.float32.matmul(a, b)
         else:
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))

@@ -13,6 +13,7 @@ gradient  the weight's gradient  B · H'·W'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,22 +86,29 @@ class LayerShape:
 class NetworkShape:
     """A network's layers in order, and the images of one training step.
 
-    Nothing learns before the first layer, so it has no backward GEMM.
+    Attributes
+    ----------
+    remarks
+        What a reader of a plan should know, a sentence each: what a file has and these layers do not.
+    learns_before
+        Something that is no GEMM, an embedding say, learns before the first layer. Where nothing does, the
+        first layer has no backward GEMM.
     """
 
     name: str
     layers: tuple[LayerShape, ...]
     batch: int
+    remarks: tuple[str, ...] = ()
+    learns_before: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}, but a training step takes at least 1 image")
         if not self.layers:
             raise ValueError(f"{self.name} has no layers, but a plan is made of at least 1")
-        names = [layer.name for layer in self.layers]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{self.name} has {names.count(name)} layers named {name}; rename them")
+        for name, count in Counter(layer.name for layer in self.layers).items():
+            if count > 1:
+                raise ValueError(f"{self.name} has {count} layers named {name}; rename them")
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:

@@ -14,7 +14,8 @@ from quaver.golden.nn.models import build
 from quaver.golden.nn.recipe import Role
 from quaver.golden.nn.recipes import fp8
 from quaver.golden.nn.run import Call
-from quaver.golden.nn.trainer import Settings, Trainer
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.networks import NetworkShape
 
 

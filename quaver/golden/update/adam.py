@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.update.float_sgd import SEED_MASKS, FloatRule, axpy_to_odd
+from quaver.golden.update.float_sgd import SEED_MASKS, FloatRule
 
 _BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
@@ -96,6 +97,7 @@ class Adam(FloatRule):
         """The codes of the five factors."""
         return {name: int(self.format.encode(factor)) for name, factor in self.factors.items()}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -137,12 +139,17 @@ class Adam(FloatRule):
 
     def _difference(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
         """nearest(x − y)."""
+        from quaver.golden.kernels.axpy import axpy_to_odd
+
         return self.format.round(axpy_to_odd(-1.0, y, x))
 
     def _sum(self, x: NDArray[Any], y: float) -> NDArray[np.float64]:
         """nearest(x + y), in float64."""
+        from quaver.golden.kernels.axpy import axpy_to_odd
+
         return self.format.round(axpy_to_odd(1.0, x, np.full(len(x), y))).astype(np.float64)
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

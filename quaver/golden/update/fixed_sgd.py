@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
@@ -110,6 +111,7 @@ class FixedUpdate(Rule):
         products = max(f.fraction_bits for f in self.formats) + SCALAR.fraction_bits
         return products, max(self.weights.fraction_bits, self.updates.fraction_bits)
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -126,6 +128,7 @@ class FixedUpdate(Rule):
         )
         return self._rounded(difference, second, self.weights, sources.get("rate")), v
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

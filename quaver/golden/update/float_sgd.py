@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
@@ -66,6 +66,8 @@ class FloatRule(Rule):
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), one draw an element."""
+        from quaver.golden.kernels.axpy import axpy_to_odd
+
         total = axpy_to_odd(alpha, x, y)
         if source is None:
             return self.format.encode(total, self.rounding)
@@ -139,6 +141,7 @@ class Update(FloatRule):
         """The codes of decay, momentum and rate, what the hardware is given."""
         return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -160,6 +163,7 @@ class Update(FloatRule):
             new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
         return new_w, new_v
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -192,26 +196,3 @@ class Update(FloatRule):
             if array.shape != arrays[0].shape:
                 raise ValueError(f"{name} have shape {array.shape}, but weights have {arrays[0].shape}")
         return arrays
-
-
-@njit(cache=True, nogil=True)
-def axpy_to_odd(alpha, x, y):
-    """y + alpha·x rounded to odd in float64: an inexact sum goes to the neighbour whose last bit is 1.
-
-    The product is exact: its 2 · 24 significant bits at most fit in 53. The odd last bit stands for all
-    that is below it, and float64 has the p + R + 2 bits that rounding to p bits with R random ones
-    looks at, so that rounding again is rounding once (Boldo and Melquiond 2008, rounding to odd).
-    """
-    total = np.empty(len(x), np.float64)
-    bits = total.view(np.int64)
-    for i in range(len(x)):
-        product, addend = alpha * x[i], np.float64(y[i])
-        total[i] = product + addend
-        # Knuth's TwoSum: the exact sum is total + error. After an infinity or NaN the error is NaN, and no
-        # comparison holds.
-        other = total[i] - product
-        error = (product - (total[i] - other)) + (addend - other)
-        outward = (error > 0) == (total[i] > 0)
-        if (error > 0 or error < 0) and bits[i] & 1 == 0:
-            bits[i] += 1 if outward else -1
-    return total

@@ -8,6 +8,7 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from quaver.golden.engine import Arithmetic
+from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.response_writer import Responder
 from quaver.rtl.accelerator.update_stream import Updater
@@ -122,7 +123,14 @@ class Accelerator(wiring.Component):
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
-            geometry, a.groups, b.groups, self.tile_words, len(identity), self.settings_words, random
+            geometry,
+            a.groups,
+            b.groups,
+            self.tile_words,
+            len(identity),
+            self.settings_words,
+            random,
+            self.updater is not None and self.updater.unit.rounding is Rounding.STOCHASTIC,
         )
         m.submodules.responder = responder = Responder(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.

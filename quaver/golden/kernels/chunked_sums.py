@@ -1,0 +1,22 @@
+"""What the kernels of a GEMM in chunks must know of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quaver.golden.formats import FloatFormat
+
+
+class ChunkedSums(Protocol):
+    """The parameters of `quaver.golden.arithmetic.chunked_float.ChunkedFloat`, which stands above."""
+
+    @property
+    def operand(self) -> FloatFormat: ...
+    @property
+    def accumulator(self) -> FloatFormat: ...
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def stochastic(self) -> bool: ...
+    @property
+    def random_bits(self) -> int: ...
