@@ -1,5 +1,5 @@
-"""Runs examples/axi_gemm.cpp, a driver of the accelerator in C++, on the simulated accelerator, and holds every
-code of its GEMM to the golden model. Python makes the input and compares; all that happens between is C++.
+"""Runs examples/axi_gemm.cpp, a driver in C++, on the simulated accelerator, and holds every code of its GEMM
+to the golden model. Python makes the input and compares; all that happens between is C++.
 
     python examples/axi_gemm.py            # Verilog, C header, Verilator, C++: the GEMM of 4 × 50 and 50 × 13
 """
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def build(folder: Path, rows: int, columns: int) -> Path:
-    """The program: `quaver verilog` writes the hardware and the header, Verilator and the compiler do the rest."""
+    """The program: Verilog and header of `quaver verilog`, through Verilator and the C++ compiler."""
     verilog, header = folder / "axi_accelerator.v", folder / "quaver_commands.h"
     size = ["--rows", str(rows), "--columns", str(columns), "--update", "none", "--depth", "64"]
     quaver = [sys.executable, "-m", "quaver", "verilog", "axi_accelerator", *size]
@@ -48,7 +48,9 @@ def gemm(program: Path, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("rows", 4), ("columns", 4), ("M", 4), ("K", 50), ("N", 13), ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"({default})")
     args = parser.parse_args()

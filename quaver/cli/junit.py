@@ -60,7 +60,9 @@ def junit(suite: str, cases: Iterable[Case]) -> str:
 
 def add_junit_argument(parser: argparse.ArgumentParser) -> None:
     """--junit FILE."""
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the results there as JUnit XML")
+    parser.add_argument(
+        "--junit", type=Path, metavar="FILE", help="also write the results there as JUnit XML"
+    )
 
 
 def _clean(text: str) -> str:

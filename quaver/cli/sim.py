@@ -7,7 +7,7 @@ examples:
   quaver sim --seed 7 --json                     other stimulus; results for continuous integration
   quaver sim float_adder --coverage              how often the rarest case of each coverage point was hit
   quaver sim float_adder --coverage --all        how often every case was
-  quaver sim pe --simulator icarus               in Icarus Verilog, if it is installed: slower, and a second opinion
+  quaver sim pe --simulator icarus               in Icarus Verilog, a second opinion, if it is installed
   quaver sim --junit results.xml                 a test suite a bench, for continuous integration
   quaver sim pe --gates ecp5                     the netlist that Yosys maps, of the FPGA's cells
 
@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--waves", action="store_true", help="write waves/BENCH.fst")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random stimulus (1)")
     parser.add_argument("--gates", choices=FAMILIES, help="simulate the netlist of this FPGA family's cells")
-    parser.add_argument(
-        "--simulator", choices=SIMULATORS, default=SIMULATORS[0], help=f"({SIMULATORS[0]})"
-    )
+    parser.add_argument("--simulator", choices=SIMULATORS, default=SIMULATORS[0], help=f"({SIMULATORS[0]})")
     add_junit_argument(parser)
     parser.add_argument("--coverage", action="store_true", help="print the functional coverage, worst first")
     parser.add_argument("--all", action="store_true", help="print every bin of it")
@@ -53,7 +51,14 @@ def run(args: argparse.Namespace) -> int:
             if done:
                 console.print(line)
 
-        results = run_benches(args.bench, waves=args.waves, seed=args.seed, progress=said, gates=args.gates, simulator=args.simulator)
+        results = run_benches(
+            args.bench,
+            waves=args.waves,
+            seed=args.seed,
+            progress=said,
+            gates=args.gates,
+            simulator=args.simulator,
+        )
     if (args.coverage or args.all) and not args.json:
         for result in results:
             if result.coverage:
@@ -74,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _case(result: BenchResult) -> Case:
     unit = result.bench.split()[0]
-    return Case(f"quaver.sim.{unit}", result.bench, result.seconds, result.failures, f"{result.checks} checks")
+    return Case(
+        f"quaver.sim.{unit}", result.bench, result.seconds, result.failures, f"{result.checks} checks"
+    )
 
 
 def _table(results: list[BenchResult], subject: str) -> Table:

@@ -58,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--name", default=name, help=f"the module's name ({name})")
         if name.endswith("accelerator"):
             one.add_argument(
-                "--header", type=Path, metavar="FILE", help="also the command stream and registers as a C header"
+                "--header",
+                type=Path,
+                metavar="FILE",
+                help="also the command stream and registers as a C header",
             )
         if planned:
             one.add_argument(

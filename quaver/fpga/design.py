@@ -23,9 +23,12 @@ from amaranth.lib import io
 from quaver.fpga.boards import BOARDS, Board, Family
 from quaver.fpga.pll import PLL
 from quaver.fpga.reset import HeldReset
+from quaver.golden.arithmetic import ChunkedFloat, FixedPoint
+from quaver.golden.arithmetic.named import named
 from quaver.golden.engine import Arithmetic
+from quaver.golden.formats import FloatFormat
 from quaver.golden.nn.recipes import recipe
-from quaver.host.board_engine import BUILT, recipes
+from quaver.host.board_engine import recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.update_stream import unit_for
 from quaver.rtl.commands import HardwareRule
@@ -34,8 +37,8 @@ from quaver.rtl.link.serial_unit import Serial
 from quaver.rtl.update.float_sgd import MAX_STAGES
 from quaver.rtl.update.unit import UpdateUnit
 
-#: Name of an arithmetic → the recipe whose update its update unit computes.
-UPDATES = {"fp8": "fp8", "fp16": "fp8", "fixed16": "fixed16-q8.8"}
+#: Class of an arithmetic → the recipe whose update its update unit computes.
+UPDATES: dict[type, str] = {ChunkedFloat: "fp8", FixedPoint: "fixed16-q8.8"}
 
 #: How long the reset lasts once the clock is there, in seconds: block RAM of the iCE40 reads as zeros for
 #: the first 3 µs.
@@ -51,7 +54,7 @@ class Design:
     board
         Of `quaver.fpga.boards.BOARDS`.
     arithmetic
-        Of `quaver.host.board_engine.BUILT`.
+        As `quaver.golden.arithmetic.named` has it: fp8, or chunked_float(operand=e4m3fnsat, chunk=32).
     rows, columns, stages, depth
         As of `quaver.rtl.accelerator.accelerator.Accelerator`.
     update
@@ -82,12 +85,9 @@ class Design:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for what, name, known in (
-            ("board", self.board, BOARDS),
-            ("arithmetic", self.arithmetic, BUILT),
-        ):
-            if name not in known:
-                raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
+        if self.board not in BOARDS:
+            raise ValueError(f"the board is {self.board!r}, but there are {', '.join(BOARDS)}")
+        assert self.computes  # or it says what is wrong
         assert self.serial  # or it says what is wrong
 
     def at_most(self, mhz: float) -> Design:
@@ -113,19 +113,21 @@ class Design:
     @property
     def computes(self) -> Arithmetic:
         """What the array computes."""
-        return BUILT[self.arithmetic]
+        return named(self.arithmetic)
 
     @property
     def rule(self) -> HardwareRule | None:
         """What the update unit computes, if there is one; its scalars mean nothing."""
-        update = recipe(UPDATES[self.arithmetic]).update
+        update = recipe(UPDATES[type(self.computes)]).update
         rule = update.rule(0.0, 0.0, 0.0) if update and self.update else None
         return rule if isinstance(rule, HardwareRule) else None
 
     @property
     def multiplies_in_dsp(self) -> bool:
-        """Whether a product is worth a multiplier of the chip: that of FP8 significands, 3 bits, is not."""
-        return self.arithmetic != "fp8"
+        """Whether a product is worth a multiplier of the chip: that of FP8 significands, 3 bits, is not, nor
+        any other that the processing element looks up in a table."""
+        operand = self.computes.operand
+        return not isinstance(operand, FloatFormat) or operand.precision > 4
 
     @cached_property
     def accelerator(self) -> Accelerator:

@@ -6,21 +6,15 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.named import PRESETS
 from quaver.golden.engine import Arithmetic, Codes, UpdateRule
-from quaver.golden.formats import FP16
 from quaver.golden.nn.recipe import Recipe
-from quaver.golden.nn.recipes import RECIPES, fixed16_q8_8
+from quaver.golden.nn.recipes import RECIPES
 from quaver.host.driver import DeviceError, Driver, Transport, identify
 from quaver.rtl.commands import HardwareRule, Identity, update_name
 
-assert fixed16_q8_8.hidden
-assert fixed16_q8_8.hidden.forward
-#: What `quaver build --arithmetic` builds, by name.
-BUILT: dict[str, Arithmetic] = {
-    "fp8": ChunkedFloat(),
-    "fp16": ChunkedFloat(FP16, FP16),
-    "fixed16": fixed16_q8_8.hidden.forward,
-}
+#: What `quaver build --arithmetic` builds by name, beside others that are spelt out.
+BUILT: dict[str, Arithmetic] = PRESETS
 
 
 def as_computed(arithmetic: Arithmetic, device: str) -> Arithmetic | None:

@@ -1,7 +1,7 @@
 """Runs the cocotb benches on the generated Verilog, and tells what they found as data.
 
-With Verilator a bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
-which keeps an array of many elements fast to build and to run. Programs are cached by content.
+In Verilator a bench's simulation is a program with only the unit's ports open to cocotb, which keeps an array
+of many elements fast to build and to run. Programs are cached by content. Icarus interprets.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from equivalence import yosys
 from quaver.cli.unit_options import add_options, values_of
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.formats import FP8, FP16, FixedFormat
+from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.nn.recipes import fixed16, fp8
 from quaver.rtl.commands import update_name
 from quaver.rtl.emit.docstrings import meaning, port_meanings
@@ -162,7 +162,9 @@ def test_lint_and_check_can_fail(tmp_path):
     assert yosys(script, {"unit.v": broken}).returncode != 0
     assert "error" in slang(text.replace("endmodule", "assign a = declared_nowhere;\nendmodule", 1))
     for name in WAIVED:  # each waiver is needed, and what it waives is what Verilator would say
-        told = lint(re.sub(r"/\* verilator lint_off.*", "", verilog("accelerator", "--rows 2 --columns 2")), tmp_path)
+        told = lint(
+            re.sub(r"/\* verilator lint_off.*", "", verilog("accelerator", "--rows 2 --columns 2")), tmp_path
+        )
         assert f"-{name}:" in told
 
 
@@ -196,7 +198,9 @@ def test_wrong_directions_would_be_seen():
 def test_header(unit, options):
     """It names the command, and each port with a meaning; no line is longer than 120 characters."""
     component, text = built(unit, options), verilog(unit, options)
-    comment = header(component, unit, text, command=f"quaver verilog {unit}", parameters=parsed(unit, options))
+    comment = header(
+        component, unit, text, command=f"quaver verilog {unit}", parameters=parsed(unit, options)
+    )
     assert f"//   quaver verilog {unit}\n" in comment
     assert all(line.startswith("//") or not line for line in comment.splitlines())
     assert max(map(len, comment.splitlines())) <= 120
@@ -228,7 +232,9 @@ def test_two_arrays_in_one_design(tmp_path):
     assert yosys(script, {"a.v": wide, "b.v": wide}).returncode != 0  # the same twice would be seen
 
 
-@pytest.mark.parametrize("name", ["ChunkedFloatPE", "add", "foot_0", "control_1", "element_0_0", "sum", "round"])
+@pytest.mark.parametrize(
+    "name", ["ChunkedFloatPE", "add", "foot_0", "control_1", "element_0_0", "sum", "round"]
+)
 def test_any_name_of_the_top(name, tmp_path):
     """Also one that something inside has."""
     text = verilog("systolic_array", "--rows 1 --columns 1", name)
@@ -246,7 +252,9 @@ def test_a_port_is_no_name(name):
 
 @pytest.mark.parametrize("name", ["module", "logic", "endmodule", "final"])
 def test_a_keyword_is_no_name(name):
-    with pytest.raises(ValueError, match=f"^'{name}' is a keyword of Verilog and no module name; take another$"):
+    with pytest.raises(
+        ValueError, match=f"^'{name}' is a keyword of Verilog and no module name; take another$"
+    ):
         verilog("rounding", "", name)
 
 
@@ -320,8 +328,8 @@ for name in ("float_adder", "pe", "axi_accelerator"):
 
 @pytest.mark.parametrize(("unit", "options"), CASES)
 def test_every_signal_has_a_name(unit, options):
-    """Amaranth finds a signal's name in the bytecode of its assignment, and of `a, b = Signal(), Signal()` some
-    versions of Python find less than others: an assignment a signal."""
+    """Amaranth finds a signal's name in the bytecode of its assignment, and in that of `a, b = Signal(),
+    Signal()` on some versions of Python only: an assignment a signal."""
     nameless = re.findall(r"\\\$(?:signal|like|new|signature)\b\S*", verilog(unit, options))
     assert not nameless
 
@@ -419,8 +427,8 @@ def test_options_describe_fixed_point():
         (
             "systolic_array",
             "--rows 99999999",
-            "--rows 99999999 --columns 8 is 799,999,992 elements, but an array has at most 4,096, as 64 × 64; "
-            "instantiate smaller ones",
+            "--rows 99999999 --columns 8 is 799,999,992 elements, but an array has at most 4,096, as 64 × 64"
+            "; instantiate smaller ones",
         ),
         ("accelerator", "--columns 0", "--columns is 0, but an array has at least 1"),
         ("accelerator", "--depth 99999999", "depth is 99999999, but the operand memory has 1 to 65535 steps"),

@@ -9,7 +9,7 @@ from typing import Any
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.formats import FP16, FixedFormat, FloatFormat, parse
+from quaver.golden.formats import FP16, parse
 
 #: Sets of parameters that have a name of their own.
 PRESETS: dict[str, Any] = {
@@ -64,7 +64,7 @@ def spelled(arithmetic: Any, *, defaults: bool = False) -> str:
     return f"{name}({', '.join(said)})"
 
 
-def _value(text: str) -> int | str | FloatFormat | FixedFormat:
+def _value(text: str) -> Any:
     """What a parameter's text means: a number, a format, or a word such as a rounding's."""
     if text.isdecimal():
         return int(text)

@@ -31,15 +31,17 @@ def document() -> str:
     parts = [
         f"# {title.rstrip('.')}\n",
         "*Made from `quaver/rtl/commands.py` and `quaver/rtl/accelerator/axi.py` by "
-        "`python -m quaver.rtl.emit.command_stream`; `quaver verilog accelerator --header FILE` writes the "
-        f"same for C. Version {commands.VERSION}.*\n",
+        "`python -m quaver.rtl.emit.command_stream`; `quaver verilog accelerator --header FILE` writes "
+        f"the same for C. Version {commands.VERSION}.*\n",
         rest.strip() + "\n",
         "## Words bit by bit\n",
     ]
     for name, layout, comment in _layouts():
         rows = [f"| {_bits(field)} | {key} | {_fixed(key)} |" for key, field in layout]
         parts.append(
-            f"### {_words(name)}\n\n{comment}\n\n| bits | field | must be |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+            f"### {_words(name)}\n\n{comment}\n\n| bits | field | must be |\n|---|---|---|\n"
+            + "\n".join(rows)
+            + "\n"
         )
     words = " ".join((inspect.getdoc(commands.Identity.to_words) or "").split())
     parts.append(f"### Identity\n\n{words}\n")
@@ -56,8 +58,8 @@ def document() -> str:
 def c_header() -> str:
     """The same for C and C++: numbers, functions that make words, and functions that take them apart."""
     lines = [
-        f"/* Quaver's command stream and AXI registers, version {commands.VERSION}; docs/command_stream.md says",
-        "   what they mean. Made by quaver verilog accelerator --header. */",
+        f"/* Quaver's command stream and AXI registers, version {commands.VERSION}.",
+        "   docs/command_stream.md says what they mean. Made by quaver verilog accelerator --header. */",
         "#ifndef QUAVER_COMMANDS_H",
         "#define QUAVER_COMMANDS_H",
         "",
@@ -78,7 +80,8 @@ def c_header() -> str:
                 comment = comments.get(f"{enum.__name__}.{member.name}", "")
                 value = f"{member.value:#04x}u" if prefix == "REGISTER" else f"{member.value}u"
                 lines.append(
-                    f"#define QUAVER_{prefix}_{member.name} {value}" + (f" /* {comment} */" if comment else "")
+                    f"#define QUAVER_{prefix}_{member.name} {value}"
+                    + (f" /* {comment} */" if comment else "")
                 )
             lines.append("")
     for name, layout, comment in _layouts():
@@ -163,7 +166,11 @@ def _markdown(text: str) -> str:
     rule = re.compile(r"^ *=+(?: +=+)+$")
     while lines:
         if rule.match(lines[0]):
-            end = next(i for i, line in enumerate(lines) if i and rule.match(line) and not "".join(lines[i + 1 : i + 2]).strip())
+            end = next(
+                i
+                for i, line in enumerate(lines)
+                if i and rule.match(line) and not "".join(lines[i + 1 : i + 2]).strip()
+            )
             rows = next(tables("\n".join(lines[: end + 1])))
             has_head = sum(map(bool, map(rule.match, lines[: end + 1]))) == 3
             head = rows.pop(0) if has_head else ["port", "", "what"]

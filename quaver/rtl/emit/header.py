@@ -80,9 +80,7 @@ def _columns(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
     lines = []
     for row in rows:
-        start = "  " + "".join(
-            f"{cell:{width}}  " for cell, width in zip(row[:-1], widths, strict=True)
-        )
+        start = "  " + "".join(f"{cell:{width}}  " for cell, width in zip(row[:-1], widths, strict=True))
         lines += wrap(
             row[-1], _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_long_words=False
         ) or [start]

@@ -47,7 +47,7 @@ MAX_WIDTH = 1024
 _KINDS = (int, FloatFormat, FixedFormat)
 _ROUNDINGS = ("nearest", "stochastic")
 #: Of parameters that docstrings describe together.
-_HELP = {
+_HELP: dict[str, dict[str, Any]] = {
     "rounding": {"help": "rounding"},
     "random_bits": {"help": "random bits of one stochastic rounding"},
 }
@@ -140,7 +140,7 @@ def _decapitalised(text: str) -> str:
 
 
 def _unit(
-    help_: str, component: type, names: Mapping[str, str] | None = None, **changes: Mapping[str, Any]
+    help_: str, component: type, names: Mapping[str, str] | None = None, **changes: dict[str, Any]
 ) -> Unit:
     """The unit of a component: the parameters `names`, parameter → option's name, or all; with changes to
     the options of some."""
@@ -192,9 +192,7 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
     return SystolicArray(_arithmetic(arithmetic), rows, columns, stages)
 
 
-def _accelerator(
-    rows: int, columns: int, stages: int, depth: int, update: str, **others: Any
-) -> Accelerator:
+def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, **others: Any) -> Accelerator:
     _sized(rows, columns)
     of_unit = {name: others.pop(name) for name in UPDATE_FORMATS}
     given = {name: fmt for name, fmt in of_unit.items() if fmt is not None}
