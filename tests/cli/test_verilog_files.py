@@ -35,7 +35,9 @@ def test_what_a_header_says(tmp_path: Path) -> None:
     head = file.read_text().partition("/*")[0]
     assert "\n//   quaver verilog pe --arithmetic fp16 --chunk 32\n" in head
     assert "chunked_float(operand=e6m9, accumulator=e6m9, chunk=32, rounding=nearest, random_bits=14)" in head
-    assert re.search(r"^//   control +in +2 +`CONTROL`: what this cycle is; fold \[0\], first \[1\]$", head, re.M)
+    assert re.search(
+        r"^//   control +in +2 +`control_layout`: what this cycle is; fold \[0\], first \[1\]$", head, re.M
+    )
     assert re.search(r"^//   clk +in +1 +clock, rising edge$", head, re.M)
 
 
@@ -67,8 +69,8 @@ def test_a_header_for_c(tmp_path: Path) -> None:
         ),
         (
             "systolic_array --rows 99999999",
-            "--rows 99999999 --columns 8 is 799,999,992 elements, but an array has at most 4,096, as 64 × 64; "
-            "instantiate smaller ones",
+            "--rows 99999999 --columns 8 is 799,999,992 elements, but an array has at most 4,096, as 64 × 64"
+            "; take fewer rows or columns",
         ),
         ("rounding --name up", "'up' is a port of the unit and no name for its module; take another"),
     ],

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat, FixedPoint
-from quaver.golden.arithmetic.named import NAMES, PRESETS, named, spelled
+from quaver.golden.arithmetic.named import PRESETS, named, names, spelled
 from quaver.golden.formats import E4M3, FP8, FP16, FixedFormat
 
 
@@ -24,7 +24,7 @@ def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
 
 
 def test_names() -> None:
-    assert ("fp8", "fp16", "fixed16", *ARITHMETICS) == NAMES
+    assert ("fp8", "fp16", "fixed16", *ARITHMETICS) == names()
     assert named("chunked_float") == named("fp8") == ChunkedFloat()
     assert named("fixed_point") == named("fixed16") == FixedPoint()
     assert named("fp16", chunk=8, operand=None) == ChunkedFloat(FP16, FP16, 8)

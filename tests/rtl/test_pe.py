@@ -25,7 +25,7 @@ def run(pe, tiles, bubbles=None):
     arithmetic, lanes = pe.arithmetic, pe.interleave
     m = Module()
     m.submodules.pe = pe
-    m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry(), pe.entry()
+    m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry_a(), pe.entry_b()
     m.submodules.exit = foot = pe.exit()
     m.d.comb += [pe.a.eq(entry_a.number), pe.b.eq(entry_b.number), foot.number.eq(pe.chain_out)]
     results = []
@@ -42,7 +42,7 @@ def run(pe, tiles, bubbles=None):
                 await ctx.tick()
 
         def draws():
-            if not pe.stochastic:
+            if not pe.arithmetic.stochastic:
                 return None
             return [source.draw(arithmetic.random_bits) for source in sources]
 
@@ -86,7 +86,7 @@ def assert_golden(arithmetic, stages, k_counts, wild=False, bubbles=None):
         )
         for k in k_counts
     ]
-    seed = {"seed": SEED} if pe.stochastic else {}
+    seed = {"seed": SEED} if pe.arithmetic.stochastic else {}
     want = np.concatenate([arithmetic.gemm(a, b, **seed) for a, b in tiles])
     np.testing.assert_array_equal(run(pe, tiles, bubbles), want)
 

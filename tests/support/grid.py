@@ -1,23 +1,28 @@
-"""Every pair of small formats through the adder, and through multiplier and adder, on every operand."""
+"""Pairs of small formats through the adder, through multiplier and adder, and through a processing element.
+
+The first two meet every operand there is, the element some sums that are hard in their own ways.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from netlists import Netlist, codes, counting, netlists
-from small_formats import Sums, decoded, distinct, products
+from netlists import Netlist, codes, counting, netlists, planes
+from small_formats import Accumulation, Codes, Sums, decoded, distinct, products
 
-from quaver.golden.exact import Exact
+from quaver.golden.arithmetic import ChunkedFloat
 from quaver.golden.formats import FloatFormat
 from quaver.golden.rounding import Rounding
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 
 
 class MultiplyAdd(wiring.Component):
@@ -46,34 +51,105 @@ class MultiplyAdd(wiring.Component):
         return m
 
 
+class Element(wiring.Component):
+    """A processing element of one lane between its entry and its exit: codes in, the total's code out."""
+
+    def __init__(self, arithmetic: ChunkedFloat) -> None:
+        self.pe = ChunkedFloatPE(arithmetic, stages=1)
+        ports = {"a": In(arithmetic.operand.width), "b": In(arithmetic.operand.width)}
+        ports |= {"fold": In(1), "first": In(1), "result": Out(arithmetic.accumulator.width)}
+        if arithmetic.stochastic:
+            ports["random"] = In(arithmetic.random_bits)
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.pe = pe = self.pe
+        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry(), pe.entry()
+        m.submodules.exit = foot = pe.exit()
+        m.d.comb += [
+            entry_a.code.eq(self.a),
+            entry_b.code.eq(self.b),
+            pe.a.eq(entry_a.number),
+            pe.b.eq(entry_b.number),
+            pe.control.eq(Cat(self.fold, self.first)),
+            foot.number.eq(pe.chain_out),
+            self.result.eq(foot.code),
+        ]
+        if "random" in self.signature.members:
+            m.d.comb += pe.a_random.eq(self.random)
+        return m
+
+
+def element_sums(
+    arithmetic: ChunkedFloat, netlist: Netlist, left: Codes, right: Codes, random: Codes | None
+) -> Codes:
+    """What an `Element` makes of left·right over the first axis, K, for each lane, with draws (n, lane)."""
+    lanes = left.shape[1]
+    draws = iter(random) if random is not None else None
+    a, b = arithmetic.identity
+    idle = np.full(lanes, a), np.full(lanes, b)
+    state = None
+
+    def cycle(
+        factors: tuple[Codes, Codes], fold: bool = False, first: bool = False, draw: bool = True
+    ) -> Codes:
+        nonlocal state
+        width = arithmetic.operand.width
+        inputs = {"a": planes(factors[0], width), "b": planes(factors[1], width)}
+        inputs |= {"fold": planes(np.full(lanes, fold), 1), "first": planes(np.full(lanes, first), 1)}
+        if draws is not None and draw:
+            inputs["random"] = planes(next(draws), arithmetic.random_bits)
+        outputs, state = netlist.step(inputs, state)
+        return codes(outputs["result"], lanes)
+
+    for k in range(len(left)):
+        cycle((left[k], right[k]))
+        if (k + 1) % arithmetic.chunk == 0 or k + 1 == len(left):
+            cycle(idle, fold=True, first=k < arithmetic.chunk)
+    for _ in range(2):  # the total is there three cycles after its fold
+        cycle(idle, draw=False)
+    return cycle(idle, draw=False)
+
+
+class Unit(StrEnum):
+    """What a pair of formats goes through."""
+
+    ADDER = "adder"
+    MULTIPLY_ADD = "multiplier and adder"
+    ELEMENT = "element"
+
+
 @dataclass(frozen=True)
 class Case:
     """One pair of formats and one rounding, through a unit."""
 
+    unit: Unit
     format: FloatFormat
-    """Of a and of the sum."""
+    """Of the sum and the augend, which is the accumulator."""
     other: FloatFormat
     """Of the addend, or of the factors."""
     rounding: Rounding
     random_bits: int = 3
-    multiply: bool = False
 
     def __str__(self) -> str:
-        other = f"{self.other}·{self.other}" if self.multiply else f"{self.other}"
         random = f" {self.random_bits}" if self.rounding is Rounding.STOCHASTIC else ""
-        return f"{self.format} + {other} {self.rounding}{random}"
+        return f"{self.unit}: {self.other} into {self.format}, {self.rounding}{random}"
 
     @property
-    def unit(self) -> wiring.Component:
-        """What is to be tried: ports a, b or x and y, random, sum."""
-        if self.multiply:
-            return MultiplyAdd(self.format, self.other, self.rounding, self.random_bits)
-        return FloatAdder(self.format, self.other, rounding=self.rounding, random_bits=self.random_bits)
+    def component(self) -> wiring.Component:
+        """The unit."""
+        rounding, bits = self.rounding, self.random_bits
+        if self.unit is Unit.ADDER:
+            return FloatAdder(self.format, self.other, rounding=rounding, random_bits=bits)
+        if self.unit is Unit.MULTIPLY_ADD:
+            return MultiplyAdd(self.format, self.other, rounding, bits)
+        return Element(self.arithmetic)
 
     @property
-    def addends(self) -> list[Exact]:
-        """What every code of b, or of x and y, means."""
-        return products(self.other, self.other) if self.multiply else decoded(self.other)
+    def arithmetic(self) -> ChunkedFloat:
+        """What the element computes."""
+        return ChunkedFloat(self.other, self.format, 3, self.rounding, self.random_bits)
 
 
 @dataclass(frozen=True)
@@ -87,39 +163,59 @@ class Outcome:
     """The first mismatch, or nothing."""
 
 
-def outcome(case: Case, netlist: Netlist, sums: Sums) -> Outcome:
-    """`netlist` against `sums` on every input."""
-    addends, index = distinct(case.addends)
-    small = np.uint8 if case.format.width <= 8 else np.uint32
-    table = sums.table(addends).astype(small)
-    ports = {"x": case.other.width, "y": case.other.width} if case.multiply else {"b": case.other.width}
+def every_operand(case: Case, netlist: Netlist, sums: Sums) -> Outcome:
+    """Adder, or multiplier and adder, against `sums` on every input."""
+    multiply = case.unit is Unit.MULTIPLY_ADD
+    addends, index = distinct(products(case.other, case.other) if multiply else decoded(case.other))
+    table = sums.table(addends).astype(np.uint8 if case.format.width <= 8 else np.uint32)
+    ports = {"x": case.other.width, "y": case.other.width} if multiply else {"b": case.other.width}
     ports |= {"a": case.format.width} | ({"random": case.random_bits} if sums.draws > 1 else {})
     inputs = dict(zip(ports, counting(*ports.values()), strict=True))
     got = netlist.step(inputs)[0]["sum"]
     wrong = np.zeros(got.shape[1], np.uint64)
     for bit, plane in enumerate(got):
-        expected = np.packbits((table >> bit & 1).astype(bool)[index].ravel(), bitorder="little").view(
-            np.uint64
-        )
-        wrong |= plane ^ expected
-    compared = len(index) * table[0].size
-    first = ""
+        expected = (table >> bit & 1).astype(bool)[index].ravel()
+        wrong |= plane ^ np.packbits(expected, bitorder="little").view(np.uint64)
+    compared, first = len(index) * table[0].size, ""
     if count := int(np.bitwise_count(wrong).sum()):
         lane = int(np.flatnonzero(codes(wrong[None], compared))[0])
-        at = {name: int(codes(plane, compared)[lane]) for name, plane in inputs.items()}
-        expected_code = table[index].ravel()[lane]
-        given = " ".join(f"{name}={value:#x}" for name, value in at.items())
-        first = f"{case}: {given} expected {expected_code:#x} got {codes(got, compared)[lane]:#x}"
+        given = ", ".join(f"{name} {codes(plane, compared)[lane]:#x}" for name, plane in inputs.items())
+        result = codes(got, compared)[lane]
+        first = f"{case}: {given} is {result:#x} instead of {table[index].ravel()[lane]:#x}"
     return Outcome(case, compared, count, first)
 
 
+def some_sums(case: Case, netlist: Netlist, sums: Sums, lanes: int = 4096) -> Outcome:
+    """The element on sums of eight products, in chunks of three: any codes, finite ones, the smallest;
+    and chunks that begin with the largest, to go on from infinity."""
+    arithmetic, fmt, rng = case.arithmetic, case.other, np.random.default_rng(1)
+    magnitudes = np.arange(1 << fmt.width) & (fmt.sign_code - 1)
+    kinds = [magnitudes >= 0, magnitudes <= fmt.max_code, magnitudes <= 2 << fmt.mantissa_bits]
+    chosen = [rng.choice(np.flatnonzero(kind), (2, 8, lanes)) for kind in kinds]
+    largest = chosen[1].copy()
+    largest[:, ::3] = fmt.max_code - rng.integers(0, 2, largest[:, ::3].shape) * fmt.sign_code + fmt.sign_code
+    left, right = np.concatenate([*chosen, largest % (2 * fmt.sign_code)], axis=2)
+    random = rng.integers(0, sums.draws, (arithmetic.roundings(8), left.shape[1]))
+    random = random if arithmetic.stochastic else None
+    expected = Accumulation(arithmetic, sums).results(left, right, random)
+    got = element_sums(arithmetic, netlist, left, right, random)
+    wrong, first = np.flatnonzero(got != expected), ""
+    if len(wrong):
+        at = wrong[0]
+        given = f"{left[:, at]} · {right[:, at]}" + (
+            f", random {random[:, at]}" if random is not None else ""
+        )
+        first = f"{case}: {given} is {got[at]:#x} instead of {expected[at]:#x}"
+    return Outcome(case, len(got), len(wrong), first)
+
+
 def outcomes(cases: Iterable[Case], at_once: int = 32) -> Iterator[Outcome]:
-    """How each case goes. Those of one format and rounding share the definition's table, in any order."""
-    tables: dict[tuple[FloatFormat, Rounding, int], Sums] = {}
-    remaining = iter(cases)
+    """How each case goes, in order. Cases of one format and rounding are quicker together."""
+    key, sums, remaining = None, None, iter(cases)
     while batch := list(islice(remaining, at_once)):
-        for case, netlist in zip(batch, netlists([case.unit for case in batch]), strict=True):
-            key = case.format, case.rounding, case.random_bits
-            if key not in tables:
-                tables[key] = Sums(*key)
-            yield outcome(case, netlist, tables[key])
+        for case, netlist in zip(batch, netlists([case.component for case in batch]), strict=True):
+            if sums is None or key != (case.format, case.rounding, case.random_bits):
+                key = case.format, case.rounding, case.random_bits
+                sums = Sums(*key)
+            check = some_sums if case.unit is Unit.ELEMENT else every_operand
+            yield check(case, netlist, sums)

@@ -29,7 +29,13 @@ read_rtlil {unit}.il
 hierarchy -top {unit}
 proc -norom
 flatten
-opt -fast
+opt_expr
+opt_merge
+opt_muxtree
+opt_reduce
+opt_expr
+opt_merge
+opt_clean
 memory_map
 dffunmap
 techmap

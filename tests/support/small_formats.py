@@ -111,10 +111,10 @@ class Sums:
 class Accumulation:
     """`ChunkedFloat`'s sums by tables: its definition for millions of outputs, of formats of up to 8 bits."""
 
-    def __init__(self, arithmetic: ChunkedFloat) -> None:
+    def __init__(self, arithmetic: ChunkedFloat, sums: Sums | None = None) -> None:
         self.arithmetic, accumulator = arithmetic, arithmetic.accumulator
         random_bits = arithmetic.random_bits if arithmetic.stochastic else 1
-        sums = Sums(accumulator, arithmetic.rounding, random_bits)
+        sums = sums or Sums(accumulator, arithmetic.rounding, random_bits)
         values, index = distinct(products(arithmetic.operand, arithmetic.operand))
         self._product = index.reshape(1 << arithmetic.operand.width, -1)
         self._of_product, self._of_total = sums.table(values), sums.table(decoded(accumulator))

@@ -14,24 +14,27 @@ of 64. What one output is, with A of shape (M, K) and B of shape (K, N)::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from quaver.golden import exact
+from quaver.golden.arithmetic.operands import check_operands
+from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
-from quaver.golden.lfsr import COLUMN_TAPS, TAPS, numbered_draws
+from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_draws, numbered_seed
 from quaver.golden.rounding import Rounding
-from quaver.golden.validation import as_integer
-
-Codes = NDArray[Any]
+from quaver.golden.update.float_sgd import Update
+from quaver.golden.validation import set_integers
 
 #: A chunk longer than any dot product: plain accumulation.
 NO_CHUNKS = 1 << 30
+
+#: Operands are looked up in tables of all their values.
+MAX_OPERAND_BITS = 16
 
 #: The widest draw that both LFSRs make in one leap: their lowest taps are at 25 and 24.
 MAX_RANDOM_BITS = 24
@@ -84,13 +87,12 @@ class ChunkedFloat:
                 raise TypeError(
                     f"{name} is {value!r}, but it must be a FloatFormat, e.g. quaver.golden.formats.FP8"
                 )
-        if self.operand.width > 16:
+        if self.operand.width > MAX_OPERAND_BITS:
             raise ValueError(
-                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
-                f"take fewer mantissa bits"
+                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most "
+                f"{MAX_OPERAND_BITS}; take fewer mantissa bits"
             )
-        for name in ("chunk", "random_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "chunk", "random_bits")
         if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
@@ -104,9 +106,14 @@ class ChunkedFloat:
             )
 
     @property
-    def operands(self) -> tuple[FloatFormat, FloatFormat]:
-        """Formats of the two operands."""
-        return self.operand, self.operand
+    def a(self) -> FloatFormat:
+        """Format of the codes of A."""
+        return self.operand
+
+    @property
+    def b(self) -> FloatFormat:
+        """Format of the codes of B."""
+        return self.operand
 
     @property
     def result(self) -> FloatFormat:
@@ -115,8 +122,32 @@ class ChunkedFloat:
 
     @property
     def stochastic(self) -> bool:
-        """Whether `gemm` draws random bits and so needs a seed."""
+        """Whether a GEMM takes a seed."""
         return self.rounding is Rounding.STOCHASTIC
+
+    @property
+    def draws(self) -> Draws:
+        """Random bits for every sum, if `stochastic`."""
+        return Draws.SUMS if self.stochastic else Draws.NOTHING
+
+    @property
+    def hardware(self) -> ChunkedFloat:
+        """`self`: every parameter is one of the circuit's."""
+        return self
+
+    @property
+    def equivalents(self) -> tuple[ChunkedFloat, ...]:
+        """`self`; and with operands as wide as the sums, where those hold every operand."""
+        wide = self.accumulator
+        # Sums that saturate would turn an operand's infinity into a number.
+        if wide.width > MAX_OPERAND_BITS or wide.saturate or not wide.holds(self.operand):
+            return (self,)
+        return self, replace(self, operand=wide)
+
+    @property
+    def default_update(self) -> Update:
+        """Wang et al.'s: SGD with momentum in FP16, rounded stochastically."""
+        return Update(rate=0.0)
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -142,7 +173,7 @@ class ChunkedFloat:
         -------
         Codes of `accumulator`, shape (M, N).
         """
-        a, b = self._checked(a_codes, b_codes, seed)
+        a, b = self.check(a_codes, b_codes, seed=seed)
         if 0 in a.shape or 0 in b.shape:
             return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
         x, y = self._draws(a, b, seed)
@@ -151,7 +182,7 @@ class ChunkedFloat:
     @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
-        a, b = self._checked(a_codes, b_codes, seed)
+        a, b = self.check(a_codes, b_codes, seed=seed)
         (M, K), N = a.shape, b.shape[1]
         rows, columns = self._draws(a, b, seed)
         acc = self.accumulator
@@ -175,24 +206,16 @@ class ChunkedFloat:
             c[i, j] = total
         return c
 
-    def _checked(self, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> tuple[Codes, Codes]:
-        a = self.operand.check_codes(a_codes, "a_codes")
-        b = self.operand.check_codes(b_codes, "b_codes")
-        for name, codes, shape in (("a_codes", a, "(M, K)"), ("b_codes", b, "(K, N)")):
-            if codes.ndim != 2:
-                raise ValueError(
-                    f"{name} has shape {codes.shape}, but it must be {shape}; reshape it to two axes"
-                )
-        if a.shape[1] != b.shape[0]:
-            raise ValueError(
-                f"a_codes {a.shape} and b_codes {b.shape} disagree on K: {a.shape[1]} columns against"
-                f" {b.shape[0]} rows; transpose one of them?"
-            )
-        if not self.stochastic and seed is not None:
-            raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
-        if self.stochastic and (seed is None or not 0 < as_integer(seed, "seed") < 1 << 32):
-            raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
-        return a, b
+    def check(
+        self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None
+    ) -> tuple[Codes, Codes]:
+        """The operands as arrays of codes; errors as of `check_operands`."""
+        return check_operands(self, a_codes, b_codes, seed)
+
+    def sources(self, seed: int, row: int = 0, column: int = 0) -> tuple[LFSR, LFSR]:
+        """The LFSRs x of a row and y of a column, before the first sum of their output."""
+        x = LFSR(numbered_seed(seed, row), TAPS)
+        return x, LFSR(numbered_seed(seed ^ 0xFFFFFFFF, column), COLUMN_TAPS)
 
     def _draws(self, a: Codes, b: Codes, seed: int | None) -> tuple[Codes, Codes]:
         """The random bits of every row (M, n) and every column (N, n); no bits at all for nearest."""

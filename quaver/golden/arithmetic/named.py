@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import FP16, parse
 
 #: Sets of parameters that have a name of their own.
-PRESETS: dict[str, Any] = {
+PRESETS: dict[str, Arithmetic] = {
     "fp8": ChunkedFloat(),
     "fp16": ChunkedFloat(FP16, FP16),
     "fixed16": FixedPoint(),
 }
-#: All that --arithmetic may be: one of these sets, or an arithmetic with its own defaults.
-NAMES = (*PRESETS, *ARITHMETICS)
 
 
-def named(arithmetic: str, **parameters: Any) -> Any:
+def names() -> tuple[str, ...]:
+    """All that --arithmetic may be: one of the sets, or an arithmetic with its own defaults."""
+    return (*PRESETS, *ARITHMETICS)
+
+
+def named(arithmetic: str, **parameters: Any) -> Arithmetic:
     """The arithmetic of a name, with `parameters` in place of its own; those that are None are left out.
 
-    The name is one of `NAMES`, or as `spelled` has it: ``chunked_float(operand=e4m3fnsat, chunk=32)``.
+    The name is one of `names`, or as `spelled` has it: ``chunked_float(operand=e4m3fnsat, chunk=32)``.
 
     Raises
     ------
@@ -32,9 +36,9 @@ def named(arithmetic: str, **parameters: Any) -> Any:
         No such name, a parameter that it has not, or what the arithmetic refuses.
     """
     match = re.fullmatch(r"(\w+)(?:\((.*)\))?", arithmetic.strip())
-    if match is None or match[1] not in NAMES:
-        raise ValueError(f"--arithmetic is {arithmetic}, but there are {', '.join(NAMES)}")
-    start = PRESETS[match[1]] if match[1] in PRESETS else ARITHMETICS[match[1]]()
+    if match is None or match[1] not in names():
+        raise ValueError(f"--arithmetic is {arithmetic}, but there are {', '.join(names())}")
+    start: Any = PRESETS[match[1]] if match[1] in PRESETS else ARITHMETICS[match[1]]()
     spelt = dict(part.split("=", 1) for part in match[2].split(",")) if match[2] else {}
     given = {key.strip(): _value(value.strip()) for key, value in spelt.items()}
     given |= {key: value for key, value in parameters.items() if value is not None}
@@ -49,7 +53,7 @@ def named(arithmetic: str, **parameters: Any) -> Any:
     return replace(start, **given)
 
 
-def spelled(arithmetic: Any, *, defaults: bool = False) -> str:
+def spelled(arithmetic: Arithmetic, *, defaults: bool = False) -> str:
     """A name by which `named` gives `arithmetic`: the shortest, or with all parameters if `defaults`."""
     if not defaults:
         for name, preset in PRESETS.items():
@@ -58,7 +62,7 @@ def spelled(arithmetic: Any, *, defaults: bool = False) -> str:
     name = next(name for name, kind in ARITHMETICS.items() if type(arithmetic) is kind)
     said = [
         f"{field.name}={value}"
-        for field in fields(arithmetic)
+        for field in fields(cast("Any", arithmetic))
         if (value := getattr(arithmetic, field.name)) != field.default or defaults
     ]
     return f"{name}({', '.join(said)})"

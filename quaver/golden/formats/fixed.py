@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format, as_draws, as_floats
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer
+from quaver.golden.validation import as_integer, set_integers
 
 _PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 
@@ -47,8 +47,7 @@ class FixedFormat(Format):
     syntax: ClassVar = "q6.10"
 
     def __post_init__(self) -> None:
-        for name in ("integer_bits", "fraction_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "integer_bits", "fraction_bits")
         if not 2 <= self.width <= 24:
             raise ValueError(
                 f"{self.integer_bits} + {self.fraction_bits} = {self.width} bits, but fixed point has 2 to 24"
@@ -111,7 +110,7 @@ class FixedFormat(Format):
 
         Raises a ValueError for NaN as well.
         """
-        rounding = Rounding(rounding)
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         x = as_floats(values)
         drawn = as_draws(random, random_bits, x.shape, rounding)
         if np.isnan(x).any():

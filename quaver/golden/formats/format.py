@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -58,7 +59,8 @@ class Format(ABC):
         Parameters
         ----------
         values
-            Any shape and memory layout; float16, float32, float64, or integers of at most 53 bits.
+            Any shape and memory layout; float16, float32, float64, integers of at most 53 bits, or any number
+            of ml_dtypes but the complex ones.
         rounding
             `Rounding.STOCHASTIC` wants `random`, the others refuse it.
         random, random_bits
@@ -97,11 +99,26 @@ class Format(ABC):
                 raise ValueError(f"{name} holds {worst}, but codes of {self} are 0 … {limit}")
         return array.astype(self.code_dtype, copy=False)
 
+    def holds(self, narrow: Format) -> bool:
+        """Whether every finite value of `narrow` is a value of this format."""
+        return _holds(self, narrow)
+
     def round(
         self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, **options: object
     ) -> NDArray[np.floating]:
         """`decode(encode(values))`: the values moved onto the format's grid."""
         return self.decode(self.encode(values, rounding, **options))  # type: ignore[arg-type]
+
+
+@cache
+def _holds(wide: Format, narrow: Format) -> bool:
+    if wide == narrow:
+        return True
+    if narrow.width > wide.width:
+        return False  # it has more values
+    values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
+    values = values[np.isfinite(values)]
+    return bool(np.array_equal(wide.round(values), values))
 
 
 def as_floats(values: ArrayLike) -> NDArray[np.floating]:
@@ -116,8 +133,12 @@ def as_floats(values: ArrayLike) -> NDArray[np.floating]:
             raise ValueError(
                 "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
             )
+    elif kind == "V" and not issubclass(array.dtype.type, np.void) and np.can_cast(array.dtype, np.float32):
+        wanted = np.float32  # ml_dtypes' numbers
     else:
-        raise TypeError(f"values have dtype {array.dtype}, but they must be float16, 32, 64 or integer")
+        raise TypeError(
+            f"values have dtype {array.dtype}, but they must be float16, 32, 64, integer or of ml_dtypes"
+        )
     return cast_to(array, wanted)
 
 

@@ -4,7 +4,6 @@ one."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from quaver.golden import stored_arrays, strict_json
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
+from quaver.golden.files import whole
 from quaver.golden.nn.trainer import Trainer
 
 _VERSION = 2
@@ -39,22 +39,9 @@ def about(trainer: Trainer) -> dict[str, Any]:
 def save(trainer: Trainer, path: str | Path) -> None:
     """Write the trainer's state to `path` (.npz). A kill at any moment leaves the old file or the new one,
     whole."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")  # what a kill leaves, the next save takes
     header = np.frombuffer(json.dumps(about(trainer)).encode(), np.uint8)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=header, **trainer.state())  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must outlive a power cut
-    finally:
-        os.close(directory)
+    with whole(path, durable=True) as file:
+        np.savez(file, about=header, **trainer.state())  # type: ignore[arg-type]
 
 
 def resume(trainer: Trainer, path: str | Path) -> None:

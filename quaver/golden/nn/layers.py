@@ -106,20 +106,20 @@ class Linear(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        weight = run.operand(self.weight.value, p.forward, p.weights)
-        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p.forward, p.inputs), weight)
+        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
+        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p, Role.FORWARD, "inputs"), weight)
         return run.round(y + self.bias.value) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        inputs = run.operand(self._x, p.gradient, p.inputs)
-        errors = run.operand(error, p.gradient, p.errors)
+        inputs = run.operand(self._x, p, Role.GRADIENT, "inputs")
+        errors = run.operand(error, p, Role.GRADIENT, "errors")
         self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
         self._bias_gradient(error, (0,), run)
         if self.first:
             return np.zeros_like(self._x)
-        weight = run.operand(self.weight.value, p.backward, p.weights)
-        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p.backward, p.errors), weight.T)
+        weight = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
+        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p, Role.BACKWARD, "errors"), weight.T)
 
 
 class Conv2d(GemmLayer):
@@ -156,26 +156,32 @@ class Conv2d(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        columns = _columns(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
-        weight = run.operand(self.weight.value, p.forward, p.weights)
-        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1))
+        columns = _columns(run.operand(x, p, Role.FORWARD, "inputs"), self.size, self.stride, self.padding)
+        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
+        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
         y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        columns = _columns(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
-        errors = run.operand(error, p.gradient, p.errors).transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        columns = _columns(
+            run.operand(self._x, p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
+        )
+        errors = (
+            run.operand(error, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        )
         self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
         self._bias_gradient(error, (0, 2, 3), run)
         if self.first:
             return np.zeros_like(self._x)
-        kernel = run.operand(self.weight.value, p.backward, p.weights)
+        kernel = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
-        spread = self._spread(run.operand(error, p.backward, p.errors))
+        spread = self._spread(run.operand(error, p, Role.BACKWARD, "errors"))
         columns = _columns(spread, self.size, 1, 0)
-        dx = run.gemm(self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1))
+        dx = run.gemm(
+            self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True
+        )
         return np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
 
     def _spread(self, errors: NDArray) -> NDArray:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from quaver.golden import strict_json
+from quaver.golden.files import write
 from quaver.golden.nn.checkpoint import about, differing
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
 #: What a field of an event is in JSON; a float that is not finite is null.
 _TYPES = {"int": int, "float": float}
+#: The file in a run's directory that says which commands made it.
+COMMANDS = "commands.jsonl"
 
 
 class MetricsFile:
@@ -34,10 +38,8 @@ class MetricsFile:
             if differences := list(differing(there, lines[0] | {"epochs": there["epochs"]})):
                 raise ValueError(f"{path} is of another run: {'; '.join(differences[:4])}; remove it")
             lines += [line for line in events if _before(line, trainer)]
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(temporary, path)
-        self._file = path.open("a", buffering=1)
+        write(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, event: Step | Epoch) -> None:
         """Append one event."""
@@ -58,6 +60,23 @@ class MetricsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def note_command(folder: Path, command: Sequence[str], versions: dict[str, str]) -> None:
+    """Appends to ``folder/commands.jsonl`` that `command` writes there from now on."""
+    line = {"at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", "command": list(command)}
+    with (folder / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"versions": versions}) + "\n")
+
+
+def commands(folder: Path) -> list[dict[str, Any]]:
+    """What `note_command` noted, oldest first; none of a run that is older than that."""
+    file = folder / COMMANDS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    try:
+        return [strict_json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{file} is not what a run notes there ({error}); remove it") from error
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from quaver.golden.validation import set_integers
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -48,7 +50,9 @@ class LayerShape:
     nonzero_ratios: tuple[float | None, float | None, float | None] = (None, None, None)
 
     def __post_init__(self) -> None:
-        for field in ("in_channels", "out_channels", "taps", "positions", "groups"):
+        sizes = ("in_channels", "out_channels", "taps", "positions", "groups")
+        set_integers(self, *sizes)
+        for field in sizes:
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, but it must be at least 1")
         for field in ("in_channels", "out_channels"):
@@ -102,6 +106,7 @@ class NetworkShape:
     learns_before: bool = False
 
     def __post_init__(self) -> None:
+        set_integers(self, "batch")
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}, but a training step takes at least 1 image")
         if not self.layers:
@@ -235,7 +240,7 @@ def trained_here(name: str) -> NetworkShape:
     results: dict[str, int] = {}
 
     class Watch(Run):
-        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any) -> Any:
+        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any, **_: bool) -> Any:
             if role is Role.FORWARD:
                 results[layer] = len(a) * b.shape[1]
             return np.zeros((a.shape[0], b.shape[1]), np.float32)

@@ -412,12 +412,12 @@ def _recurrent(step: Step) -> Iterator[Use]:
 
     Its gradient sums over the sequence as it does over a batch (backpropagation through time).
     """
-    images, *weights = step.inputs[:3]
-    if images is None or not images.images or not all(value and value.constant for value in weights):
+    images, *others = step.inputs[:3]
+    weights = [value for value in others if value is not None and value.constant]
+    if images is None or not images.images or len(weights) < len(others):
         raise NotUnderstoodError("its input is stored, or its weights are not")
     *rows, _ = _sizes(images, "its input")
     for letter, weight in zip("WR", weights, strict=True):
-        assert weight is not None
         directions, outputs, inputs = _sizes(weight, letter)
         for direction in ("", ".reverse")[:directions]:
             name = f"{label(step.node)}.{letter}{direction}"

@@ -19,6 +19,7 @@ from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.float_sgd import SEED_MASKS, FloatRule
+from quaver.golden.validation import set_integers
 
 _BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
@@ -71,6 +72,7 @@ class Adam(FloatRule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "step", "random_bits")
         for name in ("momentum", "second_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … 1, 1 excluded")

@@ -17,6 +17,7 @@ from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
 from quaver.golden.update.float_sgd import SEED_MASKS, Rule
+from quaver.golden.validation import set_integers
 
 #: Format of the scalars: as wide as fixed point gets, up to 2.
 SCALAR = FixedFormat(2, 22)
@@ -66,6 +67,7 @@ class FixedUpdate(Rule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "random_bits")
         for name in ("rate", "momentum", "decay"):
             if not 0 <= getattr(self, name) <= SCALAR.max_value:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … {SCALAR.max_value}")

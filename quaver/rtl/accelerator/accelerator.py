@@ -7,7 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from quaver.golden.engine import Arithmetic
+from quaver.golden.contracts import Arithmetic, Draws
+from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.response_writer import Responder
@@ -16,7 +17,7 @@ from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
 from quaver.rtl.array.sequencer import Sequencer
-from quaver.rtl.array.systolic import ArrayControl, SystolicArray
+from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.commands import (
     MAX_LENGTH,
     Geometry,
@@ -24,7 +25,6 @@ from quaver.rtl.commands import (
     ResponseHeader,
     settings_words,
     slots_per_word,
-    update_name,
 )
 from quaver.rtl.update.unit import UpdateUnit
 
@@ -48,8 +48,8 @@ class Accelerator(wiring.Component):
     rows, columns, stages
         Size of the array; pipeline depth of its elements.
     depth
-        Steps in k, summed over tiles, that each half of the operand memory holds: `depth` codes in each row's
-        bank and `depth` · interleave in each column's.
+        Steps, summed over tiles, that each half of the operand memory holds: `depth` groups of codes in each
+        row's bank and `depth` · interleave in each column's.
     update
         The unit that UPDATE commands go to; left out, there is no such command.
 
@@ -63,10 +63,10 @@ class Accelerator(wiring.Component):
     responses out stream of 32 bits
     ========= === ================================================================
 
-    A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
-    follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
-    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 10 cycles and one
-    for each word of a tile after the last step, if all find a taker.
+    A tile of rows × columns · interleave results takes a step for each product, or group of them, and one for
+    each chunk. The next tile follows at once, if K is at least about `rows` + 3 and the results of the tile
+    before find a taker in that time. The last word of results comes at most `SystolicArray.latency` + rows +
+    columns + 10 cycles and one for each word of a tile after the last step, if all find a taker.
 
     Raises
     ------
@@ -89,13 +89,18 @@ class Accelerator(wiring.Component):
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
         self.array = SystolicArray(arithmetic, rows, columns, stages)
-        if self.array.stochastic:
+        if arithmetic.draws is Draws.SUMS:
             raise ValueError(
                 f"{type(arithmetic).__name__} with stochastic rounding draws random bits for every sum, but "
                 f"the accelerator has no source of them yet; take rounding nearest"
             )
-        self.geometry = Geometry(rows, columns, self.array.interleave, depth)
-        self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
+        element = self.array.element
+        self.geometry = Geometry(
+            rows, columns, element.interleave, depth, element.group, element.product_cycles
+        )
+        self.identity = Identity(
+            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
+        )
         self.updater = Updater(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
@@ -110,16 +115,19 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        geometry, operand, result = self.geometry, self.arithmetic.operand, self.arithmetic.result
-        bubble_a, bubble_b = self.arithmetic.identity
-        lanes = geometry.interleave
+        geometry, arithmetic = self.geometry, self.arithmetic
+        result, lanes, group = arithmetic.result, geometry.interleave, geometry.group
+        bubble_a, bubble_b = arithmetic.identity
         m.submodules.array = array = self.array
-        m.submodules.buffer_a = a = OperandBuffer(geometry.rows, geometry.depth, operand.width, bubble_a)
-        m.submodules.buffer_b = b = OperandBuffer(
-            geometry.columns, geometry.depth * lanes, operand.width, bubble_b
+        m.submodules.buffer_a = a = OperandBuffer(
+            geometry.rows, geometry.depth, arithmetic.a.width, bubble_a, group
         )
-        random = array.results_draw
-        m.submodules.sequencer = sequencer = Sequencer(geometry, self.arithmetic.chunk, array.drain, random)
+        m.submodules.buffer_b = b = OperandBuffer(
+            geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
+        )
+        random = arithmetic.draws is Draws.RESULTS
+        chunk = geometry.steps(arithmetic.chunk)
+        m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
@@ -180,7 +188,7 @@ class Accelerator(wiring.Component):
         # What belongs to operands is as long on its way.
         control = sequencer.control
         for i in range(a.latency):
-            before, control = control, Signal(ArrayControl, name=f"control_{i}")
+            before, control = control, Signal(control.shape(), name=f"control_{i}")
             m.d.sync += control.eq(before)
         m.d.comb += [
             array.control.eq(control),
@@ -192,7 +200,7 @@ class Accelerator(wiring.Component):
 
         if random:
             m.submodules.random = source = ResultRandom(
-                geometry.rows, geometry.columns, array.element.random_bits
+                geometry.rows, geometry.columns, arithmetic.random_bits
             )
             m.d.comb += [
                 source.reserve.eq(sequencer.reserve),

@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from amaranth.lib import wiring
 
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.arithmetic.named import NAMES, named
-from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat
+from quaver.golden.arithmetic.named import named, names
+from quaver.golden.formats import FP8, FP16, FixedFormat, Format
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
@@ -30,6 +31,7 @@ from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.lfsr import LFSR
 from quaver.rtl.pe import pe_for
 from quaver.rtl.rounding import Rounding
+from quaver.rtl.update import unit_for
 from quaver.rtl.update.fixed_sgd import FixedUpdate
 from quaver.rtl.update.float_sgd import Update
 from quaver.rtl.update.unit import UpdateUnit
@@ -44,7 +46,6 @@ UPDATE_FORMATS = {
 MAX_ELEMENTS = 64 * 64
 #: The widest magnitude of a rounding unit.
 MAX_WIDTH = 1024
-_KINDS = (int, FloatFormat, FixedFormat)
 _ROUNDINGS = ("nearest", "stochastic")
 #: Of parameters that docstrings describe together.
 _HELP: dict[str, dict[str, Any]] = {
@@ -62,7 +63,7 @@ class Option:
     name
         As in Python; on the command line _ is -.
     kinds
-        What its value may be: int, FloatFormat, FixedFormat; none where it is one of `choices`.
+        What its value may be: int, or kinds of formats; none where it is one of `choices`.
     default
         Where it is left out. None: the unit decides, and `help` says how.
     choices
@@ -78,17 +79,29 @@ class Option:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that the command line emits; `build` takes its options by their names.
+    """A unit that the command line emits.
 
-    Raises
-    ------
-    ValueError
-        By `build`: what does not fit, before any work.
+    Attributes
+    ----------
+    help
+        What it is, in a line.
+    own
+        Its options but for those of an arithmetic.
+    build
+        Makes one, of all its options by their names. ValueError: what does not fit, before any work.
+    computes
+        Whether it takes an arithmetic.
     """
 
     help: str
-    options: tuple[Option, ...]
+    own: tuple[Option, ...]
     build: Callable[..., wiring.Component]
+    computes: bool = False
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """What `build` takes, with the parameters of every arithmetic that there is."""
+        return (*self.own, *(arithmetic_options() if self.computes else ()))
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `values` that are not what the unit takes anyway."""
@@ -101,13 +114,15 @@ class Unit:
 
 @cache
 def options_of(constructor: type) -> dict[str, Option]:
-    """Parameter → option, of those of a constructor that are numbers, formats or a rounding."""
+    """Parameter → option, of those of a constructor that are numbers, formats or words of an enumeration."""
     hints, said = get_type_hints(constructor.__init__), described(constructor)  # type: ignore[misc]
     found = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
         types = get_args(hints.get(name)) or (hints.get(name),)
-        kinds = tuple(kind for kind in _KINDS if kind in types)
-        choices = _ROUNDINGS if RoundingMode in types else ()
+        classes = [each for each in types if inspect.isclass(each)]
+        kinds = tuple(each for each in classes if each is int or issubclass(each, Format))
+        words = next((each for each in classes if issubclass(each, StrEnum)), None)
+        choices = _ROUNDINGS if words is RoundingMode else tuple(map(str, words or ()))
         if kinds or choices:
             default = None if parameter.default is parameter.empty else parameter.default
             help_ = first_sentence(said.get(name, ""))
@@ -115,7 +130,6 @@ def options_of(constructor: type) -> dict[str, Option]:
     return found
 
 
-@cache
 def arithmetic_options() -> tuple[Option, ...]:
     """What an arithmetic is told: its name, and the parameters of all of them, which are None where the
     arithmetic's own are meant."""
@@ -123,7 +137,7 @@ def arithmetic_options() -> tuple[Option, ...]:
     for arithmetic, kind in ARITHMETICS.items():
         for name, option in options_of(kind).items():
             merged.setdefault(name, {})[arithmetic] = option
-    found = [Option("arithmetic", (), "fp8", "what is computed", NAMES)]
+    found = [Option("arithmetic", (), "fp8", "what is computed", names())]
     for name, of in merged.items():
         kinds = tuple(dict.fromkeys(kind for option in of.values() for kind in option.kinds))
         choices = tuple(dict.fromkeys(choice for option in of.values() for choice in option.choices))
@@ -168,14 +182,11 @@ def _rounding(width: int, **options: Any) -> wiring.Component:
 
 
 def _sized(rows: int, columns: int) -> None:
-    """ValueError: an array of that size is none, or would take too long."""
-    for name, value in (("rows", rows), ("columns", columns)):
-        if value < 1:
-            raise ValueError(f"--{name} is {value}, but an array has at least 1")
+    """ValueError: the Verilog of an array of that size would take too long."""
     if rows * columns > MAX_ELEMENTS:
         raise ValueError(
             f"--rows {rows} --columns {columns} is {rows * columns:,} elements, but an array has at most "
-            f"{MAX_ELEMENTS:,}, as 64 × 64; instantiate smaller ones"
+            f"{MAX_ELEMENTS:,}, as 64 × 64; take fewer rows or columns"
         )
 
 
@@ -205,8 +216,8 @@ def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, 
         raise ValueError(
             f"--{name} is {fmt}, but it is of the update unit of --arithmetic fixed_point; leave it out"
         )
-    elif update != "none":
-        unit = Update(rounding=update)
+    elif update != "none" and (rule := arithmetic.default_update):
+        unit = unit_for(replace(cast("Any", rule), rounding=update))
     return Accelerator(arithmetic, rows=rows, columns=columns, stages=stages, depth=depth, update=unit)
 
 
@@ -217,7 +228,6 @@ def _axi_accelerator(**options: Any) -> wiring.Component:
 _STAGES = Option(
     "stages", (int,), 4, "adder stages, which are also the outputs that a processing element interleaves"
 )
-_COMPUTES = (*arithmetic_options(), _STAGES)
 _SIZE = (
     Option("rows", (int,), 8, "rows of the array"),
     Option("columns", (int,), 8, "columns of the array"),
@@ -236,7 +246,7 @@ _ACCELERATOR = (
         Option(name, (FixedFormat,), None, f"fixed_point: format of the update unit's {name} ({fmt})")
         for name, fmt in UPDATE_FORMATS.items()
     ),
-    *_COMPUTES,
+    _STAGES,
 )
 
 #: Name → unit, for `quaver verilog`.
@@ -276,8 +286,8 @@ UNITS: dict[str, Unit] = {
         ),
         build=_rounding,
     ),
-    "pe": Unit("processing element", _COMPUTES, _pe),
-    "systolic_array": Unit("array of processing elements", (*_SIZE, *_COMPUTES), _systolic_array),
+    "pe": Unit("processing element", (_STAGES,), _pe, computes=True),
+    "systolic_array": Unit("array of processing elements", (*_SIZE, _STAGES), _systolic_array, computes=True),
     "update": _unit(
         "weight update: settings, elements → results, all streams",
         Update,
@@ -291,6 +301,10 @@ UNITS: dict[str, Unit] = {
         updates={"help": "format of momenta, which are the updates"},
         gradients={"help": "format of gradients"},
     ),
-    "accelerator": Unit("array, buffers and sequencer behind one command stream", _ACCELERATOR, _accelerator),
-    "axi_accelerator": Unit("the same behind AXI4-Lite and AXI4-Stream", _ACCELERATOR, _axi_accelerator),
+    "accelerator": Unit(
+        "array, buffers and sequencer behind one command stream", _ACCELERATOR, _accelerator, computes=True
+    ),
+    "axi_accelerator": Unit(
+        "the same behind AXI4-Lite and AXI4-Stream", _ACCELERATOR, _axi_accelerator, computes=True
+    ),
 }

@@ -179,7 +179,10 @@ class UnpackedAdder(wiring.Component):
         pipe.total = pipe.difference[:-1] ^ pipe.negative.replicate(width)
         if not inverts:
             pipe.total = (pipe.total + pipe.negative)[:width]
-        pipe.sign = pipe.sign ^ pipe.negative
+        # What is left of the significand of an infinite sum may have no leading 1 where it is gradual, and
+        # then be less than what is added to it: that turns no sign.
+        turns = pipe.negative & ~pipe.infinite if augend.gradual else pipe.negative
+        pipe.sign = pipe.sign ^ turns
         pipe.step("add", "big", "small", "sticky", "difference")
 
         # Shift the leading 1 to the top. What comes in below is 0, inverted like the rest.
@@ -187,7 +190,7 @@ class UnpackedAdder(wiring.Component):
         if augend.gradual:
             room = (pipe.exponent - (lowest - 1))[:exponent_bits]  # steps down to the smallest exponent
             zeros = leading_zeros(m, pipe.total)
-            pipe.cancels = pipe.subtract & ~pipe.total.any()
+            pipe.cancels = pipe.subtract & ~pipe.total.any() & ~pipe.infinite
             pipe.limit = Mux(zeros > room, room, zeros)[:levels]
             pipe.step("count")
         pipe.count = Const(0, 0)

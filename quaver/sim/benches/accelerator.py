@@ -138,8 +138,8 @@ async def gemms_and_updates(dut: Any) -> None:
         for rates in RATES[:1] if large else RATES[::3] if single else RATES:
             streams.rates = rates
             for m, k, n in ((64, 256, 64),) if large else SHAPES[::2] if single else SHAPES:
-                a = arithmetic.operand.encode(rng.normal(0, 1, (m, k)))
-                b = arithmetic.operand.encode(rng.normal(0, 1, (k, n)))
+                a = arithmetic.a.encode(rng.normal(0, 1, (m, k)))
+                b = arithmetic.b.encode(rng.normal(0, 1, (k, n)))
                 seed = int(rng.integers(1, 1 << 32)) if arithmetic.stochastic else None
                 expected = arithmetic.gemm(a, b, seed=seed)
                 got = await bridge(driver.gemm)(a, b, seed=seed)

@@ -46,8 +46,8 @@ class Element(wiring.Component):
         m = Module()
         m.submodules.pe = pe = self.pe
         m.submodules.exit = leave = pe.exit()
-        for name in "ab":
-            m.submodules[f"entry_{name}"] = entry = pe.entry()
+        for name, entry in (("a", pe.entry_a()), ("b", pe.entry_b())):
+            m.submodules[f"entry_{name}"] = entry
             m.d.comb += [entry.code.eq(getattr(self, name)), getattr(pe, name).eq(entry.number)]
             m.d.comb += getattr(self, f"{name}_out").eq(getattr(pe, f"{name}_out"))
             if self.arithmetic.stochastic:

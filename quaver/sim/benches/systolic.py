@@ -54,7 +54,7 @@ class Schedule:
         k_total, roundings = a.shape[1], self.arithmetic.roundings(a.shape[1])
         x = np.zeros((len(a), roundings), int)
         y = np.zeros((b.shape[1], roundings), int)
-        if array.stochastic:
+        if self.arithmetic.stochastic:
             bits = self.arithmetic.random_bits
             i0, j0 = place
             x = np.array(
@@ -104,7 +104,6 @@ class Schedule:
 
     def inputs(self) -> dict[str, list[int]]:
         """The ports' values, skewed and packed."""
-        array = self.array
         cycles = len(self.control)
 
         def packed(
@@ -119,13 +118,12 @@ class Schedule:
                 words.append(word)
             return words
 
-        width = array.arithmetic.operand.width
         ports = {
             "control": self.control,
-            "a": packed(self.rows, self.idle[0], 0, width),
-            "b": packed(self.columns, self.idle[1], 0, width),
+            "a": packed(self.rows, self.idle[0], 0, self.arithmetic.a.width),
+            "b": packed(self.columns, self.idle[1], 0, self.arithmetic.b.width),
         }
-        if array.stochastic:
+        if self.arithmetic.stochastic:
             bits = self.arithmetic.random_bits
             ports["a_random"] = packed(self.rows, self.idle[0], 1, bits)
             ports["b_random"] = packed(self.columns, self.idle[1], 1, bits)
@@ -142,19 +140,21 @@ async def tiles(dut: Any) -> None:
         for index, k in enumerate(LENGTHS * rounds):
             # The tile is the lower right corner of a GEMM: random bits go by an output's place in that.
             i0, j0 = rng.integers(0, 7, 2).tolist()
+            formats = arithmetic.a, arithmetic.b
             shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
             if index % 3 == 2:  # codes of every kind, infinities and NaN among them
                 a, b = (
-                    rng.integers(0, 1 << arithmetic.operand.width, shape).astype(
-                        arithmetic.operand.code_dtype
-                    )
-                    for shape in shapes
+                    rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
+                    for fmt, shape in zip(formats, shapes, strict=True)
                 )
             else:
-                a, b = (arithmetic.operand.encode(rng.normal(0, 1, shape)) for shape in shapes)
+                a, b = (
+                    fmt.encode(rng.normal(0, 1, shape)) for fmt, shape in zip(formats, shapes, strict=True)
+                )
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
-            expected.append((k, arithmetic.gemm(a, b, seed=seed if array.stochastic else None)[i0:, j0:]))
+            whole = arithmetic.gemm(a, b, seed=seed if arithmetic.stochastic else None)
+            expected.append((k, whole[i0:, j0:]))
         for _ in range(2 * array.drain // lanes + array.columns + 2):
             schedule.bubble()
         inputs = schedule.inputs()
