@@ -179,8 +179,8 @@ class UnpackedAdder(wiring.Component):
         pipe.total = pipe.difference[:-1] ^ pipe.negative.replicate(width)
         if not inverts:
             pipe.total = (pipe.total + pipe.negative)[:width]
-        # What is left of the significand of an infinite sum may have no leading 1 where it is gradual, and then
-        # be less than what is added to it: that turns no sign.
+        # What is left of the significand of an infinite sum may have no leading 1 where it is gradual, and
+        # then be less than what is added to it: that turns no sign.
         turns = pipe.negative & ~pipe.infinite if augend.gradual else pipe.negative
         pipe.sign = pipe.sign ^ turns
         pipe.step("add", "big", "small", "sticky", "difference")
