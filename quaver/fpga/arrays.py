@@ -16,7 +16,7 @@ def reports() -> tuple[Report, ...]:
     """The reports that bench/boards.py --search stored, one for each board and arithmetic that it took."""
     file = files("quaver.fpga") / "arrays.json"
     try:
-        lines = strict_json.loads(file.read_text())
+        lines = strict_json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(lines, list):
             raise ValueError("it holds no list")
         return tuple(Report.from_json(json.dumps(line)) for line in lines)

@@ -370,13 +370,13 @@ def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Rep
         phases = _Phases(command[0], folder / "top.tim", progress, seconds)
         tool = str(Path(sys.executable).parent / TOOLS[family].commands[command[0]][0])
         code, output = run_tool([tool, *command[1:]], folder, phases)
-        log = (folder / "top.tim").read_text(errors="replace") if phases.nextpnr else ""
+        log = (folder / "top.tim").read_text(encoding="utf-8", errors="replace") if phases.nextpnr else ""
         if code:
             if phases.nextpnr and (over := _over(log, family)):
                 raise BuildError(_too_large(design, over))
             raise RuntimeError(f"{command[0]} failed:\n{_last_errors(output + log)}")
         if phases.nextpnr:
-            told = json.loads((folder / "top.report.json").read_text())
+            told = json.loads((folder / "top.report.json").read_text(encoding="utf-8"))
             report = make_report(design, told, planned.tools, seconds)
             if report.missed:
                 return report
@@ -417,7 +417,7 @@ class _Phases:
     def look(self) -> None:
         """Whether the log says that another phase has begun."""
         if self.nextpnr and self._log.exists():
-            log = self._log.read_text(errors="replace")
+            log = self._log.read_text(encoding="utf-8", errors="replace")
             self._enter(next((phase for sign, phase in self.NEXTPNR if sign.search(log)), self._phase))
 
 

@@ -25,12 +25,14 @@ class PlainAdder(wiring.Component):
         top = (1 << fmt.exponent_bits) - 1
 
         # x is the larger magnitude, y the smaller.
-        x, y = Signal(fmt.width), Signal(fmt.width)
+        x = Signal(fmt.width)
+        y = Signal(fmt.width)
         swapped = self.a[:-1] < self.b[:-1]
         m.d.comb += [x.eq(Mux(swapped, self.b, self.a)), y.eq(Mux(swapped, self.a, self.b))]
 
         def fields(code: Signal) -> tuple[Signal, Signal]:
-            exponent, significand = Signal(fmt.exponent_bits), Signal(p)
+            exponent = Signal(fmt.exponent_bits)
+            significand = Signal(p)
             normal = code[mantissa_bits:-1] != 0
             m.d.comb += exponent.eq(Mux(normal, code[mantissa_bits:-1], 1))
             m.d.comb += significand.eq(Cat(code[:mantissa_bits], normal))
@@ -40,7 +42,9 @@ class PlainAdder(wiring.Component):
         y_exponent, y_significand = fields(y)
 
         # Three bits below the significand are enough: guard, round and sticky.
-        wide, aligned, dropped = Signal(2 * p + 3), Signal(p + 3), Signal()
+        wide = Signal(2 * p + 3)
+        aligned = Signal(p + 3)
+        dropped = Signal()
         distance = Signal(fmt.exponent_bits)
         m.d.comb += distance.eq(x_exponent - y_exponent)
         m.d.comb += wide.eq(Cat(Const(0, p + 3), y_significand) >> Mux(distance > p + 3, p + 3, distance))
@@ -54,7 +58,8 @@ class PlainAdder(wiring.Component):
             m.d.comb += total.eq(left - aligned)
 
         # Normalise: a carry moves right by one, leading zeros left, not below the smallest exponent.
-        normal, exponent = Signal(p + 3), Signal(fmt.exponent_bits + 1)
+        normal = Signal(p + 3)
+        exponent = Signal(fmt.exponent_bits + 1)
         with m.If(total[-1]):
             m.d.comb += normal.eq(Cat(total[0] | total[1], total[2:]))
             m.d.comb += exponent.eq(x_exponent + 1)
@@ -64,7 +69,9 @@ class PlainAdder(wiring.Component):
                 m.d.comb += exponent.eq(x_exponent - zeros)
 
         # Round: the code of the kept bits and the code after it are neighbours.
-        kept, up, code = normal[3:], Signal(), Signal(fmt.width)
+        kept = normal[3:]
+        up = Signal()
+        code = Signal(fmt.width)
         even = ~normal[3] if self.ties_to_odd else normal[3]
         m.d.comb += up.eq(normal[2] & (normal[1] | normal[0] | even))
         below = Cat(kept[:-1], (exponent - ~kept[-1])[: fmt.exponent_bits + 1])
