@@ -27,7 +27,7 @@ def reports() -> tuple[Report, ...]:
 
 
 def stored(board: str, arithmetic: str) -> dict[str, Any]:
-    """The array's options, those of `quaver.fpga.design.Design`; none if none was searched for."""
+    """The stored array's options, fields of `quaver.fpga.design.Design`; empty if there is none."""
     for report in reports():
         if (report.design["board"], report.design["arithmetic"]) == (board, arithmetic):
             return report.design
