@@ -27,12 +27,14 @@ class PlainAdder(wiring.Component):
         top = (1 << fmt.exponent_bits) - 1
 
         # x is the larger magnitude, y the smaller.
-        x, y = Signal(fmt.width), Signal(fmt.width)
+        x = Signal(fmt.width)
+        y = Signal(fmt.width)
         swapped = self.a[:-1] < self.b[:-1]
         m.d.comb += [x.eq(Mux(swapped, self.b, self.a)), y.eq(Mux(swapped, self.a, self.b))]
 
         def fields(code: Signal) -> tuple[Signal, Signal]:
-            exponent, significand = Signal(fmt.exponent_bits), Signal(p)
+            exponent = Signal(fmt.exponent_bits)
+            significand = Signal(p)
             normal = code[mantissa_bits:-1] != 0
             m.d.comb += exponent.eq(Mux(normal, code[mantissa_bits:-1], 1))
             m.d.comb += significand.eq(Cat(code[:mantissa_bits], normal))
@@ -43,8 +45,11 @@ class PlainAdder(wiring.Component):
 
         # Below the significand: a bit for normalisation, what the rounding looks at, and the sticky bit.
         below = 2 + max(self.random_bits, 1)
-        wide, aligned, dropped = Signal(2 * p + below), Signal(p + below), Signal()
-        distance, farthest = Signal(fmt.exponent_bits), min(p + below, top)
+        wide = Signal(2 * p + below)
+        aligned = Signal(p + below)
+        dropped = Signal()
+        distance = Signal(fmt.exponent_bits)
+        farthest = min(p + below, top)
         m.d.comb += distance.eq(x_exponent - y_exponent)
         shift = Mux(distance > farthest, farthest, distance)
         m.d.comb += wide.eq(Cat(Const(0, p + below), y_significand) >> shift)
@@ -58,7 +63,8 @@ class PlainAdder(wiring.Component):
             m.d.comb += total.eq(left - aligned)
 
         # Normalise: a carry moves right by one, leading zeros left, not below the smallest exponent.
-        normal, exponent = Signal(p + below), Signal(fmt.exponent_bits + 1)
+        normal = Signal(p + below)
+        exponent = Signal(fmt.exponent_bits + 1)
         with m.If(total[-1]):
             m.d.comb += normal.eq(Cat(total[0] | total[1], total[2:]))
             m.d.comb += exponent.eq(x_exponent + 1)
@@ -68,7 +74,9 @@ class PlainAdder(wiring.Component):
                 m.d.comb += exponent.eq(x_exponent - zeros)
 
         # Round: the code of the kept bits and the code after it are neighbours.
-        kept, rest, up, code = normal[below:], normal[:below], Signal(), Signal(fmt.width)
+        kept, rest = normal[below:], normal[:below]
+        up = Signal()
+        code = Signal(fmt.width)
         if self.random_bits:
             random = self.random & ~1 if self.broken else self.random
             m.d.comb += up.eq((rest[2:] + random)[-1])
