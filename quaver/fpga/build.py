@@ -281,7 +281,7 @@ def attempt(
     design
         What to build.
     progress
-        Told of each phase.
+        Called with the name of each phase as it begins.
     cache
         Where results are kept (the user's cache directory).
 
@@ -322,7 +322,8 @@ def _check_size(design: Design) -> None:
 
 @contextmanager
 def _alone(kept: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """As `quaver.golden.caches.alone`, where a cache can be written."""
+    """Keep other processes from building the same meanwhile (`quaver.golden.caches.alone`), if a cache can be
+    written."""
     with ExitStack() as stack:
         with suppress(OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -209,7 +209,8 @@ def _closest(
     wanted: float,
     candidates: Callable[[], Iterator[tuple[Fraction, Fraction, Fraction, tuple[int, ...]]]],
 ) -> tuple[Fraction, Fraction, Fraction, tuple[int, ...]]:
-    """Of the settings within `limits` the closest; of equals that with the slowest oscillator."""
+    """The settings within `limits` whose clock is closest to `wanted`; of several, those with the slowest
+    oscillator."""
     low, high = limits.clock
     if not low * 1e6 <= wanted <= high * 1e6:
         raise ValueError(
