@@ -61,13 +61,15 @@ class Option:
     Attributes
     ----------
     name
-        As in Python; on the command line _ is -.
+        Its name in Python; on the command line _ is -.
     kinds
-        What its value may be: int, or kinds of formats; none where it is one of `choices`.
+        What its value may be: int, or kinds of formats; empty where it is one of `choices`.
     default
-        Where it is left out. None: the unit decides, and `help` says how.
+        Its value where it is left out. None: the unit decides, and `help` says how.
+    help
+        What the command line says of it.
     choices
-        The names that it may be.
+        The names that it may be; empty where it is one of `kinds`.
     """
 
     name: str
