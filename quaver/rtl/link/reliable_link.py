@@ -29,19 +29,16 @@ class Link(wiring.Component):
     buffer
         Words of each of the two buffers, a power of two from 256 to 16384.
 
-    Ports
-    -----
-    received : in, stream of 8 bits, always ready
-        Bytes from the host, one a cycle at most.
-    sent : out, stream of 8 bits
-        Bytes to the host.
-    commands : out, stream of 32 bits
-        Words of frames that were right, each once and in order; one every third cycle.
-    responses : in, stream of 32 bits
-        Words for the host; one a cycle while there is room, less one for each word that leaves.
-    reset : out
-        The host begins a new session: drop everything. Set for one cycle. No response is taken in that cycle
-        and the next.
+    ========= === ============================================================================================
+    received  in  stream of 8 bits, always ready: bytes from the host, one a cycle at most
+    sent      out stream of 8 bits: bytes to the host
+    commands  out stream of 32 bits: words of frames that were right, each once and in order; one every third
+                  cycle
+    responses in  stream of 32 bits: words for the host; one a cycle while there is room, less one for each
+                  word that leaves
+    reset     out the host begins a new session: drop everything; set for one cycle; no response is taken in
+                  that cycle and the next
+    ========= === ============================================================================================
 
     A word leaves at `commands` 5 cycles after the closing flag of its frame came, or later.
 
@@ -236,10 +233,10 @@ class Linked(wiring.Component):
     buffer
         As of `Link`.
 
-    Ports
-    -----
-    received : in, stream of 8 bits, always ready
-    sent : out, stream of 8 bits
+    ======== === =============================================================================================
+    received in  stream of 8 bits, always ready: bytes from the host, one a cycle at most
+    sent     out stream of 8 bits: bytes to the host
+    ======== === =============================================================================================
     """
 
     def __init__(self, unit: Unit, buffer: int = 512):

@@ -22,12 +22,10 @@ class Serial(wiring.Component):
     buffer
         As of `quaver.rtl.link.reliable_link.Link`.
 
-    Ports
-    -----
-    rx : in
-        From the host. Not synchronised to the clock; high when idle.
-    tx : out
-        To the host.
+    == === ===================================================================================================
+    rx in  from the host; not synchronised to the clock; high when idle
+    tx out to the host
+    == === ===================================================================================================
 
     Raises
     ------

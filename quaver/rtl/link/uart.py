@@ -53,12 +53,11 @@ class UARTReceiver(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    line : in
-        Not synchronised to the clock; high when idle.
-    bytes : out, stream of 8 bits, always ready
-        10 · divisor cycles apart or more. A byte comes 2 cycles and 9.5 bits after its start bit.
+    ===== === ================================================================================================
+    line  in  not synchronised to the clock; high when idle
+    bytes out stream of 8 bits, always ready: 10 · divisor cycles apart or more; a byte comes 2 cycles and 9.5
+              bits after its start bit
+    ===== === ================================================================================================
     """
 
     def __init__(self, divisor: int):
@@ -107,12 +106,10 @@ class UARTTransmitter(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    bytes : in, stream of 8 bits
-        One is taken in 10 · divisor cycles.
-    line : out
-        High when idle. The start bit begins the cycle after the byte was taken.
+    ===== === ================================================================================================
+    bytes in  stream of 8 bits: one is taken in 10 · divisor cycles
+    line  out high when idle; the start bit begins the cycle after the byte was taken
+    ===== === ================================================================================================
     """
 
     def __init__(self, divisor: int):
@@ -148,15 +145,12 @@ class UART(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    rx : in
-        As `UARTReceiver` has its line.
-    tx : out
-    received : out, stream of 8 bits, always ready
-        From `rx`.
-    sent : in, stream of 8 bits
-        To `tx`.
+    ======== === =============================================================================================
+    rx       in  the line to this unit; not synchronised to the clock; high when idle
+    tx       out the line from this unit; high when idle
+    received out stream of 8 bits, always ready: from `rx`
+    sent     in  stream of 8 bits: to `tx`
+    ======== === =============================================================================================
     """
 
     def __init__(self, divisor: int):
