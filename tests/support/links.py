@@ -189,5 +189,5 @@ class AtPins(wiring.Component):
 def pins_line() -> SimulatedLine:
     """A small board on its pins: 12 MHz, 3 Mbaud, 40 cycles a byte."""
     accelerator = Accelerator(ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=Update(stages=2))
-    board = Serial(accelerator, clock=12e6, baud=3e6)
+    board = Serial(accelerator, clock_hz=12e6, baud=3e6)
     return SimulatedLine(to_verilog(AtPins(board), "linked"), pace=10 * board.uart.divisor)

@@ -17,7 +17,7 @@ class Serial(wiring.Component):
     ----------
     unit
         As of `quaver.rtl.link.reliable_link.Linked`; an accelerator.
-    clock, baud
+    clock_hz, baud
         In Hz.
     buffer
         As of `quaver.rtl.link.reliable_link.Link`.
@@ -33,8 +33,8 @@ class Serial(wiring.Component):
         A baud rate that the clock does not make.
     """
 
-    def __init__(self, unit: Unit, *, clock: float, baud: float = 3_000_000, buffer: int = 512):
-        self.uart, self.linked = UART(divisor_for(clock, baud)), Linked(unit, buffer)
+    def __init__(self, unit: Unit, *, clock_hz: float, baud: float = 3_000_000, buffer: int = 512):
+        self.uart, self.linked = UART(divisor_for(clock_hz, baud)), Linked(unit, buffer)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
 
     def elaborate(self, platform: object) -> Module:

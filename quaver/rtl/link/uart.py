@@ -18,7 +18,7 @@ MIN_DIVISOR = 4
 MIN_BAUD, MAX_BAUD = 9_600, 3_000_000
 
 
-def divisor_for(clock: float, baud: float) -> int:
+def divisor_for(clock_hz: float, baud: float) -> int:
     """Clock cycles of a bit, from the clock and the baud rate, both in Hz.
 
     Raises
@@ -29,18 +29,18 @@ def divisor_for(clock: float, baud: float) -> int:
     """
     if not MIN_BAUD <= baud <= MAX_BAUD:
         raise ValueError(f"the baud rate is {baud:,.0f}, but the link takes {MIN_BAUD:,} to {MAX_BAUD:,}")
-    divisor = round(clock / baud)
+    divisor = round(clock_hz / baud)
     if divisor < MIN_DIVISOR:
         raise ValueError(
-            f"a clock of {clock:,.0f} Hz has {clock / baud:.3g} cycles for a bit at {baud:,.0f} baud, but "
-            f"the UART needs {MIN_DIVISOR}; take at most {clock / MIN_DIVISOR:,.0f} baud"
+            f"a clock of {clock_hz:,.0f} Hz has {clock_hz / baud:.3g} cycles for a bit at {baud:,.0f} baud, "
+            f"but the UART needs {MIN_DIVISOR}; take at most {clock_hz / MIN_DIVISOR:,.0f} baud"
         )
-    error = abs(clock / divisor / baud - 1)
+    error = abs(clock_hz / divisor / baud - 1)
     if error > MAX_ERROR:
         raise ValueError(
-            f"a clock of {clock:,.0f} Hz makes {baud:,.0f} baud with an error of {error:.1%}, but "
-            f"{MAX_ERROR:.0%} is the most; take {clock / ceil(clock / baud):,.0f} baud, or a clock that is a "
-            f"multiple of {baud:,.0f} Hz"
+            f"a clock of {clock_hz:,.0f} Hz makes {baud:,.0f} baud with an error of {error:.1%}, but "
+            f"{MAX_ERROR:.0%} is the most; take {clock_hz / ceil(clock_hz / baud):,.0f} baud, or a clock "
+            f"that is a multiple of {baud:,.0f} Hz"
         )
     return divisor
 
