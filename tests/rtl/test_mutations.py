@@ -179,7 +179,7 @@ def test_cocotb_catches_an_update_that_forgets_its_decay(bench: str, unit: str, 
     variant = import_module(f"quaver.sim.benches.{bench}").VARIANTS[bench]()
     with mutated(f"update/{unit}", old, new):
         module = sys.modules[f"quaver.rtl.update.{unit}"]
-        mutant = module.Update(FP16) if bench == "update" else module.FixedUpdate(*variant.formats)
+        mutant = module.FloatSGDUnit(FP16) if bench == "update" else module.FixedSGDUnit(*variant.formats)
         verilog = to_verilog(mutant, bench)
     assert any("expected" in line for line in run_bench(bench, verilog=verilog).failures)
 
