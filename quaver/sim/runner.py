@@ -42,8 +42,8 @@ UNITS = (
     "systolic",
     "accelerator",
     "axi_accelerator",
-    "update",
-    "fixed_update",
+    "float_sgd",
+    "fixed_sgd",
     "uart",
 )
 

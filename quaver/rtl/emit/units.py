@@ -290,13 +290,13 @@ UNITS: dict[str, Unit] = {
     ),
     "pe": Unit("processing element", (_STAGES,), _pe, computes=True),
     "systolic_array": Unit("array of processing elements", (*_SIZE, _STAGES), _systolic_array, computes=True),
-    "update": _unit(
-        "weight update: settings, elements → results, all streams",
+    "float_sgd": _unit(
+        "weight update by SGD with momentum: settings, elements → results, all streams",
         FloatSGDUnit,
         {"fmt": "format"} | {name: name for name in ("rounding", "random_bits", "stages")},
         fmt={"help": "format of weights, momenta, gradients and scalars"},
     ),
-    "fixed_update": _unit(
+    "fixed_sgd": _unit(
         "the same in fixed point",
         FixedSGDUnit,
         weights={"help": "format of weights"},

@@ -19,9 +19,9 @@ from quaver.sim.benches.bench import Bench, coded, start
 from quaver.sim.coverage import Coverage, fixed_class, operand_class, operand_classes
 
 VARIANTS = {
-    "update": lambda: FloatSGDUnit(FP16),
-    "update nearest": lambda: FloatSGDUnit(FP16, rounding=Rounding.NEAREST_EVEN),
-    "update of E4M3 4 stages": lambda: FloatSGDUnit(E4M3, random_bits=8, stages=4),
+    "float_sgd": lambda: FloatSGDUnit(FP16),
+    "float_sgd nearest": lambda: FloatSGDUnit(FP16, rounding=Rounding.NEAREST_EVEN),
+    "float_sgd of E4M3 4 stages": lambda: FloatSGDUnit(E4M3, random_bits=8, stages=4),
 }
 #: Rate, momentum, decay and number of elements of each run.
 RUNS = ((0.125, 0.875, 0.25, 2000), (0.5, -1.5, 0.0, 1), (-2.0, 0.0, -0.5, 2000))
