@@ -183,7 +183,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What a build does, before any tool has run.
 
     Attributes
@@ -204,7 +204,7 @@ class Plan:
     key: str
 
 
-def plan(design: Design) -> Plan:
+def plan(design: Design) -> BuildPlan:
     """How Amaranth's platform would build `design`. RuntimeError: a package is missing."""
     family = design.place.family
     tools = TOOLS[family]
@@ -234,7 +234,7 @@ def plan(design: Design) -> Plan:
         name: text for name, text in prepared.files.items() if not name.startswith(("build_", "top.debug"))
     }
     told = json.dumps([sorted((n, str(t)) for n, t in files.items()), commands, versions])
-    return Plan(files, commands, versions, hashlib.sha256(told.encode()).hexdigest()[:20])
+    return BuildPlan(files, commands, versions, hashlib.sha256(told.encode()).hexdigest()[:20])
 
 
 def _adapted(command: list[str]) -> list[str]:
@@ -367,7 +367,7 @@ def _keep(kept: Path, report: Report, bitstream: bytes | None) -> None:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Report:
+def _run(design: Design, planned: BuildPlan, folder: Path, progress: Progress) -> Report:
     """Synthesis, place and route, and, if the timing is met, the bitstream."""
     family = design.place.family
     for file, text in planned.files.items():

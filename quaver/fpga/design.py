@@ -29,7 +29,7 @@ from quaver.golden.validation import set_integers
 from quaver.host.board_engine import recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.update import unit_for
 from quaver.rtl.update.float_sgd import MAX_STAGES
 from quaver.rtl.update.unit import UpdateUnit
@@ -137,8 +137,8 @@ class Design:
         return unit_for(self.rule, stages=MAX_STAGES if self.place.family is Family.ECP5 else self.stages)
 
     @cached_property
-    def serial(self) -> Serial:
-        return Serial(self.accelerator, clock_hz=float(self.pll.clock_hz), baud=self.baud)
+    def serial(self) -> SerialUnit:
+        return SerialUnit(self.accelerator, clock_hz=float(self.pll.clock_hz), baud=self.baud)
 
     def recipes(self) -> list[str]:
         """The recipes whose every GEMM this accelerator computes, and every update if it has the unit."""

@@ -9,7 +9,7 @@ import pytest
 
 from quaver.fpga.arrays import reports
 from quaver.fpga.boards import BOARDS, Family, board
-from quaver.fpga.build import TOOLS, Plan, plan
+from quaver.fpga.build import TOOLS, BuildPlan, plan
 from quaver.fpga.design import Design, Top
 from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import Recipe
@@ -44,14 +44,14 @@ def design(name: str, **changes: Any) -> Design:
 
 
 @pytest.fixture
-def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BuildPlan:
     """The plan for a board, around an empty accelerator: what is inside is none of the platform's affairs."""
     monkeypatch.setattr(Top, "core", lambda top: EMPTY)
     return plan(design(request.param))
 
 
 @pytest.mark.parametrize(("planned", "name"), [(name, name) for name in BOARDS], indirect=["planned"])
-def test_pins_clock_and_part(planned: Plan, name: str) -> None:
+def test_pins_clock_and_part(planned: BuildPlan, name: str) -> None:
     (constraints,) = (text for file, text in planned.files.items() if file.endswith((".lpf", ".pcf", ".cst")))
     assert isinstance(constraints, str)
     found = dict(

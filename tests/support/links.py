@@ -19,7 +19,7 @@ from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.frames import Frame
 from quaver.rtl.link.reliable_link import Linked
-from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.link.uart import UART
 from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.line import CLOCK, SimulatedLine
@@ -168,7 +168,7 @@ def board_verilog() -> str:
 class AtPins(wiring.Component):
     """A board's two pins with a UART before them, so that its bytes are those of a `Linked`."""
 
-    def __init__(self, board: Serial) -> None:
+    def __init__(self, board: SerialUnit) -> None:
         self.board, self.uart = board, UART(board.uart.divisor)
         super().__init__(
             {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
@@ -191,5 +191,5 @@ def pins_line() -> SimulatedLine:
     accelerator = Accelerator(
         ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=FloatSGDUnit(stages=2)
     )
-    board = Serial(accelerator, clock_hz=12e6, baud=3e6)
+    board = SerialUnit(accelerator, clock_hz=12e6, baud=3e6)
     return SimulatedLine(to_verilog(AtPins(board), "linked"), pace=10 * board.uart.divisor)

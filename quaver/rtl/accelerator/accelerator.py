@@ -11,8 +11,8 @@ from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
-from quaver.rtl.accelerator.response_writer import Responder
-from quaver.rtl.accelerator.update_stream import Updater
+from quaver.rtl.accelerator.response_writer import ResponseWriter
+from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
@@ -101,7 +101,7 @@ class Accelerator(wiring.Component):
         self.identity = Identity(
             self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
         )
-        self.updater = Updater(update) if update else None
+        self.updater = UpdateStream(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
             rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
@@ -140,7 +140,7 @@ class Accelerator(wiring.Component):
             random,
             self.updater is not None and self.updater.unit.rounding is Rounding.STOCHASTIC,
         )
-        m.submodules.responder = responder = Responder(identity)
+        m.submodules.responder = responder = ResponseWriter(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
         m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)

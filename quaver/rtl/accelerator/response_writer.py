@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.rtl.commands import Opcode, ResponseHeader
 
 
-class Responder(wiring.Component):
+class ResponseWriter(wiring.Component):
     """Puts out response headers and, after each, the words that it announces.
 
     Parameters

@@ -18,7 +18,7 @@ from quaver.rtl.link.frames import MAX_WORDS
 BUFFERS = tuple(1 << bits for bits in range(8, 15))
 
 
-class Link(wiring.Component):
+class ReliableLink(wiring.Component):
     """Frames (`quaver.rtl.link.frames`) on one side, streams of words on the other.
 
     Words of a frame wait in a buffer until its CRC is known to be right, and words sent until the host
@@ -231,7 +231,7 @@ class Linked(wiring.Component):
     unit
         Has `commands` and `responses`, streams of 32 bits.
     buffer
-        As of `Link`.
+        As of `ReliableLink`.
 
     ======== === =============================================================================================
     received in  stream of 8 bits, always ready: bytes from the host, one a cycle at most
@@ -240,7 +240,7 @@ class Linked(wiring.Component):
     """
 
     def __init__(self, unit: Unit, buffer: int = 512):
-        self.unit, self.link = unit, Link(buffer)
+        self.unit, self.link = unit, ReliableLink(buffer)
         super().__init__(
             {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
         )

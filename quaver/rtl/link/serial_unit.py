@@ -10,7 +10,7 @@ from quaver.rtl.link.reliable_link import Linked, Unit
 from quaver.rtl.link.uart import UART, divisor_for
 
 
-class Serial(wiring.Component):
+class SerialUnit(wiring.Component):
     """A unit behind a serial line, 8N1.
 
     Parameters
@@ -20,7 +20,7 @@ class Serial(wiring.Component):
     clock_hz, baud
         In Hz.
     buffer
-        As of `quaver.rtl.link.reliable_link.Link`.
+        As of `quaver.rtl.link.reliable_link.ReliableLink`.
 
     == === ===================================================================================================
     rx in  from the host; not synchronised to the clock; high when idle

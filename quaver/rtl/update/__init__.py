@@ -24,8 +24,8 @@ def has_unit(rule: UpdateRule) -> TypeGuard[HardwareRule]:
 def unit_for(rule: UpdateRule, *, stages: int | None = None) -> UpdateUnit:
     """The unit that computes `rule`, with any scalars. TypeError: there is none.
 
-    `stages` are those of `FloatSGDUnit`: fewer take less room and a slower clock. A `FixedSGDUnit` has a fixed
-    number of them.
+    `stages` are those of `FloatSGDUnit`: fewer take less room and a slower clock. `FixedSGDUnit` has no such
+    choice.
     """
     for name, make in UPDATE_UNITS.items():
         if type(rule) is UPDATE_RULES[name]:
