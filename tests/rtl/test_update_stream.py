@@ -202,10 +202,10 @@ def test_the_engine_updates_where_the_gemms_are() -> None:
     before = engine.cycles
     assert same(engine.update(RULE, *data, seed=9), RULE.update(*data, seed=9))
     assert before < engine.cycles
-    assert engine.updater(RULE) is engine.driver(ARITHMETIC)
+    assert engine.update_driver(RULE) is engine.driver(ARITHMETIC)
     nearest = FloatSGD(0.1, rounding="nearest")  # type: ignore[arg-type]
     assert same(engine.update(nearest, *data), nearest.update(*data))
-    assert engine.updater(nearest) is not engine.driver(ARITHMETIC)
+    assert engine.update_driver(nearest) is not engine.driver(ARITHMETIC)
 
 
 @pytest.mark.parametrize("recipe", [fixed16, fixed20], ids=lambda r: r.name)
@@ -217,7 +217,7 @@ def test_the_engine_updates_in_fixed_point(recipe: Recipe) -> None:
         rng = np.random.default_rng(count)
         data = [rng.integers(0, 1 << f.width, count).astype(f.code_dtype) for f in rule.formats]
         assert same(engine.update(rule, *data, seed=9), rule.update(*data, seed=9))
-        engine.updater(rule).transport.stall(3, 0.3, 0.5)
+        engine.update_driver(rule).transport.stall(3, 0.3, 0.5)
     assert engine.cycles > 50_001 * 3 // 2
 
 

@@ -153,7 +153,7 @@ async def gemms_and_updates(dut: Any) -> None:
                         i=i,
                         j=j,
                     )
-            for count in UPDATES if unit.updater else ():
+            for count in UPDATES if unit.update_stream else ():
                 codes = [RULE.format.encode(rng.normal(0, scale, count)) for scale in (1, 0.1, 0.1)]
                 seed = int(rng.integers(1, 1 << 32))
                 wanted = RULE.update(*codes, seed=seed)
