@@ -68,16 +68,16 @@ def fastest(design: Design, seeds: int) -> Report | None:
             except RuntimeError as error:  # the tools give this placement up
                 console.print(str(error), highlight=False)
                 break
-            console.print(f"{tried.rows}×{tried.columns}: {report.reached} of {report.asked} MHz")
+            console.print(f"{tried.rows}×{tried.columns}: {report.reached_mhz} of {report.asked_mhz} MHz")
             if bitstream is not None:
-                if found is None or report.asked > found.asked:
+                if found is None or report.asked_mhz > found.asked_mhz:
                     found = report
                 break
-            assert report.reached is not None
-            if found is not None and report.reached <= found.asked:
+            assert report.reached_mhz is not None
+            if found is not None and report.reached_mhz <= found.asked_mhz:
                 break
             try:
-                tried = tried.at_most(report.reached)
+                tried = tried.at_most(report.reached_mhz)
             except ValueError as error:
                 console.print(str(error))
                 break
@@ -125,8 +125,8 @@ def search(design_of: Callable[[Size], Design], given: list[Size], seeds: int) -
         all(built(design_of(size)) for size in given)
         return best
     climb(sizes(MOST), lambda size: built(design_of(size)) is not None)
-    while best and best.reached and best.reached > 1.05 * best.asked:
-        faster = built(Design(**best.design).at_most(0.98 * best.reached))
+    while best and best.reached_mhz and best.reached_mhz > 1.05 * best.asked_mhz:
+        faster = built(Design(**best.design).at_most(0.98 * best.reached_mhz))
         if faster is not best:
             break
     return best
@@ -187,7 +187,7 @@ def store(report: Report) -> None:
 
 def print_table(reports: tuple[Report, ...]) -> None:
     note = "—: what the tools say of the timing of Gowin's chips is not plausible, and left out."
-    unknown = any(report.reached is None for report in reports)
+    unknown = any(report.reached_mhz is None for report in reports)
     table = Table(title="Accelerators on boards", caption=note if unknown else None)
     headings = (LABELS | {"luts": "LUT4 or\nlogic cells"}).values()
     table.add_column("board, arithmetic")
@@ -204,10 +204,10 @@ def print_table(reports: tuple[Report, ...]) -> None:
             f"{design['rows']}×{design['columns']}",
             "yes" if design["update"] else "no",
             *(f"{use.used:,} ({use.used / use.available:.0%})" if use else "—" for use in cells),
-            f"{report.asked:g}",
-            "—" if report.reached is None else f"{report.reached:g}",
-            "—" if report.reached is None else f"{rates.peak / 1e9:.2f}",
-            "—" if report.reached is None else f"{rates.sustained / 1e9:.2f}",
+            f"{report.asked_mhz:g}",
+            "—" if report.reached_mhz is None else f"{report.reached_mhz:g}",
+            "—" if report.reached_mhz is None else f"{rates.peak / 1e9:.2f}",
+            "—" if report.reached_mhz is None else f"{rates.sustained / 1e9:.2f}",
             f"{rates.linked / 1e6:.2f}",
         )
     results.print(table)
@@ -216,15 +216,15 @@ def print_table(reports: tuple[Report, ...]) -> None:
 def print_beside_paper(reports: tuple[Report, ...]) -> None:
     """The fixed-point array with the most multipliers a second beside the paper's; a product and its sum
     are two operations."""
-    fixed = (r for r in reports if r.design["arithmetic"] == "fixed16" and r.reached is not None)
+    fixed = (r for r in reports if r.design["arithmetic"] == "fixed16" and r.reached_mhz is not None)
     ours = [report for report in fixed if report.use.get("multipliers")]
     most = max(ours, key=lambda report: report.rates.peak, default=None)
     if most is None or not most.use["multipliers"].used:
         return
     design, title = most.design, BOARDS[most.design["board"]].title
     lines = (
-        (title, design["rows"], design["columns"], most.use["multipliers"].used, most.asked),
-        ("the paper's size, this clock", *PAPER[1:4], most.asked),
+        (title, design["rows"], design["columns"], most.use["multipliers"].used, most.asked_mhz),
+        ("the paper's size, this clock", *PAPER[1:4], most.asked_mhz),
         PAPER,
     )
     table = Table(title="16-bit fixed point beside Gupta et al. 2015, §5")
@@ -281,8 +281,8 @@ def main() -> None:
         parameters = {"stages": args.stages, "depth": args.depth, "update": not args.no_update}
 
         def design_of(size: Size) -> Design:
-            clock = 1e6 * args.clock
-            design = Design(args.search, args.arithmetic, *size, clock, **parameters, baud=board.baud)
+            clock_hz = 1e6 * args.clock
+            design = Design(args.search, args.arithmetic, *size, clock_hz, **parameters, baud=board.baud)
             return design.at_most(args.clock)
 
         try:

@@ -104,14 +104,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _design(args: argparse.Namespace) -> Design:
     """The design of the options; what is left out is that of the stored array."""
-    names = ("rows", "columns", "clock", "stages", "depth", "update", "baud", "seed")
+    names = ("rows", "columns", "stages", "depth", "update", "baud", "seed")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if "clock" in given:
-        given["clock"] *= 1_000_000
+    if args.clock is not None:
+        given["clock_hz"] = 1e6 * args.clock
     arithmetic = spelled(named(**values_of(args, arithmetic_options())))
     what = {"board": args.board, "arithmetic": arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
-    missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
+    needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}
+    missing = [option for name, option in needed.items() if name not in options]
     if missing:
         raise ValueError(
             f"no size of {arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
@@ -132,13 +133,13 @@ def report_table(report: Report, title: str) -> Table:
         logic_cells = what == "luts" and "registers" not in report.use
         table.add_row(LOGIC_CELLS if logic_cells else LABELS[what], share)
     reached = "not known: the tools' figure for this family is not plausible"
-    if report.reached is not None:
-        reached = f"{report.reached:g} MHz"
-    table.add_row("clock", f"{report.asked:g} MHz")
+    if report.reached_mhz is not None:
+        reached = f"{report.reached_mhz:g} MHz"
+    table.add_row("clock", f"{report.asked_mhz:g} MHz")
     table.add_row("slowest path allows", reached)
     if report.critical_path:
         table.add_row("slowest path", report.critical_path)
-    if report.reached is not None:
+    if report.reached_mhz is not None:
         table.add_row("peak", f"{rates.peak / 1e9:.3g} GMAC/s")
         table.add_row("large GEMM on chip", f"{rates.sustained / 1e9:.3g} GMAC/s")
     table.add_row("the same by serial line", f"{rates.linked / 1e6:.3g} MMAC/s, {design['baud']:,} baud")

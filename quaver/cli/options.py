@@ -50,7 +50,7 @@ console = Console(stderr=True)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10) -> None:
-    """What is trained, on what, and how."""
+    """Add the options that say what is trained, on which data, and how."""
     group = parser.add_argument_group("training")
 
     def one_of(name: str, known: Iterable[str], default: str, *, planned: bool = False) -> None:
@@ -103,7 +103,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, engine: str, text: str) -> None:
-    """Who computes, `engine` by default, and what it needs to know."""
+    """Add --engine, `engine` by default, and the options that engines need."""
     parser.add_argument(
         "--engine",
         default=engine,
@@ -116,7 +116,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, engine: str, text: 
 
 
 def add_array_arguments(parser: argparse.ArgumentParser) -> None:
-    """The size of the simulated array."""
+    """Add the options that say how large the simulated array is."""
     group = parser.add_argument_group("simulated array")
     group.add_argument("--rows", type=int, default=8, metavar="N", help="(8)")
     group.add_argument("--columns", type=int, default=8, metavar="N", help="(8)")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __doc__ = __doc__.format(networks=", ".join(NETWORKS))
 
-#: What a synthesis run found, one entry an accumulator; bench/area_by_width.py writes it.
+#: Measured areas, an entry for each accumulator that was synthesised; bench/area_by_width.py writes the file.
 AREAS = "pe_area.json"
 AREA = {"device", "exponent_bits", "mantissa_bits", "lut4", "registers", "mhz", "placements"}
 Areas = dict[str, Any]

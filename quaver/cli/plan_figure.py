@@ -26,7 +26,7 @@ from quaver.golden.planning.variance_retention import (
 
 WIDTHS = range(5, 16)
 COLOURS = {bits: colormaps["viridis"](0.92 * (bits - 5) / 10) for bits in WIDTHS}
-#: From Okabe and Ito's palette, which colour-blind readers tell apart.
+#: Colours of Okabe and Ito's palette, which colour-blind readers can tell apart.
 ROLE_COLOURS = {"forward": "#0072b2", "backward": "#009e73", "gradient": "#d55e00"}
 
 

@@ -193,8 +193,8 @@ def _spread(values: list[float], form: str, unit: str) -> str:
 def experiments(runs: Sequence[StoredRun]) -> list[Experiment]:
     """The runs by network, data set and settings, in their order; recipes as `RECIPES` has them, then others.
 
-    Of two runs that differ in nothing the longer one counts. Recipes of one name that are not the same recipe
-    get a number each.
+    Of two runs that differ in nothing, the longer one counts. Different recipes that have one name are told
+    apart by a number.
     """
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:

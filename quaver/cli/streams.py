@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: What stands for characters that an encoding does not have.
+#: Character → the ASCII characters that replace it where the encoding does not have it.
 # fmt: off
 _PLAIN = str.maketrans({
     "−": "-", "–": "-", "—": "--", "×": "x", "÷": "/", "±": "+/-", "·": ".", "•": "*", "…": "...",
@@ -27,7 +27,7 @@ _PLAIN = str.maketrans({
 
 
 def _in_plain(error: UnicodeError) -> tuple[str, int]:
-    """What the encoding lacks, in characters that every encoding has: an error handler of `codecs`."""
+    """An error handler of `codecs`: replaces characters that an encoding lacks by ASCII ones."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_PLAIN)
@@ -59,8 +59,8 @@ def to_nowhere(number: int) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """What is printed inside reaches who reads it, in the characters that he has, and ends nothing when he
-    has gone."""
+    """Let what is printed inside the block reach its reader in characters that the reader's encoding has, and
+    let the command go on when the reader has gone."""
     for number in range(3):  # a file opened later would be taken for the standard output
         try:
             os.fstat(number)
@@ -95,7 +95,7 @@ def _guard(stream: TextIO | None, real: TextIO | None, number: int) -> TextIO:
 
 
 def _end(stream: TextIO) -> None:
-    """Writes what is left; what cannot be written is given up."""
+    """Write what is buffered, and give up what cannot be written."""
     try:
         stream.flush()
     except OSError:

@@ -34,7 +34,7 @@ class Board:
         Which tools build for it.
     platform
         MODULE:CLASS of amaranth-boards, which has its pins.
-    crystal
+    crystal_hz
         Frequency of its crystal, in Hz.
     luts
         LUT4s that its FPGA has.
@@ -58,7 +58,7 @@ class Board:
     title: str
     family: Family
     platform: str
-    crystal: int
+    crystal_hz: int
     luts: int
     loader: str
     sign: bytes
@@ -101,9 +101,9 @@ class Board:
     def pll(self, wanted: float) -> pll.PLL:
         """The PLL whose clock is closest to `wanted`, in Hz. ValueError: out of its reach."""
         make: dict[Family, Callable[[], pll.PLL]] = {
-            Family.ECP5: lambda: pll.ecp5(self.crystal, wanted),
-            Family.ICE40: lambda: pll.ice40(self.crystal, wanted, pad=self.pad),
-            Family.GOWIN: lambda: pll.gowin(self.crystal, wanted),
+            Family.ECP5: lambda: pll.ecp5(self.crystal_hz, wanted),
+            Family.ICE40: lambda: pll.ice40(self.crystal_hz, wanted, pad=self.pad),
+            Family.GOWIN: lambda: pll.gowin(self.crystal_hz, wanted),
         }
         return make[self.family]()
 
@@ -114,7 +114,7 @@ BOARDS: dict[str, Board] = {
         "ULX3S-85F",
         Family.ECP5,
         "ulx3s:ULX3S_85F_Platform",
-        crystal=25_000_000,
+        crystal_hz=25_000_000,
         luts=83_640,
         loader="ulx3s",
         sign=b"\xff\x00Part: LFE5U-85F-6CABGA381\x00",
@@ -124,7 +124,7 @@ BOARDS: dict[str, Board] = {
         "OrangeCrab 85F (r0.2)",
         Family.ECP5,
         "orangecrab_r0_2:OrangeCrabR0_2_85FPlatform",
-        crystal=48_000_000,
+        crystal_hz=48_000_000,
         luts=83_640,
         loader="orangeCrab",
         sign=b"\xff\x00Part: LFE5U-85F-8CSFBGA285\x00",
@@ -136,7 +136,7 @@ BOARDS: dict[str, Board] = {
         "ECPIX-5 85F",
         Family.ECP5,
         "ecpix5:ECPIX585Platform",
-        crystal=100_000_000,
+        crystal_hz=100_000_000,
         luts=83_640,
         loader="ecpix5",
         sign=b"\xff\x00Part: LFE5UM5G-85F-8CABGA554\x00",
@@ -146,7 +146,7 @@ BOARDS: dict[str, Board] = {
         "iCEBreaker",
         Family.ICE40,
         "icebreaker:ICEBreakerPlatform",
-        crystal=12_000_000,
+        crystal_hz=12_000_000,
         luts=5_280,
         loader="ice40_generic",
         sign=ICE40_SIGN + b"\x02\xb3",
@@ -158,7 +158,7 @@ BOARDS: dict[str, Board] = {
         "iCE40-HX8K breakout",
         Family.ICE40,
         "ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
-        crystal=12_000_000,
+        crystal_hz=12_000_000,
         luts=7_680,
         loader="ice40_generic",
         sign=ICE40_SIGN + b"\x03\x67",
@@ -169,7 +169,7 @@ BOARDS: dict[str, Board] = {
         "Tang Nano 9K",
         Family.GOWIN,
         "tang_nano_9k:TangNano9kPlatform",
-        crystal=27_000_000,
+        crystal_hz=27_000_000,
         luts=8_640,
         loader="tangnano9k",
         sign=b"1111",

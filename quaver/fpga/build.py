@@ -124,6 +124,10 @@ class Use:
     available: int
 
 
+#: Fields of reports and designs as they were stored before their names said a unit, and as they are called.
+_OLD_NAMES = {"asked": "asked_mhz", "reached": "reached_mhz", "clock": "clock_hz"}
+
+
 @dataclass(frozen=True)
 class Report:
     """What came out of a build.
@@ -135,9 +139,9 @@ class Report:
     use
         luts, registers, multipliers, block_rams → cells. Of the iCE40, luts are logic cells, each of which is
         a LUT and a register.
-    asked
+    asked_mhz
         The clock that the PLL makes, in MHz.
-    reached
+    reached_mhz
         The fastest clock that the slowest path allows, in MHz. None for Gowin's FPGAs, of which nextpnr
         reports no plausible one.
     critical_path
@@ -152,8 +156,8 @@ class Report:
 
     design: dict[str, Any]
     use: dict[str, Use]
-    asked: float
-    reached: float | None
+    asked_mhz: float
+    reached_mhz: float | None
     critical_path: str | None
     rates: Rates
     tools: dict[str, str]
@@ -162,21 +166,24 @@ class Report:
     @property
     def missed(self) -> bool:
         """Whether the slowest path is too slow."""
-        return self.reached is not None and self.reached < self.asked
+        return self.reached_mhz is not None and self.reached_mhz < self.asked_mhz
 
     def to_json(self) -> str:
+        """The report as JSON, field by field."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        data = json.loads(text)
+        """The report that `to_json` wrote, in this release or an earlier one."""
+        data = {_OLD_NAMES.get(name, name): value for name, value in json.loads(text).items()}
+        data["design"] = {_OLD_NAMES.get(name, name): value for name, value in data["design"].items()}
         data["use"] = {name: Use(**use) for name, use in data["use"].items()}
         data["rates"] = Rates(**data["rates"])
         return cls(**data)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What a build does, before any tool has run.
 
     Attributes
@@ -197,7 +204,7 @@ class Plan:
     key: str
 
 
-def plan(design: Design) -> Plan:
+def plan(design: Design) -> BuildPlan:
     """How Amaranth's platform would build `design`. RuntimeError: a package is missing."""
     family = design.place.family
     tools = TOOLS[family]
@@ -208,7 +215,7 @@ def plan(design: Design) -> Plan:
     options = dict(tools.options)
     options["nextpnr_opts"] += f" --seed {design.seed}"
     if family is Family.GOWIN:  # whose constraints know pins alone
-        options["nextpnr_opts"] += f" --freq {float(design.pll.clock) / 1e6:g}"
+        options["nextpnr_opts"] += f" --freq {float(design.pll.clock_hz) / 1e6:g}"
     if family is Family.ECP5:
         flags = ""
         if design.multiplies_in_dsp:
@@ -227,7 +234,7 @@ def plan(design: Design) -> Plan:
         name: text for name, text in prepared.files.items() if not name.startswith(("build_", "top.debug"))
     }
     told = json.dumps([sorted((n, str(t)) for n, t in files.items()), commands, versions])
-    return Plan(files, commands, versions, hashlib.sha256(told.encode()).hexdigest()[:20])
+    return BuildPlan(files, commands, versions, hashlib.sha256(told.encode()).hexdigest()[:20])
 
 
 def _adapted(command: list[str]) -> list[str]:
@@ -281,7 +288,7 @@ def attempt(
     design
         What to build.
     progress
-        Told of each phase.
+        Called with the name of each phase as it begins.
     cache
         Where results are kept (the user's cache directory).
 
@@ -322,7 +329,8 @@ def _check_size(design: Design) -> None:
 
 @contextmanager
 def _alone(kept: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """As `quaver.golden.caches.alone`, where a cache can be written."""
+    """Keep other processes from building the same meanwhile (`quaver.golden.caches.alone`), if a cache can be
+    written."""
     with ExitStack() as stack:
         with suppress(OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +367,7 @@ def _keep(kept: Path, report: Report, bitstream: bytes | None) -> None:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Report:
+def _run(design: Design, planned: BuildPlan, folder: Path, progress: Progress) -> Report:
     """Synthesis, place and route, and, if the timing is met, the bitstream."""
     family = design.place.family
     for file, text in planned.files.items():
@@ -456,7 +464,7 @@ def make_report(
     RuntimeError: it did not check the clock that the PLL makes.
     """
     family = design.place.family
-    asked = float(design.pll.clock) / 1e6
+    asked = float(design.pll.clock_hz) / 1e6
     use = {}
     for what, kinds in TOOLS[family].cells.items():
         counts = [count for kind, count in told["utilization"].items() if kind in kinds]
@@ -476,8 +484,8 @@ def make_report(
     return Report(
         design=asdict(design),
         use=use,
-        asked=round(asked, 4),
-        reached=reached,
+        asked_mhz=round(asked, 4),
+        reached_mhz=reached,
         critical_path=path,
         rates=rates(design),
         tools=tools,
@@ -531,14 +539,14 @@ def _too_large(design: Design, over: dict[str, Use]) -> str:
 
 
 def _missed(design: Design, report: Report) -> str:
-    reached = report.reached or 0.0
+    reached = report.reached_mhz or 0.0
     path = f", {report.critical_path}," if report.critical_path else ""
     ways = [f"another --seed than {design.seed}"]
     with suppress(ValueError):
-        ways.insert(0, f"--clock {design.at_most(reached).clock / 1e6:g}")
+        ways.insert(0, f"--clock {design.at_most(reached).clock_hz / 1e6:g}")
     ways += ["fewer columns"] if design.columns > 1 else []
     return (
-        f"{report.asked:g} MHz was asked for, but the slowest path{path} allows {reached:g} MHz; take "
+        f"{report.asked_mhz:g} MHz was asked for, but the slowest path{path} allows {reached:g} MHz; take "
         f"{' or '.join(ways)}"
     )
 

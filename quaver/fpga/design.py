@@ -29,7 +29,7 @@ from quaver.golden.validation import set_integers
 from quaver.host.board_engine import recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.update import unit_for
 from quaver.rtl.update.float_sgd import MAX_STAGES
 from quaver.rtl.update.unit import UpdateUnit
@@ -53,8 +53,8 @@ class Design:
         As of `quaver.rtl.accelerator.accelerator.Accelerator`.
     update
         Whether it has the unit of the arithmetic's default update.
-    clock
-        Wanted, in Hz; the PLL comes as close as it can.
+    clock_hz
+        The clock that is wanted, in Hz; the PLL comes as close as it can.
     baud
         Of the serial line.
     seed
@@ -71,7 +71,7 @@ class Design:
     arithmetic: str
     rows: int
     columns: int
-    clock: float
+    clock_hz: float
     stages: int = 4
     depth: int = 512
     update: bool = True
@@ -95,10 +95,10 @@ class Design:
         step = 0.25
         for i in range(int(mhz / step)):
             try:
-                slower = replace(self, clock=(mhz - i * step) * 1e6)
+                slower = replace(self, clock_hz=(mhz - i * step) * 1e6)
             except ValueError:
                 continue
-            if slower.pll.clock <= mhz * 1e6:
+            if slower.pll.clock_hz <= mhz * 1e6:
                 return slower
         raise ValueError(f"no clock up to {mhz:g} MHz makes {self.baud:,} baud")
 
@@ -108,7 +108,7 @@ class Design:
 
     @cached_property
     def pll(self) -> PLL:
-        return self.place.pll(self.clock)
+        return self.place.pll(self.clock_hz)
 
     @property
     def computes(self) -> Arithmetic:
@@ -137,8 +137,8 @@ class Design:
         return unit_for(self.rule, stages=MAX_STAGES if self.place.family is Family.ECP5 else self.stages)
 
     @cached_property
-    def serial(self) -> Serial:
-        return Serial(self.accelerator, clock=float(self.pll.clock), baud=self.baud)
+    def serial(self) -> SerialUnit:
+        return SerialUnit(self.accelerator, clock_hz=float(self.pll.clock_hz), baud=self.baud)
 
     def recipes(self) -> list[str]:
         """The recipes whose every GEMM this accelerator computes, and every update if it has the unit."""
@@ -172,12 +172,12 @@ class Top(Elaboratable):
         locked = Signal()
         m.submodules.pll = pll.instance(crystal, clock, locked)
         m.d.comb += ClockSignal().eq(clock)
-        platform.add_clock_constraint(clock, float(pll.clock))
+        platform.add_clock_constraint(clock, float(pll.clock_hz))
 
         # The reset ends some time after the clock can be relied on and nobody holds the button.
         m.domains.start = ClockDomain(local=True, reset_less=True)
         m.d.comb += ClockSignal("start").eq(clock)
-        m.submodules.reset = reset = DomainRenamer("start")(HeldReset(ceil(RESET * pll.clock)))
+        m.submodules.reset = reset = DomainRenamer("start")(HeldReset(ceil(RESET * pll.clock_hz)))
         good: Value = locked
         if platform.default_rst:
             m.submodules.button = button = io.Buffer("i", platform.request(platform.default_rst, dir="-"))

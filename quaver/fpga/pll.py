@@ -21,14 +21,14 @@ class Limits:
 
     Attributes
     ----------
-    crystal, reference, oscillator, clock
+    crystal_mhz, reference_mhz, oscillator_mhz, clock_mhz
         The lowest and the highest frequency of each, in MHz.
     """
 
-    crystal: tuple[float, float]
-    reference: tuple[float, float]
-    oscillator: tuple[float, float]
-    clock: tuple[float, float]
+    crystal_mhz: tuple[float, float]
+    reference_mhz: tuple[float, float]
+    oscillator_mhz: tuple[float, float]
+    clock_mhz: tuple[float, float]
 
 
 #: ECP5: FPGA-DS-02012, "sysCLOCK PLL Timing".
@@ -45,7 +45,7 @@ class PLL:
 
     Attributes
     ----------
-    reference, oscillator, clock
+    reference_hz, oscillator_hz, clock_hz
         Frequencies, in Hz.
     cell
         The primitive.
@@ -59,9 +59,9 @@ class PLL:
         An output and the input that it returns to; none if the loop is closed inside.
     """
 
-    reference: Fraction
-    oscillator: Fraction
-    clock: Fraction
+    reference_hz: Fraction
+    oscillator_hz: Fraction
+    clock_hz: Fraction
     cell: str
     parameters: dict[str, int | str | Const]
     source: str
@@ -91,13 +91,13 @@ def ecp5(crystal: int, wanted: float) -> PLL:
     """
 
     def candidates() -> Iterator[tuple[Fraction, Fraction, Fraction, tuple[int, ...]]]:
-        low, high = (1_000_000 * limit for limit in ECP5.oscillator)
+        low, high = (1_000_000 * limit for limit in ECP5.oscillator_mhz)
         for clki in range(1, min(128, crystal // 10_000_000) + 1):
             reference = Fraction(crystal, clki)
             for multiple in range(ceil(low / reference), floor(high / reference) + 1):
                 oscillator = reference * multiple
                 divided = (d for d in range(1, 129) if multiple % d == 0 and multiple // d <= 80)
-                clkop = next((d for d in divided if _within(ECP5.clock, oscillator / d)), None)
+                clkop = next((d for d in divided if _within(ECP5.clock_mhz, oscillator / d)), None)
                 if clkop is None:
                     continue
                 for clkos in _around(oscillator, wanted, 128):
@@ -209,20 +209,21 @@ def _closest(
     wanted: float,
     candidates: Callable[[], Iterator[tuple[Fraction, Fraction, Fraction, tuple[int, ...]]]],
 ) -> tuple[Fraction, Fraction, Fraction, tuple[int, ...]]:
-    """Of the settings within `limits` the closest; of equals that with the slowest oscillator."""
-    low, high = limits.clock
+    """The settings within `limits` whose clock is closest to `wanted`; of several, those with the slowest
+    oscillator."""
+    low, high = limits.clock_mhz
     if not low * 1e6 <= wanted <= high * 1e6:
         raise ValueError(
             f"a clock of {wanted / 1e6:g} MHz is wanted, but the PLL makes {low:g} to {high:g} MHz"
         )
-    if not _within(limits.crystal, Fraction(crystal)):
-        low, high = limits.crystal
+    if not _within(limits.crystal_mhz, Fraction(crystal)):
+        low, high = limits.crystal_mhz
         raise ValueError(f"the crystal has {crystal / 1e6:g} MHz, but the PLL takes {low:g} to {high:g} MHz")
     allowed = (
         one
         for one in candidates()
-        if _within(limits.reference, one[0])
-        and _within(limits.oscillator, one[1])
-        and _within(limits.clock, one[2])
+        if _within(limits.reference_mhz, one[0])
+        and _within(limits.oscillator_mhz, one[1])
+        and _within(limits.clock_mhz, one[2])
     )
     return min(allowed, key=lambda one: (abs(one[2] - Fraction(wanted)), one[1], one[3]))

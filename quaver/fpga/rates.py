@@ -46,7 +46,7 @@ class Rates:
 
 def rates(design: Design) -> Rates:
     """The rates of a design, from its cycles and from the words that its driver sends."""
-    clock = float(design.pll.clock)
+    clock = float(design.pll.clock_hz)
     arithmetic, (a, b) = design.computes, shapes(design)
     products = a[0] * LENGTH * b[1]
     geometry = design.accelerator.geometry

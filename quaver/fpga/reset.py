@@ -16,13 +16,11 @@ class HeldReset(wiring.Component):
     cycles
         How long `good` must have been set.
 
-    Ports
-    -----
-    good : in
-        The clock can be relied on, and nobody holds a button. Not synchronised to the clock.
-    reset : out
-        Set from the beginning, and again 3 cycles after `good` is not; it ends `cycles` + 3 cycles after
-        `good` is.
+    ===== === ================================================================================================
+    good  in  the clock can be relied on, and nobody holds a button; not synchronised to the clock
+    reset out set from the beginning, and again 3 cycles after `good` is not; it ends `cycles` + 3 cycles
+              after `good` is
+    ===== === ================================================================================================
     """
 
     def __init__(self, cycles: int):

@@ -311,7 +311,7 @@ class _Folder:
             )
 
     def opened(self, file: _File) -> bytes:
-        """What the file holds, checked; downloaded before if it may be."""
+        """The content of the file, checked; it is downloaded first if it is missing and may be."""
         path = self.path_of(file)
         return self._download(file) if path is None else _checked(file, path, path.read_bytes())
 

@@ -225,7 +225,8 @@ class Driver:
             raise
 
     def _sources(self, seed: int | None) -> _Sources:
-        """What a GEMM command brings whose results begin in row i, column j: the states of both sources."""
+        """Row i and column j → the states of the random sources that a GEMM command needs whose results begin
+        there."""
         if seed is None or self.arithmetic.draws is Draws.NOTHING:
             return lambda i, j: []
         return lambda i, j: [source.state for source in self.arithmetic.sources(seed, i, j)]

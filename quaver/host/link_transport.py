@@ -20,7 +20,8 @@ class Line(Protocol):
         """Send bytes."""
 
     def read(self, timeout: float) -> bytes:
-        """What has come; waits at most `timeout` seconds for a first byte, and returns none then."""
+        """The bytes that have come. It waits at most `timeout` seconds for a first one; then it returns
+        none."""
 
     @property
     def now(self) -> float:

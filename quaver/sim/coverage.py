@@ -119,7 +119,7 @@ class AdderCoverage(Coverage):
     fmt
         Format of a, b and sum. It must have infinities and not saturate.
     rounding, random_bits
-        As the adder's.
+        The adder's parameters of these names.
     """
 
     def __init__(

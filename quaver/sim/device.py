@@ -29,7 +29,7 @@ class SimulatedDevice:
     accelerator
         What to simulate.
     progress
-        As of `quaver.sim.verilated.compile_library`.
+        Called with a line before each step of compiling that takes seconds.
     verilog
         Verilog to take instead of what `to_verilog_around` makes of the accelerator, such as a mutant.
 

@@ -65,7 +65,7 @@ class SimulatedEngine:
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
         self._drivers: dict[Arithmetic, Driver] = {}
-        self._updaters: dict[str, Driver] = {}
+        self._update_drivers: dict[str, Driver] = {}
         self._devices: list[SimulatedDevice] = []
 
     @property
@@ -96,17 +96,17 @@ class SimulatedEngine:
             self._check(accelerator.array.element)
             self._drivers[hardware] = self._simulate(accelerator)
         driver = self._drivers[hardware]
-        self._updaters[str(driver.updates)] = driver
+        self._update_drivers[str(driver.updates)] = driver
         return driver
 
-    def updater(self, rule: HardwareRule) -> Driver:
+    def update_driver(self, rule: HardwareRule) -> Driver:
         """The driver of an accelerator that has the unit for `rule`."""
         name = str(descriptor(rule))
-        if name not in self._updaters:
-            self._updaters[name] = self._simulate(
+        if name not in self._update_drivers:
+            self._update_drivers[name] = self._simulate(
                 Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
             )
-        return self._updaters[name]
+        return self._update_drivers[name]
 
     def _simulate(self, accelerator: Accelerator) -> Driver:
         device = SimulatedDevice(accelerator, progress=self.progress)
@@ -132,4 +132,4 @@ class SimulatedEngine:
         if not has_unit(rule):
             units = " and ".join(UPDATE_UNITS)
             raise TypeError(f"rule is {rule!r}, but the hardware updates by {units} only")
-        return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)
+        return self.update_driver(rule).update(rule, weights, momenta, gradients, seed=seed)

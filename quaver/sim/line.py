@@ -45,7 +45,7 @@ class SimulatedLine:
     latency
         Seconds between the arrival of a byte and its reading, as an adapter on USB adds them.
     progress
-        As of `quaver.sim.verilated.compile_library`.
+        Called with a line before each step of compiling that takes seconds.
 
     Raises
     ------

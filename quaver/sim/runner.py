@@ -42,8 +42,8 @@ UNITS = (
     "systolic",
     "accelerator",
     "axi_accelerator",
-    "update",
-    "fixed_update",
+    "float_sgd",
+    "fixed_sgd",
     "uart",
 )
 
@@ -63,20 +63,33 @@ _WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=0", "-DVM_TRACE_FST=1",
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What one bench found."""
+    """What one bench found.
+
+    Attributes
+    ----------
+    bench
+        Its name.
+    checks
+        Comparisons with the golden model.
+    failures
+        A line for each of the first mismatches, for each coverage hole, and for an error; empty if the bench
+        passed.
+    seconds
+        Wall-clock time of building and running it.
+    coverage
+        Coverage point → bin → times hit.
+    figures
+        Name and unit → a figure that the bench measured.
+    waves
+        File of its waves in FST, for GTKWave, Surfer or any other viewer; None: it wrote none.
+    """
 
     bench: str
-    #: Comparisons with the golden model.
     checks: int
-    #: A line for each of the first mismatches, for each coverage hole, for an error; none when passed.
     failures: list[str]
-    #: Wall-clock time of build and run.
     seconds: float
-    #: Coverage point → bin → times hit.
     coverage: Counts = field(default_factory=dict)
-    #: Figures that the bench measured, by name and unit.
     figures: dict[str, float] = field(default_factory=dict)
-    #: Waves in FST, for GTKWave, Surfer or any other viewer.
     waves: Path | None = None
 
 
@@ -103,7 +116,7 @@ def run_benches(
     waves
         Write each one's waves, in FST, into ``waves/`` of the current folder.
     seed
-        Of all random stimulus.
+        Seed of all random stimulus.
     progress
         Called with one line when a bench begins to build, and when it is done.
     gates

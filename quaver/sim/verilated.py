@@ -109,7 +109,7 @@ def compile_library(
 
 
 def _waiting(what: str, progress: Callable[[str], None] | None) -> Callable[[], None]:
-    """Says that another process compiles the same."""
+    """A function that reports, through `progress`, that another process compiles the same."""
     return lambda: progress(f"another process compiles {what}; waiting for it") if progress else None
 
 
@@ -173,7 +173,8 @@ def _verilator() -> Path:
 
 @lru_cache
 def libraries(compiler: Command) -> Command:
-    """What clang needs to link Verilator's run time and GCC takes, where the linker does."""
+    """Options with which clang links Verilator's run time; GCC takes them too. None where the linker lacks
+    them."""
     flags = ("-Wl,--as-needed", "-latomic")
     command = [*compiler, "-shared", "-fPIC", "-x", "c++", os.devnull, "-o", os.devnull, *flags]
     return flags if subprocess.run(command, capture_output=True).returncode == 0 else ()
@@ -196,7 +197,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _ran(command: list[str], folder: Path) -> str:
-    """What `command` printed. RuntimeError: it failed; with the end of what it said."""
+    """The output of `command`. RuntimeError: it failed; the message has the end of its output."""
     environment = {**os.environ, "VERILATOR_ROOT": str(_verilator())}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", errors="replace"

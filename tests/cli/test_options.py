@@ -116,7 +116,7 @@ def test_an_option_that_does_nothing_is_refused(
     "unit",
     [
         *("float_adder", "pe", "pe --arithmetic fixed_point --rounding nearest"),
-        *("rounding --rounding truncate", "update --rounding nearest", "fixed_update --rounding nearest"),
+        *("rounding --rounding truncate", "float_sgd --rounding nearest", "fixed_sgd --rounding nearest"),
     ],
 )
 def test_random_bits_without_stochastic_rounding(unit: str, capsys: pytest.CaptureFixture[str]) -> None:

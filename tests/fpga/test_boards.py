@@ -9,7 +9,7 @@ import pytest
 
 from quaver.fpga.arrays import reports
 from quaver.fpga.boards import BOARDS, Family, board
-from quaver.fpga.build import TOOLS, Plan, plan
+from quaver.fpga.build import TOOLS, BuildPlan, plan
 from quaver.fpga.design import Design, Top
 from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import Recipe
@@ -39,19 +39,19 @@ EMPTY = f"module {Top.CORE}(input clk, rst, rx, output tx); endmodule"
 
 def design(name: str, **changes: Any) -> Design:
     place = BOARDS[name]
-    options: dict[str, Any] = {"arithmetic": "fp8", "rows": 1, "columns": 1, "clock": CLOCK[place.family]}
+    options: dict[str, Any] = {"arithmetic": "fp8", "rows": 1, "columns": 1, "clock_hz": CLOCK[place.family]}
     return Design(board=name, **(options | {"depth": 16, "update": False, "baud": place.baud} | changes))
 
 
 @pytest.fixture
-def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def planned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BuildPlan:
     """The plan for a board, around an empty accelerator: what is inside is none of the platform's affairs."""
     monkeypatch.setattr(Top, "core", lambda top: EMPTY)
     return plan(design(request.param))
 
 
 @pytest.mark.parametrize(("planned", "name"), [(name, name) for name in BOARDS], indirect=["planned"])
-def test_pins_clock_and_part(planned: Plan, name: str) -> None:
+def test_pins_clock_and_part(planned: BuildPlan, name: str) -> None:
     (constraints,) = (text for file, text in planned.files.items() if file.endswith((".lpf", ".pcf", ".cst")))
     assert isinstance(constraints, str)
     found = dict(
@@ -63,7 +63,7 @@ def test_pins_clock_and_part(planned: Plan, name: str) -> None:
     assert found[rx] == "uart_0__rx__io"
     assert found[tx] == "uart_0__tx__io"
     assert found[crystal].startswith("clk")
-    clock = float(design(name).pll.clock)
+    clock = float(design(name).pll.clock_hz)
     if board(name).family is Family.ECP5:
         assert f'FREQUENCY NET "pll_clock" {clock} HZ' in constraints
         assert f'IOBUF PORT "{found[rx]}" IO_TYPE=LVCMOS33' in constraints
@@ -80,7 +80,7 @@ def test_the_key_names_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
     key = plan(design("icebreaker")).key
     assert plan(design("icebreaker")).key == key
     assert plan(design("icebreaker", seed=2)).key != key
-    assert plan(design("icebreaker", clock=36e6)).key != key
+    assert plan(design("icebreaker", clock_hz=36e6)).key != key
     monkeypatch.setattr("quaver.fpga.build.version", lambda package: "0")
     assert plan(design("icebreaker")).key != key
 
@@ -90,14 +90,14 @@ def test_the_key_names_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ({"board": "de10"}, "the board is 'de10', but there are ulx3s-85f"),
         ({"arithmetic": "fp4"}, "the arithmetic is 'fp4', but there are fp8, fp16, fixed16"),
-        ({"clock": 500e6}, "500 MHz is wanted, but the PLL makes"),
-        ({"clock": 25.5e6}, "3,000,000 baud with an error of"),
+        ({"clock_hz": 500e6}, "500 MHz is wanted, but the PLL makes"),
+        ({"clock_hz": 25.5e6}, "3,000,000 baud with an error of"),
         ({"rows": 0}, "an array of 0 × 1"),
         ({"depth": 0}, "depth is 0"),
     ],
 )
 def test_bad_designs(changes: dict[str, Any], message: str) -> None:
-    options = {"board": "ulx3s-85f", "arithmetic": "fp8", "rows": 1, "columns": 1, "clock": 60e6} | changes
+    options = {"board": "ulx3s-85f", "arithmetic": "fp8", "rows": 1, "columns": 1, "clock_hz": 60e6} | changes
     with pytest.raises(ValueError, match=message):
         Design(**options)
 
@@ -125,5 +125,5 @@ def test_what_is_stored_is_a_design_that_met_its_clock() -> None:
     for report in stored:
         found = Design(**report.design)
         assert not report.missed
-        assert report.asked == pytest.approx(float(found.pll.clock) / 1e6, abs=1e-3)
+        assert report.asked_mhz == pytest.approx(float(found.pll.clock_hz) / 1e6, abs=1e-3)
         assert all(use.used <= use.available for use in report.use.values())

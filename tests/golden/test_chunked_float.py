@@ -22,7 +22,7 @@ from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat
 from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from quaver.golden.kernels import scalar, vector, vector_kernel
 from quaver.golden.kernels.scalar import scalar_gemm
-from quaver.golden.kernels.vector import Plan, largest_sum, plan, vector_gemm
+from quaver.golden.kernels.vector import KernelPlan, largest_sum, plan, vector_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 
 SATURATING = FP16.replace(saturate=True)
@@ -314,7 +314,7 @@ def test_overflow_is_looked_for_exactly_when_it_can_happen():
         assert np.isinf(FP16.decode(c)).all() == (terms > 1)
     # Without the check a sum that comes back from there is wrong, so the edge is where it must be.
     a[:, 2] ^= FP8.sign_code
-    unchecked = Plan(np.float32, False, False, False, False)
+    unchecked = KernelPlan(np.float32, False, False, False, False)
     none = np.zeros((7, 0), np.uint16)
     assert np.isinf(FP16.decode(arithmetic.gemm(a, b))).all()
     assert np.isfinite(FP16.decode(vector_gemm(arithmetic, unchecked, a, b, none, none))).all()

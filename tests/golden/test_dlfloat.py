@@ -14,7 +14,7 @@ from quaver.golden.nn import models, recipes
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.pe import pe_for
 
@@ -115,7 +115,7 @@ def test_a_tie_in_a_sum_goes_up_and_a_small_sum_is_zero() -> None:
 @pytest.mark.parametrize("rounding", [Rounding.NEAREST_EVEN, Rounding.STOCHASTIC])
 def test_an_update_is_the_definitions(rounding: Rounding) -> None:
     rng = np.random.default_rng(4)
-    rule = Update(rate=0.05, decay=1e-4, format=DLFLOAT, rounding=rounding)
+    rule = FloatSGD(rate=0.05, decay=1e-4, format=DLFLOAT, rounding=rounding)
     w, v, g = (DLFLOAT.encode(rng.normal(size=300) * 2.0 ** rng.integers(-32, 8, 300)) for _ in range(3))
     seed = 5 if rounding is Rounding.STOCHASTIC else None
     for fast, defined in zip(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quaver.golden.formats import FixedFormat
-from quaver.golden.update.fixed_sgd import FixedUpdate
+from quaver.golden.update.fixed_sgd import FixedSGD
 
 FORMATS = [
     (FixedFormat(4, 12), FixedFormat(4, 12), FixedFormat(2, 14)),
@@ -29,7 +29,7 @@ def test_update_is_the_definition(formats, rounding):
     ]
     codes = [c.astype(f.code_dtype).reshape(2, -1) for c, f in zip(codes, formats, strict=True)]
     for bits in (3, 16, 32):
-        rule = FixedUpdate(0.05, 0.9, 1e-3, *formats, rounding, bits)
+        rule = FixedSGD(0.05, 0.9, 1e-3, *formats, rounding, bits)
         seed = 11 if rounding == "stochastic" else None
         for got, wanted in zip(
             rule.update(*codes, seed=seed), rule.definition(*codes, seed=seed), strict=True
@@ -44,7 +44,7 @@ def test_updates_below_a_step():
     gradient = np.full(2000, 1, np.uint16)
     moved = {}
     for rounding in ("nearest", "stochastic"):
-        rule = FixedUpdate(0.01, 0.0, 0.0, fmt, fmt, fmt, rounding)
+        rule = FixedSGD(0.01, 0.0, 0.0, fmt, fmt, fmt, rounding)
         w = np.zeros(2000, np.uint16)
         for n in range(1000):
             w, _ = rule.update(
@@ -61,7 +61,7 @@ def test_mean_errors_of_both_lines(rounding):
     w_format, v_format, _ = formats = FixedFormat(8, 8), FixedFormat(4, 12), FixedFormat(2, 14)
     rng = np.random.default_rng(6)
     w, v, g = (f.codes(rng.integers(-500, 500, 64)) for f in formats)
-    rule = FixedUpdate(0.05, 0.9, 0.25, *formats, rounding)
+    rule = FixedSGD(0.05, 0.9, 0.25, *formats, rounding)
     values = [f.decode(c).astype(np.float64) for f, c in zip(formats, (w, v, g), strict=True)]
     scalars = (rule.scalars[name] * 2.0**-22 for name in ("decay", "momentum", "rate"))
     exact_v = sum(s * x for s, x in zip(scalars, values, strict=True)) * 2.0**12
@@ -80,7 +80,7 @@ def test_mean_errors_of_both_lines(rounding):
 
 def test_bad_parameters():
     with pytest.raises(ValueError, match=r"momentum is 2\.5, but it must be in 0"):
-        FixedUpdate(0.1, 2.5)
+        FixedSGD(0.1, 2.5)
     half = 2.0**-23  # of a scalar's step: the largest number that becomes 0
     for lost, message in (
         ({"rate": 0.1, "decay": 1e-6}, "rate·decay is 1e-07, which .* 2.38e-07 .* take 0 for decay"),
@@ -88,12 +88,12 @@ def test_bad_parameters():
         ({"rate": 0.1, "momentum": 1e-9}, "momentum is 1e-09, which"),
     ):
         with pytest.raises(ValueError, match=message):
-            FixedUpdate(**lost)
-    assert FixedUpdate(0.5, 0.9, 2.1 * half).scalars["decay"] == 1
-    assert FixedUpdate(half * 1.01, 0.0).scalars == {"decay": 0, "momentum": 0, "rate": 1}
+            FixedSGD(**lost)
+    assert FixedSGD(0.5, 0.9, 2.1 * half).scalars["decay"] == 1
+    assert FixedSGD(half * 1.01, 0.0).scalars == {"decay": 0, "momentum": 0, "rate": 1}
     with pytest.raises(ValueError, match="too far apart to be added up in 63 bits"):
-        FixedUpdate(0.1, weights=FixedFormat(20, 4), updates=FixedFormat(-20, 40))
-    rule, one = FixedUpdate(0.1), np.zeros(1, np.uint16)
+        FixedSGD(0.1, weights=FixedFormat(20, 4), updates=FixedFormat(-20, 40))
+    rule, one = FixedSGD(0.1), np.zeros(1, np.uint16)
     with pytest.raises(ValueError, match="seed is None, but stochastic rounding needs one"):
         rule.update(one, one, one)
     with pytest.raises(ValueError, match=r"gradients have shape \(2,\), but weights have \(1,\)"):

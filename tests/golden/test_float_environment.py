@@ -22,8 +22,8 @@ from quaver.golden.nn.trainer import Trainer
 from quaver.golden.planning.networks import NETWORKS
 from quaver.golden.planning.plan import plan
 from quaver.golden.update.adam import Adam
-from quaver.golden.update.fixed_sgd import FixedUpdate
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 
 #: Where the control register lies in fenv_t, its bits that flush subnormal numbers, and rounding upward.
 CONTROL = {"x86_64": (28, 0x8040, 0x4000), "aarch64": (0, 1 << 24, 1 << 22)}
@@ -84,10 +84,10 @@ def _products() -> Iterator[np.ndarray]:
 def _updates() -> Iterator[np.ndarray]:
     for fmt in (FP16, BFLOAT16):
         codes = _codes(fmt, 3, 500)
-        yield from Update(0.1, 0.9, 1e-4, fmt).update(*codes, seed=1)
+        yield from FloatSGD(0.1, 0.9, 1e-4, fmt).update(*codes, seed=1)
         yield from Adam(0.1, format=fmt).update(codes[0], codes[:2], codes[2], seed=1)
-    codes = _codes(FixedUpdate(0.1, 0.9, 0.0).formats[0], 3, 500)
-    yield from FixedUpdate(0.1, 0.9, 0.0).update(*codes, seed=1)
+    codes = _codes(FixedSGD(0.1, 0.9, 0.0).formats[0], 3, 500)
+    yield from FixedSGD(0.1, 0.9, 0.0).update(*codes, seed=1)
 
 
 def _training() -> Iterator[np.ndarray]:

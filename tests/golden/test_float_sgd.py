@@ -8,7 +8,7 @@ import quaver.golden.update.float_sgd
 from quaver.golden.formats import BFLOAT16, E4M3, FP16, FP32, HALF, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import SEED_MASKS, Update
+from quaver.golden.update.float_sgd import SEED_MASKS, FloatSGD
 
 
 def random_codes(fmt, rng, count):
@@ -33,7 +33,7 @@ SCALARS = [
 @pytest.mark.parametrize("scalars", SCALARS, ids=lambda s: str(s["rate"]))
 @pytest.mark.parametrize(("rounding", "random_bits"), [("nearest", 16), ("truncate", 16), ("stochastic", 16)])
 def test_update_equals_its_definition(scalars, rounding, random_bits):
-    update = Update(**scalars, rounding=rounding, random_bits=random_bits)
+    update = FloatSGD(**scalars, rounding=rounding, random_bits=random_bits)
     rng = np.random.default_rng(1)
     codes = [random_codes(FP16, rng, 900) for _ in range(3)]
     seed = 0xC0FFEE if rounding == "stochastic" else None
@@ -51,7 +51,7 @@ def test_update_equals_its_definition(scalars, rounding, random_bits):
 )
 @pytest.mark.parametrize("random_bits", [1, 7, 24, 32])
 def test_other_formats_and_widths_of_random_bits(fmt, random_bits):
-    update = Update(0.3, 0.9, 0.01, fmt, random_bits=min(random_bits, 51 - fmt.precision))
+    update = FloatSGD(0.3, 0.9, 0.01, fmt, random_bits=min(random_bits, 51 - fmt.precision))
     rng = np.random.default_rng(2)
     codes = [random_codes(fmt, rng, 200) for _ in range(3)]
     for fast, defined in zip(update.update(*codes, seed=5), update.definition(*codes, seed=5), strict=True):
@@ -63,7 +63,7 @@ def test_a_product_below_float64s_last_bit_still_counts(monkeypatch):
     # A sum rounded to nearest in float64 first would be 1, and would stay there.
     count = 1000
     w, v, g = (np.full(count, FP16.encode(x), np.uint16) for x in (1.0, 0.0, 2.0**-30))
-    update = Update(2.0**-30, 0.0, 0.0, random_bits=1)
+    update = FloatSGD(2.0**-30, 0.0, 0.0, random_bits=1)
     new_w, _ = update.update(w, v, g, seed=9)
     up = LFSR(9 ^ SEED_MASKS["rate"]).draws(count, 1) == 1
     below = np.nextafter(
@@ -79,7 +79,7 @@ def test_a_product_below_float64s_last_bit_still_counts(monkeypatch):
 
 
 def test_the_three_lines_in_plain_numbers():
-    update = Update(0.25, 0.5, 0.125, rounding="nearest")
+    update = FloatSGD(0.25, 0.5, 0.125, rounding="nearest")
     w, v, g = (FP16.encode(np.array([[x]])) for x in (8.0, 2.0, 3.0))
     new_w, new_v = update.update(w, v, g)
     assert FP16.decode(new_v).tolist() == [[(3 + 0.125 * 8) + 0.5 * 2]]
@@ -87,8 +87,8 @@ def test_the_three_lines_in_plain_numbers():
 
 
 def test_scalars_are_codes():
-    rough = Update(0.1, 0.9, 1e-4)
-    exact_ones = Update(*(float(FP16.round(x)) for x in (0.1, 0.9, 1e-4)))
+    rough = FloatSGD(0.1, 0.9, 1e-4)
+    exact_ones = FloatSGD(*(float(FP16.round(x)) for x in (0.1, 0.9, 1e-4)))
     codes = [random_codes(FP16, np.random.default_rng(3), 500) for _ in range(3)]
     assert all(map(np.array_equal, rough.update(*codes, seed=1), exact_ones.update(*codes, seed=1)))
     assert rough.scalars == {
@@ -97,7 +97,7 @@ def test_scalars_are_codes():
 
 
 def test_draws_are_in_memory_order_whatever_the_blocks(monkeypatch):
-    update = Update(0.1, 0.9, 1e-4)
+    update = FloatSGD(0.1, 0.9, 1e-4)
     codes = [random_codes(FP16, np.random.default_rng(4), 1200)[:1200].reshape(30, 40) for _ in range(3)]
     whole = update.update(*codes, seed=3)
     monkeypatch.setattr(quaver.golden.update.float_sgd, "_BLOCK", 7)
@@ -110,7 +110,7 @@ def test_draws_are_in_memory_order_whatever_the_blocks(monkeypatch):
 
 
 def test_each_line_has_its_own_source():
-    update = Update(0.1)
+    update = FloatSGD(0.1)
     starts = {name: source.state for name, source in update.sources(7).items()}
     assert starts == {"decay": 7 ^ 0x243F6A88, "momentum": 7 ^ 0x85A308D3, "rate": 7 ^ 0x13198A2E}
     for mask in SEED_MASKS.values():  # a seed that is a mask would leave zero
@@ -120,10 +120,10 @@ def test_each_line_has_its_own_source():
 def test_inputs_are_left_alone_and_empty_is_fine():
     codes = [random_codes(FP16, np.random.default_rng(5), 100) for _ in range(3)]
     kept = [c.copy() for c in codes]
-    Update(0.1).update(*codes, seed=1)
+    FloatSGD(0.1).update(*codes, seed=1)
     assert all(map(np.array_equal, codes, kept))
     empty = np.zeros((0, 4), np.uint16)
-    assert [x.shape for x in Update(0.1).update(empty, empty, empty, seed=1)] == [(0, 4), (0, 4)]
+    assert [x.shape for x in FloatSGD(0.1).update(empty, empty, empty, seed=1)] == [(0, 4), (0, 4)]
 
 
 def test_small_steps_vanish_to_nearest_and_arrive_on_average_stochastically():
@@ -132,7 +132,7 @@ def test_small_steps_vanish_to_nearest_and_arrive_on_average_stochastically():
     one, gradient = FP16.encode(np.ones(count)), FP16.encode(np.full(count, -(2.0**-4)))
     moved = {}
     for rounding in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
-        update = Update(2.0**-10, 0.0, 0.0, rounding=rounding)
+        update = FloatSGD(2.0**-10, 0.0, 0.0, rounding=rounding)
         w = one
         for step in range(steps):
             seed = 1000 + step if rounding is Rounding.STOCHASTIC else None
@@ -158,16 +158,16 @@ def test_bad_input():
         ({"rate": 0.1, "format": FP32, "random_bits": 28}, "24 significant bits, with 28 random ones, but"),
     ):
         with pytest.raises(ValueError, match=message):
-            Update(**scalars)
+            FloatSGD(**scalars)
     x = np.zeros(3, np.uint16)
     for seed in (None, 0, 1 << 32):
         with pytest.raises(
             ValueError, match=rf"seed is {seed}, but stochastic rounding needs one in 1 … 2\*\*32"
         ):
-            Update(0.1).update(x, x, x, seed=seed)
+            FloatSGD(0.1).update(x, x, x, seed=seed)
     with pytest.raises(ValueError, match="seed is 4, but nearest rounding draws nothing; leave it out"):
-        Update(0.1, rounding="nearest").update(x, x, x, seed=4)
+        FloatSGD(0.1, rounding="nearest").update(x, x, x, seed=4)
     with pytest.raises(ValueError, match=r"momenta have shape \(2,\), but weights have \(3,\)"):
-        Update(0.1).update(x, x[:2], x, seed=4)
+        FloatSGD(0.1).update(x, x[:2], x, seed=4)
     with pytest.raises(TypeError, match="gradients has dtype float64, but codes are unsigned integers"):
-        Update(0.1).update(x, x, np.zeros(3), seed=4)
+        FloatSGD(0.1).update(x, x, np.zeros(3), seed=4)

@@ -19,8 +19,8 @@ from quaver.golden.nn.recipe import DYNAMIC, FixedUpdatePrecision, UpdatePrecisi
 from quaver.golden.nn.trainer import Settings
 from quaver.golden.planning.networks import LayerShape, NetworkShape
 from quaver.golden.update.adam import Adam
-from quaver.golden.update.fixed_sgd import FixedUpdate
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.link.frames import Frame
 
 Q = FixedFormat(8, 8)
@@ -33,10 +33,10 @@ CHECKED = (
         LAYER,
         NetworkShape("network", (LAYER,), 32),
         Adam(0.01),
-        FixedUpdate(0.01, 0.9, 0.0),
-        Update(0.01),
+        FixedSGD(0.01, 0.9, 0.0),
+        FloatSGD(0.01),
     ),
-    *(FixedUpdate(0.01), Frame(1, 2, 3), data.load("digits"), Design("ulx3s-85f", "fp8", 1, 1, 27e6)),
+    *(FixedSGD(0.01), Frame(1, 2, 3), data.load("digits"), Design("ulx3s-85f", "fp8", 1, 1, 27e6)),
 )
 
 

@@ -21,7 +21,7 @@ from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.formats import FP16
 from quaver.golden.nn.recipes import RECIPES
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host import serial_port
 from quaver.host.board_engine import BUILT, BoardEngine, gemms, recipes, way_out
 from quaver.host.driver import DeviceError
@@ -32,7 +32,7 @@ from quaver.sim.line import SimulatedLine
 from quaver.sim.terminal import Terminal
 
 FP8_GEMM = ChunkedFloat()
-RULE = Update(0.125, 0.875, 0.0625)
+RULE = FloatSGD(0.125, 0.875, 0.0625)
 RANDOM = np.random.default_rng(1)
 
 
@@ -145,7 +145,7 @@ def test_refuses_what_does_not_match(transport: LinkTransport) -> None:
         DeviceError, match=r"the device computes 1 chunked_float .*chunk=64.*chunk=32.* is asked for"
     ):
         BoardEngine(transport, [BOARD, other])
-    nearest = Update(0.1, rounding=Rounding.NEAREST_EVEN)
+    nearest = FloatSGD(0.1, rounding=Rounding.NEAREST_EVEN)
     with pytest.raises(
         DeviceError,
         match=r"the device updates 1 float_sgd .*=stochastic .* but 1 float_sgd .*=nearest .*; take",

@@ -14,8 +14,8 @@ from test_mutations import mutated
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.formats import FixedFormat
-from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenFixedUpdate
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
     GemmArguments,
@@ -29,8 +29,8 @@ from quaver.rtl.commands import (
     command,
     slots_per_word,
 )
-from quaver.rtl.update.fixed_sgd import FixedUpdate
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.fixed_sgd import FixedSGDUnit
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.device import SimulatedDevice
 
 #: Name → what builds the accelerator, of a mutant's class too, and what its update unit is asked for.
@@ -38,16 +38,16 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
     # B's groups are two words, A's one that is not full.
     "fp8": (
         lambda of=Accelerator: of(
-            ChunkedFloat(chunk=4), rows=2, columns=5, stages=2, depth=6, update=Update(stages=2)
+            ChunkedFloat(chunk=4), rows=2, columns=5, stages=2, depth=6, update=FloatSGDUnit(stages=2)
         ),
-        [GoldenUpdate(0.125, 0.875, 0.0625), GoldenUpdate(0.5, 0.0)],
+        [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0)],
     ),
     "fixed point": (
         lambda of=Accelerator: of(
             FixedPoint(FixedFormat(4, 4), FixedFormat(4, 4), FixedFormat(4, 4), random_bits=4),
-            rows=3, columns=2, stages=2, depth=6, update=FixedUpdate(rounding="nearest"),
+            rows=3, columns=2, stages=2, depth=6, update=FixedSGDUnit(rounding="nearest"),
         ),
-        [GoldenFixedUpdate(0.5, 0.25, rounding="nearest"), GoldenFixedUpdate(1.5, rounding="nearest")],  # type: ignore[arg-type]
+        [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
     ),
     # Results of many tiles, more than a response holds.
     "many tiles": (

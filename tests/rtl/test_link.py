@@ -16,7 +16,7 @@ from quaver.host import link_transport
 from quaver.host.driver import Driver
 from quaver.host.link_transport import LinkTransport
 from quaver.rtl.link.frames import CRC, FLAG, MAX_WORDS, Frame, Frames
-from quaver.rtl.link.reliable_link import Link
+from quaver.rtl.link.reliable_link import ReliableLink
 from quaver.sim.line import CLOCK, SimulatedLine
 
 PROTOCOL = (Path(quaver.fpga.__file__).parent / "PROTOCOL.md").read_text()
@@ -80,7 +80,7 @@ def test_refuses_a_buffer(buffer: int) -> None:
     with pytest.raises(
         ValueError, match=f"buffer is {buffer}, but the link has buffers of 256 to 16384 words"
     ):
-        Link(buffer)
+        ReliableLink(buffer)
 
 
 def check(traffic: Traffic) -> None:

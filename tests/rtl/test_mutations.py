@@ -169,19 +169,19 @@ def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new:
 
 
 @pytest.mark.parametrize(
-    ("bench", "unit", "old", "new"),
+    ("unit", "old", "new"),
     [
-        ("update", "float_sgd", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
-        ("fixed_update", "fixed_sgd", "terms[0] + terms[1]", "terms[1]"),
+        ("float_sgd", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
+        ("fixed_sgd", "terms[0] + terms[1]", "terms[1]"),
     ],
 )
-def test_cocotb_catches_an_update_that_forgets_its_decay(bench: str, unit: str, old: str, new: str) -> None:
-    variant = import_module(f"quaver.sim.benches.{bench}").VARIANTS[bench]()
+def test_cocotb_catches_an_update_that_forgets_its_decay(unit: str, old: str, new: str) -> None:
+    variant = import_module(f"quaver.sim.benches.{unit}").VARIANTS[unit]()
     with mutated(f"update/{unit}", old, new):
         module = sys.modules[f"quaver.rtl.update.{unit}"]
-        mutant = module.Update(FP16) if bench == "update" else module.FixedUpdate(*variant.formats)
-        verilog = to_verilog(mutant, bench)
-    assert any("expected" in line for line in run_bench(bench, verilog=verilog).failures)
+        mutant = module.FloatSGDUnit(FP16) if unit == "float_sgd" else module.FixedSGDUnit(*variant.formats)
+        verilog = to_verilog(mutant, unit)
+    assert any("expected" in line for line in run_bench(unit, verilog=verilog).failures)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,10 @@ import quaver.rtl.update.fixed_sgd
 import quaver.rtl.update.unit
 from quaver.golden.formats import FixedFormat
 from quaver.golden.nn.recipes import fixed16, fixed20
-from quaver.golden.update.fixed_sgd import SCALAR
-from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenFixedUpdate
+from quaver.golden.update.fixed_sgd import SCALAR, FixedSGD
 from quaver.rtl.round_and_saturate import RoundAndSaturate
 from quaver.rtl.update import unit_for
-from quaver.rtl.update.fixed_sgd import FixedUpdate
+from quaver.rtl.update.fixed_sgd import FixedSGDUnit
 from quaver.rtl.update.unit import UpdateUnit
 
 Q8_8, Q2_14, Q1_15 = FixedFormat(8, 8), FixedFormat(2, 14), FixedFormat(1, 15)
@@ -32,21 +31,21 @@ SCALARS = [(0.05, 0.9, 1e-3), (LARGEST, LARGEST, 1.0), (STEP, 0.0, 0.0), (0.0, 0
 RULES = {
     "fixed16": fixed16.update.rule(0.1, 0.9, 0.0),
     "fixed20": fixed20.update.rule(0.1, 0.9, 0.0),
-    "second line rounds": GoldenFixedUpdate(0.1, 0.9, 0.0, Q8_8, Q2_14, Q1_15, random_bits=3),
-    "32 random bits": GoldenFixedUpdate(0.1, 0.9, 0.0, Q2_14, Q8_8, Q8_8, random_bits=32),
-    "nearest": GoldenFixedUpdate(0.1, 0.9, 0.0, Q8_8, Q2_14, Q2_14, rounding="nearest"),
+    "second line rounds": FixedSGD(0.1, 0.9, 0.0, Q8_8, Q2_14, Q1_15, random_bits=3),
+    "32 random bits": FixedSGD(0.1, 0.9, 0.0, Q2_14, Q8_8, Q8_8, random_bits=32),
+    "nearest": FixedSGD(0.1, 0.9, 0.0, Q8_8, Q2_14, Q2_14, rounding="nearest"),
 }
 
 
-def with_scalars(rule: GoldenFixedUpdate, rate: float, momentum: float, decay: float) -> GoldenFixedUpdate:
-    return GoldenFixedUpdate(rate, momentum, decay, *rule.formats, rule.rounding, rule.random_bits)
+def with_scalars(rule: FixedSGD, rate: float, momentum: float, decay: float) -> FixedSGD:
+    return FixedSGD(rate, momentum, decay, *rule.formats, rule.rounding, rule.random_bits)
 
 
-def seed_for(rule: GoldenFixedUpdate, seed: int) -> int | None:
+def seed_for(rule: FixedSGD, seed: int) -> int | None:
     return seed if rule.rounding == "stochastic" else None
 
 
-def edges(rule: GoldenFixedUpdate) -> list[Codes]:
+def edges(rule: FixedSGD) -> list[Codes]:
     """Every triple of: the ends and their neighbours, halves of them, zero and a step either way."""
     grids = []
     for fmt in rule.formats:
@@ -56,7 +55,7 @@ def edges(rule: GoldenFixedUpdate) -> list[Codes]:
     return [column.ravel() for column in np.meshgrid(*grids, indexing="ij")]
 
 
-def elements(rule: GoldenFixedUpdate, count: int, seed: int) -> list[Codes]:
+def elements(rule: FixedSGD, count: int, seed: int) -> list[Codes]:
     """Half as in training, half any codes at all, and the edges."""
     rng = np.random.default_rng(seed)
     columns = []
@@ -79,7 +78,7 @@ def test_equals_golden(tmp_path: Path, name: str) -> None:
         assert equal(simulated.update(rule, *data, seed=seed, pauses=(60, 60)), expected)
 
 
-def simulate(unit: UpdateUnit, rule: GoldenFixedUpdate, data: list[Codes], seed: int | None) -> list[Codes]:
+def simulate(unit: UpdateUnit, rule: FixedSGD, data: list[Codes], seed: int | None) -> list[Codes]:
     """A run of `unit` in Amaranth's simulator: new weights and momenta."""
     got = []
 
@@ -120,7 +119,7 @@ def wrong(make: Callable[..., UpdateUnit], name: str) -> bool:
 
 @pytest.mark.parametrize("name", ["second line rounds", "nearest"])
 def test_the_edges_in_amaranth(name: str) -> None:
-    assert not wrong(FixedUpdate, name)
+    assert not wrong(FixedSGDUnit, name)
 
 
 def test_the_edges_reach_every_saturation() -> None:
@@ -172,20 +171,20 @@ SLIPS = {
 
 
 def mutant(module: str, old: str, new: str) -> Callable[..., UpdateUnit]:
-    """`FixedUpdate` with one edit in a module that it is made of."""
+    """`FixedSGDUnit` with one edit in a module that it is made of."""
     source = (Path(quaver.rtl.__file__).parent / f"{module}.py").read_text()
     assert source.count(old) >= 1, f"rtl/{module}.py has not: {old}"
     edited = ModuleType(f"mutated_{module}")
     exec(compile(source.replace(old, new), edited.__name__, "exec"), edited.__dict__)
     if module == "update/fixed_sgd":
-        return edited.FixedUpdate
+        return edited.FixedSGDUnit
     kept = Path(quaver.rtl.update.fixed_sgd.__file__).read_text()
     user = ModuleType("user")
     exec(compile(kept, "user", "exec"), user.__dict__)
     if module == "round_and_saturate":
         user.RoundAndSaturate = edited.RoundAndSaturate  # type: ignore[attr-defined]
-        return user.FixedUpdate
-    return type("Mutant", (user.FixedUpdate,), {"seed": edited.UpdateUnit.seed})
+        return user.FixedSGDUnit
+    return type("Mutant", (user.FixedSGDUnit,), {"seed": edited.UpdateUnit.seed})
 
 
 @pytest.mark.parametrize("slip", SLIPS)
@@ -195,9 +194,9 @@ def test_slips_are_caught(slip: str) -> None:
 
 def test_refuses() -> None:
     with pytest.raises(ValueError, match=r"^rounding is truncate, but the update rounds to nearest or"):
-        FixedUpdate(rounding="truncate")
+        FixedSGDUnit(rounding="truncate")
     with pytest.raises(ValueError, match=r"^random_bits is 0, but a draw takes 1 … 32$"):
-        FixedUpdate(random_bits=0)
+        FixedSGDUnit(random_bits=0)
     with pytest.raises(ValueError, match=r"^dropped_bits is 8, but of 8 bits 0 to 7 can go$"):
         RoundAndSaturate(8, 8, Q8_8)
     with pytest.raises(TypeError, match="but the hardware updates by fixed_sgd and float_sgd only"):

@@ -11,10 +11,10 @@ from update_units import Codes, Simulated, equal
 
 from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, FloatFormat
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.update import float_sgd as rtl_update
 from quaver.rtl.update import unit as update_unit
-from quaver.rtl.update.float_sgd import MAX_STAGES, Update
+from quaver.rtl.update.float_sgd import MAX_STAGES, FloatSGDUnit
 
 
 def elements(fmt: FloatFormat, count: int, seed: int = 1) -> list[Codes]:
@@ -50,14 +50,14 @@ IDS = ["-".join(map(str, variant)) for variant in VARIANTS]
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
-    return Simulated(Update(), tmp_path_factory.mktemp("update"))
+    return Simulated(FloatSGDUnit(), tmp_path_factory.mktemp("update"))
 
 
 @pytest.mark.parametrize(("fmt", "rounding", "random_bits", "stages"), VARIANTS, ids=IDS)
 def test_equals_golden(
     tmp_path: Path, fmt: FloatFormat, rounding: Rounding, random_bits: int, stages: int
 ) -> None:
-    unit = Update(fmt, rounding=rounding, random_bits=random_bits, stages=stages)
+    unit = FloatSGDUnit(fmt, rounding=rounding, random_bits=random_bits, stages=stages)
     simulated = Simulated(unit, tmp_path)
     largest, smallest = float(fmt.decode(fmt.max_code)), float(fmt.decode(1))
     scalars = [
@@ -67,7 +67,7 @@ def test_equals_golden(
         (smallest, smallest, -smallest),
     ]
     for i, (rate, momentum, decay) in enumerate(scalars):
-        rule = GoldenUpdate(rate, momentum, decay, fmt, rounding, random_bits)
+        rule = FloatSGD(rate, momentum, decay, fmt, rounding, random_bits)
         seed = 0xC0FFEE + i if rounding is Rounding.STOCHASTIC else None
         data = elements(fmt, 100_000, i) if i else elements(fmt, 1_000_000)
         data = [np.concatenate(pair) for pair in zip(data, specials(fmt), strict=True)]
@@ -78,13 +78,13 @@ def test_equals_golden(
 
 @pytest.mark.parametrize("pauses", [(128, 0), (0, 128), (200, 200), (20, 250)])
 def test_stalls_change_nothing(simulated: Simulated, pauses: tuple[int, int]) -> None:
-    rule, data = GoldenUpdate(0.01, 0.9, 1e-4), elements(FP16, 20_000)
+    rule, data = FloatSGD(0.01, 0.9, 1e-4), elements(FP16, 20_000)
     assert equal(simulated.update(rule, *data, seed=7, pauses=pauses), rule.update(*data, seed=7))
     assert simulated.cycles > 30_000
 
 
 def test_a_run_goes_on_where_it_was(simulated: Simulated) -> None:
-    rule, data = GoldenUpdate(0.01, 0.9, 1e-4), elements(FP16, 10_001)
+    rule, data = FloatSGD(0.01, 0.9, 1e-4), elements(FP16, 10_001)
     parts = [(0, 1), (1, 1), (1, 5000), (5000, 10_001)]
     got = [
         simulated.update(rule if i == 0 else None, *(x[a:b] for x in data), seed=7)
@@ -96,17 +96,17 @@ def test_a_run_goes_on_where_it_was(simulated: Simulated) -> None:
 
 
 def test_a_seed_that_meets_its_mask(simulated: Simulated) -> None:
-    rule, data = GoldenUpdate(0.01, 0.9, 1e-4), elements(FP16, 1000)
+    rule, data = FloatSGD(0.01, 0.9, 1e-4), elements(FP16, 1000)
     for mask in rtl_update.SEED_MASKS.values():
         assert equal(simulated.update(rule, *data, seed=mask), rule.update(*data, seed=mask))
 
 
 def test_one_wrong_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rule, data = GoldenUpdate(0.01, 0.9, 1e-4), elements(FP16, 20_000)
+    rule, data = FloatSGD(0.01, 0.9, 1e-4), elements(FP16, 20_000)
     expected = rule.update(*data, seed=7)
 
     def wrong() -> bool:
-        return not equal(Simulated(Update(stages=1), tmp_path).update(rule, *data, seed=7), expected)
+        return not equal(Simulated(FloatSGDUnit(stages=1), tmp_path).update(rule, *data, seed=7), expected)
 
     masks = dict(rtl_update.SEED_MASKS)
     for module, mutant in (
@@ -124,16 +124,16 @@ def test_one_wrong_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("stages", [0, MAX_STAGES + 1])
 def test_refuses_other_stages(stages: int) -> None:
     with pytest.raises(ValueError, match=f"^stages is {stages}, but an AXPY has 1 to {MAX_STAGES}$"):
-        Update(stages=stages)
+        FloatSGDUnit(stages=stages)
 
 
 def test_refuses_truncation() -> None:
     with pytest.raises(
         ValueError, match=r"^rounding is truncate, but the update rounds to nearest or stochastically$"
     ):
-        Update(rounding="truncate")
+        FloatSGDUnit(rounding="truncate")
 
 
 def test_refuses_random_bits_that_no_draw_has() -> None:
     with pytest.raises(ValueError, match=r"^random_bits is 33, but a draw takes 1 … 32$"):
-        Update(random_bits=33)
+        FloatSGDUnit(random_bits=33)

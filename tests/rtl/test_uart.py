@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 from links import Echo
 
 from quaver.rtl.link.frames import Frame, Frames
-from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.link.uart import UARTTransmitter, divisor_for
 
 
@@ -72,7 +72,7 @@ def test_the_transmitter_takes_ten_bits_for_a_byte_to_the_cycle(divisor: int) ->
 
 def test_a_frame_through_the_pins() -> None:
     bit = 4
-    unit = Serial(Echo(), clock=12e6, baud=3e6)
+    unit = SerialUnit(Echo(), clock_hz=12e6, baud=3e6)
     question = Frame(7, 0, 0, payload=bytes([0x7D, 0x7E, 0, 1]) * 2)
     heard = bytearray()
 

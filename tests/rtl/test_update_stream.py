@@ -14,23 +14,23 @@ from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.formats import BFLOAT16, E4M3, FP16, FloatFormat
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import fixed16, fixed20
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import DeviceError, Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import MAX_LENGTH, Opcode, ResponseHeader, Status, UpdateArguments, command
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.engine import SimulatedEngine
 
 ARITHMETIC = ChunkedFloat(chunk=4)
-RULE = GoldenUpdate(0.1, 0.9, 1e-3)
+RULE = FloatSGD(0.1, 0.9, 1e-3)
 SETTINGS = [0, 0, 1]
 PAIR = [0, 0x3E003E00, 0x3E003E00]  # weights and momenta of 1, gradients of 0
 
 
 @cache
 def simulated(fmt: FloatFormat = FP16, random_bits: int = 16) -> SimulatedDevice:
-    unit = Update(fmt, random_bits=random_bits, stages=2)
+    unit = FloatSGDUnit(fmt, random_bits=random_bits, stages=2)
     return SimulatedDevice(Accelerator(ARITHMETIC, rows=1, columns=1, stages=1, depth=16, update=unit))
 
 
@@ -61,7 +61,7 @@ def test_equals_golden(count: int) -> None:
 
 @pytest.mark.parametrize(("fmt", "random_bits"), [(BFLOAT16, 32), (E4M3, 5)])
 def test_equals_golden_in_other_formats(fmt: FloatFormat, random_bits: int) -> None:
-    rule, data = GoldenUpdate(0.5, 0.9, 0.125, fmt, random_bits=random_bits), codes(fmt, 5, 7, 11)
+    rule, data = FloatSGD(0.5, 0.9, 0.125, fmt, random_bits=random_bits), codes(fmt, 5, 7, 11)
     assert same(
         Driver(simulated(fmt, random_bits), ARITHMETIC).update(rule, *data, seed=9),
         rule.update(*data, seed=9),
@@ -178,9 +178,9 @@ def test_refuses_what_the_unit_does_not_compute() -> None:
     with pytest.raises(
         DeviceError, match=r"updates e6m9 stochastic 16, but the driver was asked for e6m9 stochastic 8;"
     ):
-        driver.update(GoldenUpdate(0.1, random_bits=8), *codes(FP16, 3), seed=9)
+        driver.update(FloatSGD(0.1, random_bits=8), *codes(FP16, 3), seed=9)
     with pytest.raises(DeviceError, match=r"asked for e6m9 nearest;"):
-        driver.update(GoldenUpdate(0.1, rounding="nearest"), *codes(FP16, 3))  # type: ignore[arg-type]
+        driver.update(FloatSGD(0.1, rounding="nearest"), *codes(FP16, 3))  # type: ignore[arg-type]
 
 
 def test_refuses_bad_input_before_it_sends_anything() -> None:
@@ -202,10 +202,10 @@ def test_the_engine_updates_where_the_gemms_are() -> None:
     before = engine.cycles
     assert same(engine.update(RULE, *data, seed=9), RULE.update(*data, seed=9))
     assert before < engine.cycles
-    assert engine.updater(RULE) is engine.driver(ARITHMETIC)
-    nearest = GoldenUpdate(0.1, rounding="nearest")  # type: ignore[arg-type]
+    assert engine.update_driver(RULE) is engine.driver(ARITHMETIC)
+    nearest = FloatSGD(0.1, rounding="nearest")  # type: ignore[arg-type]
     assert same(engine.update(nearest, *data), nearest.update(*data))
-    assert engine.updater(nearest) is not engine.driver(ARITHMETIC)
+    assert engine.update_driver(nearest) is not engine.driver(ARITHMETIC)
 
 
 @pytest.mark.parametrize("recipe", [fixed16, fixed20], ids=lambda r: r.name)
@@ -217,10 +217,10 @@ def test_the_engine_updates_in_fixed_point(recipe: Recipe) -> None:
         rng = np.random.default_rng(count)
         data = [rng.integers(0, 1 << f.width, count).astype(f.code_dtype) for f in rule.formats]
         assert same(engine.update(rule, *data, seed=9), rule.update(*data, seed=9))
-        engine.updater(rule).transport.stall(3, 0.3, 0.5)
+        engine.update_driver(rule).transport.stall(3, 0.3, 0.5)
     assert engine.cycles > 50_001 * 3 // 2
 
 
 def test_the_engine_refuses_other_rules() -> None:
-    with pytest.raises(TypeError, match=r"the hardware updates by Update and FixedUpdate only"):
+    with pytest.raises(TypeError, match=r"the hardware updates by fixed_sgd and float_sgd only"):
         SimulatedEngine().update(ARITHMETIC, *codes(FP16, 3))  # type: ignore[arg-type]

@@ -68,8 +68,8 @@ VARIANTS = {
         "--arithmetic fixed16 --rounding nearest --stages 2 --result q16.0",
         "--operand half --accumulator e8m12sat --rounding stochastic --random-bits 24",
     ],
-    "update": ["", "--format e4m3 --stages 1 --rounding nearest"],
-    "fixed_update": ["", "--rounding nearest", "--weights q8.12 --updates q6.14 --gradients q4.16"],
+    "float_sgd": ["", "--format e4m3 --stages 1 --rounding nearest"],
+    "fixed_sgd": ["", "--rounding nearest", "--weights q8.12 --updates q6.14 --gradients q4.16"],
     "accelerator": [
         "--rows 2 --columns 2",
         "--rows 3 --columns 2 --operand fp16 --depth 64",

@@ -14,7 +14,7 @@ from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.caches import building
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.formats import FP8, FP16, FloatFormat
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.sim.engine import SimulatedEngine
 from quaver.sim.verilated import compile_library
 
@@ -56,7 +56,7 @@ def test_one_accelerator_for_each_arithmetic(engine: SimulatedEngine) -> None:
 
 def test_update_is_golden(engine: SimulatedEngine) -> None:
     codes = [FP16.encode(np.linspace(-1, 1, 20) * scale) for scale in (1, 0.1, 0.01)]
-    rule = Update(rate=0.1)
+    rule = FloatSGD(rate=0.1)
     for simulated, golden in zip(
         engine.update(rule, *codes, seed=5), rule.update(*codes, seed=5), strict=True
     ):

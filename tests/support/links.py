@@ -19,9 +19,9 @@ from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.frames import Frame
 from quaver.rtl.link.reliable_link import Linked
-from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.link.uart import UART
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.line import CLOCK, SimulatedLine
 
 #: Messages under way at once.
@@ -161,14 +161,14 @@ BOARD = ChunkedFloat(FP16, FP16)
 def board_verilog() -> str:
     """A small accelerator with an update unit behind the link."""
     return to_verilog(
-        Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=Update())), "linked"
+        Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=FloatSGDUnit())), "linked"
     )
 
 
 class AtPins(wiring.Component):
     """A board's two pins with a UART before them, so that its bytes are those of a `Linked`."""
 
-    def __init__(self, board: Serial) -> None:
+    def __init__(self, board: SerialUnit) -> None:
         self.board, self.uart = board, UART(board.uart.divisor)
         super().__init__(
             {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
@@ -188,6 +188,8 @@ class AtPins(wiring.Component):
 
 def pins_line() -> SimulatedLine:
     """A small board on its pins: 12 MHz, 3 Mbaud, 40 cycles a byte."""
-    accelerator = Accelerator(ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=Update(stages=2))
-    board = Serial(accelerator, clock=12e6, baud=3e6)
+    accelerator = Accelerator(
+        ChunkedFloat(), rows=1, columns=2, stages=2, depth=64, update=FloatSGDUnit(stages=2)
+    )
+    board = SerialUnit(accelerator, clock_hz=12e6, baud=3e6)
     return SimulatedLine(to_verilog(AtPins(board), "linked"), pace=10 * board.uart.divisor)

@@ -16,7 +16,7 @@ from quaver.golden.contracts import Codes, Draws
 from quaver.golden.formats import FixedFormat, Format
 from quaver.golden.formats.format import as_floats
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class ToyInteger:
         return (self,)
 
     @property
-    def default_update(self) -> Update:
-        return Update(rate=0.0)
+    def default_update(self) -> FloatSGD:
+        return FloatSGD(rate=0.0)
 
     def check(self, a_codes, b_codes, *, seed=None) -> tuple[Codes, Codes]:
         a, b = check_operands(self, a_codes, b_codes, seed)

@@ -27,7 +27,7 @@ from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_draws, numbered_seed
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.golden.validation import set_integers
 
 #: A chunk longer than any dot product: plain accumulation.
@@ -145,9 +145,9 @@ class ChunkedFloat:
         return self, replace(self, operand=wide)
 
     @property
-    def default_update(self) -> Update:
+    def default_update(self) -> FloatSGD:
         """Wang et al.'s: SGD with momentum in FP16, rounded stochastically."""
-        return Update(rate=0.0)
+        return FloatSGD(rate=0.0)
 
     @property
     def identity(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
-from quaver.golden.update.fixed_sgd import FixedUpdate
+from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.validation import set_integers
 
 _Q8_8 = FixedFormat(8, 8)
@@ -108,12 +108,12 @@ class FixedPoint:
         return (self,)
 
     @property
-    def default_update(self) -> FixedUpdate | None:
+    def default_update(self) -> FixedSGD | None:
         """Gupta et al.'s: weights and updates in the format of B, which weights are in the forward GEMM, and
         gradients of 2 integer bits. None: there is no such update for a format so fine."""
         try:
             gradients = FixedFormat(2, self.b.width - 2)
-            return FixedUpdate(0.0, 0.0, 0.0, self.b, self.b, gradients, Rounding(self.rounding))
+            return FixedSGD(0.0, 0.0, 0.0, self.b, self.b, gradients, Rounding(self.rounding))
         except ValueError:
             return None
 

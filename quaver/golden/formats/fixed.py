@@ -81,7 +81,7 @@ class FixedFormat(Format):
         return np.float32
 
     def integers(self, codes: ArrayLike) -> NDArray[np.signedinteger]:
-        """What the codes count, in steps of 2**−FL: signed integers of the code's size."""
+        """The values of codes in steps of 2**−FL: signed integers of the code's size, in the same shape."""
         codes = self.check_codes(codes)
         unused = 8 * codes.dtype.itemsize - self.width
         signed = np.left_shift(codes, unused, dtype=codes.dtype).view(f"i{codes.dtype.itemsize}")
@@ -106,9 +106,9 @@ class FixedFormat(Format):
         random: ArrayLike | None = None,
         random_bits: int = RANDOM_BITS,
     ) -> NDArray[np.unsignedinteger]:
-        """Round `values` into the format, once; parameters and errors as of `Format.encode`.
+        """Round `values` into the format, once; parameters and errors are those of `Format.encode`.
 
-        Raises a ValueError for NaN as well.
+        NaN, for which there is no code, is a ValueError too.
         """
         rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         x = as_floats(values)

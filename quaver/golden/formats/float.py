@@ -183,8 +183,8 @@ class FloatFormat(Format):
 
     @cached_property
     def _gradual(self) -> FloatFormat:
-        """Of DLFloat: a format with subnormals and one more exponent bit, in which the codes of the same
-        numbers are 2**mantissa_bits higher."""
+        """For DLFloat, a format with subnormals and one more exponent bit, in which the codes of the same
+        numbers are higher by 2**mantissa_bits."""
         return FloatFormat(self.exponent_bits + 1, self.mantissa_bits, self.bias + 1)
 
     def _values(self, codes: NDArray[np.uint32]) -> NDArray[np.floating]:
@@ -224,12 +224,12 @@ class FloatFormat(Format):
         random_bits: int = RANDOM_BITS,
         saturate: bool | None = None,
     ) -> NDArray[np.unsignedinteger]:
-        """As `Format.encode`, and with a say in overflow.
+        """Round `values` into the format, once, as `Format.encode` does.
 
         Parameters
         ----------
         saturate
-            Whether overflow and infinity become the largest finite value; the format's own choice when None.
+            Whether overflow and infinity become the largest finite value; None: as the format says.
         """
         from quaver.golden.kernels import cast
 
@@ -290,7 +290,7 @@ class FloatFormat(Format):
         return in_range and narrower and self.precision + drawn <= 31
 
     def holds(self, narrow: Format) -> bool:
-        """As `Format.holds`, without a look at every value where both are floats with subnormals."""
+        """See `Format.holds`; two floats with subnormals are compared without looking at every value."""
         if not isinstance(narrow, FloatFormat) or Specials.DLFLOAT in (self.specials, narrow.specials):
             return super().holds(narrow)
         return (

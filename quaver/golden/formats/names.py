@@ -32,7 +32,7 @@ def parse(name: str) -> Format:
     Raises
     ------
     ValueError
-        Nothing of the kind, or widths or a bias that make no format.
+        The name is no format's, or its widths or bias make no format.
     """
     text = name.strip().lower()
     if text in _NAMES:

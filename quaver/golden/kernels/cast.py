@@ -88,7 +88,8 @@ def decode(codes, values, sign, kept, quantum, largest, infinity):
 
 @njit(nogil=True)
 def _input(word, size, stored):
-    """Of a float's word: the number of its top bit, the mask below that, and infinity."""
+    """Three things about a float's word: the number of its top bit, the mask of the bits below, and the word
+    of infinity."""
     below_sign = word(_left(word(1), word(size - 1)) - word(1))
     return word(size - 1), below_sign, word(below_sign - word(_left(word(1), word(stored)) - word(1)))
 

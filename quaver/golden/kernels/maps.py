@@ -77,7 +77,7 @@ def spread(share, size, out):
 
 @njit(cache=True, nogil=True)
 def moments(x, y, sums):
-    """Of each channel, in float64: `sums` (2, C) gets Σ x and Σ x·y."""
+    """Sums over each channel, in float64: `sums` (2, C) gets Σ x and Σ x·y."""
     batch, channels = x.shape[:2]
     sums[:] = 0
     for b in range(batch):

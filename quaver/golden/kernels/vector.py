@@ -34,7 +34,7 @@ ONE_THREAD_MACS = 40_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelPlan:
     """How the vector kernel computes a GEMM: its float, and the clauses that formats and data need.
 
     Attributes
@@ -64,7 +64,7 @@ class Plan:
     gap: bool = False
 
 
-def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan | None:
+def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> KernelPlan | None:
     """The cheapest plan that is exact for sums of magnitude up to `largest_sum` (inf: unknown), or None.
 
     Let p be the accumulator's precision, w the float's (24 or 53).
@@ -108,7 +108,7 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan
         if product_bits > precision or dropped < enough or not in_range:
             continue
         wide, cut = product_bits > acc.precision, sums.stochastic or ties_away
-        return Plan(
+        return KernelPlan(
             value,
             corrected=wide and not cut,
             subnormal=product_quantum < acc.quantum_exponent and not dlfloat,
@@ -136,7 +136,7 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
     return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
 
 
-def vector_gemm(sums: ChunkedSums, how: Plan, a: Array, b: Array, x: Array, y: Array) -> Array:
+def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, x: Array, y: Array) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize

@@ -19,8 +19,8 @@ from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
 from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.update.fixed_sgd import FixedUpdate
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.golden.validation import set_integers
 
 
@@ -183,7 +183,7 @@ class UpdatePrecision:
 
     def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
         """SGD with these scalars: learning rate, momentum and L2 regularisation."""
-        return Update(rate, momentum, decay, self.format, self.rounding, self.random_bits)
+        return FloatSGD(rate, momentum, decay, self.format, self.rounding, self.random_bits)
 
     def __str__(self) -> str:
         return f"{self.format}, {_drawn(self.rounding, self.random_bits)}"
@@ -226,7 +226,7 @@ class FixedUpdatePrecision:
     def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
         """SGD with these scalars: learning rate, momentum and L2 regularisation."""
         formats = self.weights, self.updates, self.gradients
-        return FixedUpdate(rate, momentum, decay, *formats, self.rounding, self.random_bits)
+        return FixedSGD(rate, momentum, decay, *formats, self.rounding, self.random_bits)
 
     def __str__(self) -> str:
         formats = f"weights {self.weights}, updates {self.updates}, gradients {self.gradients}"

@@ -118,7 +118,7 @@ def _csv(path: Path) -> list[LayerShape]:
 
 
 def _delimiter(header: str, where: str) -> str:
-    """What stands between the names of the columns, which hold none of these themselves."""
+    """The delimiter between the names of the columns, none of which contains a comma, semicolon or tab."""
     found = [delimiter for delimiter in ",;\t" if delimiter in header]
     if len(found) > 1:
         raise ValueError(

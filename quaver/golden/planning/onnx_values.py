@@ -414,7 +414,7 @@ def _swapped(value: Value | None) -> Value | None:
 
 
 def label(node: onnx.NodeProto) -> str:
-    """What a message calls the node: its name, or its first result's."""
+    """The node's name for messages: its own, or else its first result's."""
     return node.name or next((name for name in node.output if name), "a node without a name")
 
 

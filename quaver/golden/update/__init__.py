@@ -3,14 +3,14 @@ rtl/update."""
 
 from quaver.golden.contracts import UpdateRule
 from quaver.golden.update.adam import Adam
-from quaver.golden.update.fixed_sgd import FixedUpdate
-from quaver.golden.update.float_sgd import Update
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 
 #: Every update rule by the name of its file.
 UPDATE_RULES: dict[str, type[UpdateRule]] = {
     "adam": Adam,
-    "fixed_sgd": FixedUpdate,
-    "float_sgd": Update,
+    "fixed_sgd": FixedSGD,
+    "float_sgd": FloatSGD,
 }
 
-__all__ = ["UPDATE_RULES", "Adam", "FixedUpdate", "Update"]
+__all__ = ["UPDATE_RULES", "Adam", "FixedSGD", "FloatSGD"]

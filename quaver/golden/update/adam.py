@@ -47,7 +47,7 @@ class Adam(FloatRule):
     step
         The number of this update, counted from 1.
     format, rounding, random_bits
-        As in `quaver.golden.update.float_sgd.Update`. The four lines that end in `round` draw from LFSRs of
+        As in `quaver.golden.update.float_sgd.FloatSGD`. The four lines that end in `round` draw from LFSRs of
         their own: ``LFSR(seed ^ MASKS[name])``, or the mask itself where that is zero, one draw of
         `random_bits` an element; the names, in order, are decay, momentum, second and rate.
 

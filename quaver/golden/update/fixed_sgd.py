@@ -26,7 +26,7 @@ _Q4_12 = FixedFormat(4, 12)
 
 
 @dataclass(frozen=True)
-class FixedUpdate(Rule):
+class FixedSGD(Rule):
     """One step of SGD with momentum on fixed-point codes.
 
     For each element, in memory order, with every line exact inside, rounded once, and saturating::

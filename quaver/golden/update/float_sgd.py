@@ -91,7 +91,7 @@ class FloatRule(Rule):
 
 
 @dataclass(frozen=True)
-class Update(FloatRule):
+class FloatSGD(FloatRule):
     """One step of SGD with momentum on codes of `format`.
 
     For each element, in memory order, with every line exact inside and rounded once::

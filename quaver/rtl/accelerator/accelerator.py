@@ -11,8 +11,8 @@ from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
-from quaver.rtl.accelerator.response_writer import Responder
-from quaver.rtl.accelerator.update_stream import Updater
+from quaver.rtl.accelerator.response_writer import ResponseWriter
+from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
@@ -101,7 +101,7 @@ class Accelerator(wiring.Component):
         self.identity = Identity(
             self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
         )
-        self.updater = Updater(update) if update else None
+        self.update_stream = UpdateStream(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
             rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
@@ -138,34 +138,34 @@ class Accelerator(wiring.Component):
             len(identity),
             self.settings_words,
             random,
-            self.updater is not None and self.updater.unit.rounding is Rounding.STOCHASTIC,
+            self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
         )
-        m.submodules.responder = responder = Responder(identity)
+        m.submodules.response_writer = response_writer = ResponseWriter(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
         m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
 
         connect(m, flipped(self.commands), decoder.commands)
         connect(m, decoder.jobs, sequencer.jobs)
-        if self.updater:
-            m.submodules.updater = self.updater
-            connect(m, decoder.update_words, self.updater.words)
-            connect(m, self.updater.results, responder.updates)
-        connect(m, responder.responses, flipped(self.responses))
+        if self.update_stream:
+            m.submodules.update_stream = self.update_stream
+            connect(m, decoder.update_words, self.update_stream.words)
+            connect(m, self.update_stream.results, response_writer.updates)
+        connect(m, response_writer.responses, flipped(self.responses))
         m.d.comb += [
             headers.w_data.eq(decoder.responses.payload),
             headers.w_en.eq(decoder.responses.valid),
             decoder.responses.ready.eq(headers.w_rdy),
-            responder.headers.payload.eq(headers.r_data),
-            responder.headers.valid.eq(headers.r_rdy),
-            headers.r_en.eq(responder.headers.ready),
-            responder.multiplying.eq(sequencer.read),
+            response_writer.headers.payload.eq(headers.r_data),
+            response_writer.headers.valid.eq(headers.r_rdy),
+            headers.r_en.eq(response_writer.headers.ready),
+            response_writer.multiplying.eq(sequencer.read),
             outbound.w_data.eq(results.words.payload),
             outbound.w_en.eq(results.words.valid),
             results.words.ready.eq(outbound.w_rdy),
-            responder.results.payload.eq(outbound.r_data),
-            responder.results.valid.eq(outbound.r_rdy),
-            outbound.r_en.eq(responder.results.ready),
+            response_writer.results.payload.eq(outbound.r_data),
+            response_writer.results.valid.eq(outbound.r_rdy),
+            outbound.r_en.eq(response_writer.results.ready),
         ]
 
         for buffer, write in ((a, decoder.write_a), (b, decoder.write_b)):

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.rtl.commands import Opcode, ResponseHeader
 
 
-class Responder(wiring.Component):
+class ResponseWriter(wiring.Component):
     """Puts out response headers and, after each, the words that it announces.
 
     Parameters
@@ -20,18 +20,13 @@ class Responder(wiring.Component):
     identity
         The words of the answer to IDENTIFY.
 
-    Ports
-    -----
-    headers : in, stream of `ResponseHeader`
-        What to respond.
-    results : in, stream of 32 bits
-        Words of GEMM results.
-    updates : in, stream of 32 bits
-        Words of UPDATE results.
-    multiplying : in
-        This cycle issues a MAC.
-    responses : out, stream of 32 bits
-        One word a cycle, from a register.
+    =========== === ==========================================================================================
+    headers     in  stream of `ResponseHeader`: the responses to give, in order
+    results     in  stream of 32 bits: words of GEMM results
+    updates     in  stream of 32 bits: words of UPDATE results
+    multiplying in  every processing element is handed a product to add in this cycle
+    responses   out stream of 32 bits: one word a cycle, from a register
+    =========== === ==========================================================================================
     """
 
     def __init__(self, identity: Sequence[int]):

@@ -13,7 +13,7 @@ from quaver.rtl.update.unit import UpdateUnit
 UpdateWord = data.StructLayout({"word": 32, "settings": 1})
 
 
-class Updater(wiring.Component):
+class UpdateStream(wiring.Component):
     """Feeds an update unit from the words of UPDATE: its settings, or groups of elements.
 
     ========= === ===============================================================================

@@ -35,18 +35,15 @@ class OperandBuffer(wiring.Component):
         Cycles from a read to bank 0's code: 3. A block RAM takes most of one, and the choice between several
         the rest.
 
-    Ports
-    -----
-    write : in
-        Take `word` at the next edge.
-    write_half, write_address, write_group : in
-        Into which half, at which address, which of its words.
-    word : in, 32
-        The codes, lowest bank in the lowest slots.
-    read : in
-        Read `read_half` at `read_address`, else give a bubble.
-    codes : out, array of `banks` times `codes_per_bank` codes
-        Bank i: what was asked for i + `latency` cycles ago. One read a cycle.
+    ========================== === ===========================================================================
+    write                      in  take `word` at the next edge
+    write_half, write_address, in  into which half, at which address, which of its words
+    write_group
+    word                       in  32 bits: the codes, lowest bank in the lowest slots
+    read                       in  read `read_half` at `read_address`, else give a bubble
+    codes                      out array of `banks` times `codes_per_bank` codes: bank i has what was asked
+                                   for i + `latency` cycles ago; one read a cycle
+    ========================== === ===========================================================================
 
     Raises
     ------

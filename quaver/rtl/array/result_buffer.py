@@ -22,18 +22,14 @@ class ResultBuffer(wiring.Component):
     tile
         Results of one tile in one column. The buffer holds two tiles: one leaves while the other arrives.
 
-    Ports
-    -----
-    results : in, array of `columns` codes
-        Column c is c cycles later than column 0.
-    valid : in
-        Column 0 has a result; it holds for column c as many cycles later.
-    room : out
-        A tile may be reserved.
-    reserve : in
-        Reserve a tile.
-    words : out, stream of 32 bits
-        A group of ceil(columns / slots) words for each result of column 0, lowest column in the lowest slot.
+    ======= === ==============================================================================================
+    results in  array of `columns` codes: column c is c cycles later than column 0
+    valid   in  column 0 has a result; it holds for column c as many cycles later
+    room    out a tile may be reserved
+    reserve in  reserve a tile
+    words   out stream of 32 bits: a group of ceil(columns / slots) words for each result of column 0, lowest
+                column in the lowest slot
+    ======= === ==============================================================================================
     """
 
     def __init__(self, columns: int, width: int, tile: int):

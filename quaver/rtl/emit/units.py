@@ -32,8 +32,8 @@ from quaver.rtl.lfsr import LFSR
 from quaver.rtl.pe import pe_for
 from quaver.rtl.rounding import Rounding
 from quaver.rtl.update import unit_for
-from quaver.rtl.update.fixed_sgd import FixedUpdate
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.fixed_sgd import FixedSGDUnit
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.rtl.update.unit import UpdateUnit
 
 #: Of the accelerator's update unit in fixed point: those of the recipe fixed16.
@@ -61,13 +61,15 @@ class Option:
     Attributes
     ----------
     name
-        As in Python; on the command line _ is -.
+        Its name in Python; on the command line _ is -.
     kinds
-        What its value may be: int, or kinds of formats; none where it is one of `choices`.
+        What its value may be: int, or kinds of formats; empty where it is one of `choices`.
     default
-        Where it is left out. None: the unit decides, and `help` says how.
+        Its value where it is left out. None: the unit decides, and `help` says how.
+    help
+        What the command line says of it.
     choices
-        The names that it may be.
+        The names that it may be; empty where it is one of `kinds`.
     """
 
     name: str
@@ -210,7 +212,7 @@ def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, 
     arithmetic = _arithmetic(others)
     unit: UpdateUnit | None = None
     if isinstance(arithmetic, FixedPoint) and update != "none":
-        unit = FixedUpdate(*(UPDATE_FORMATS | given).values(), rounding=update)
+        unit = FixedSGDUnit(*(UPDATE_FORMATS | given).values(), rounding=update)
     elif given:
         name, fmt = next(iter(given.items()))
         raise ValueError(
@@ -288,15 +290,15 @@ UNITS: dict[str, Unit] = {
     ),
     "pe": Unit("processing element", (_STAGES,), _pe, computes=True),
     "systolic_array": Unit("array of processing elements", (*_SIZE, _STAGES), _systolic_array, computes=True),
-    "update": _unit(
-        "weight update: settings, elements → results, all streams",
-        Update,
+    "float_sgd": _unit(
+        "weight update by SGD with momentum: settings, elements → results, all streams",
+        FloatSGDUnit,
         {"fmt": "format"} | {name: name for name in ("rounding", "random_bits", "stages")},
         fmt={"help": "format of weights, momenta, gradients and scalars"},
     ),
-    "fixed_update": _unit(
+    "fixed_sgd": _unit(
         "the same in fixed point",
-        FixedUpdate,
+        FixedSGDUnit,
         weights={"help": "format of weights"},
         updates={"help": "format of momenta, which are the updates"},
         gradients={"help": "format of gradients"},

@@ -177,7 +177,8 @@ def _in_order(text: str, name: str, ports: list[str]) -> str:
     """`text` with the ports of module `name` as the signature has them, clock and reset first."""
     header = _module(name)
     found = header.search(text)
-    assert found, f"the Verilog has no module {name}"
+    if found is None:
+        raise RuntimeError(f"the Verilog has no module {name}")
     written = {_plain(port): port.strip() for port in found[1].split(",")}
     clocks = [port for port in written if port not in ports]
     listed = ", ".join(written[port] for port in (*clocks, *ports) if port in written)

@@ -15,18 +15,14 @@ class FrameReceiver(wiring.Component):
     A flag ends whatever was before it, so that a fault spoils its own frame, and the one beside it if it hits
     a flag. There is no state in which the next whole frame between two flags is not found.
 
-    Ports
-    -----
-    bytes : in, stream of 8 bits, always ready
-        A byte may come every cycle.
-    heading : out
-        Before the first word of a frame: the header is not whole yet.
-    header : out, `Header`
-        Of the frame under way, from the first word to `good` and the cycle after.
-    word, write : out
-        When `write` is set, `word` is the next one of the frame under way. Two cycles after its last byte.
-    good : out
-        Set for a cycle when a frame has ended that was whole. Two cycles after the flag.
+    =========== === ==========================================================================================
+    bytes       in  stream of 8 bits, always ready: a byte may come every cycle
+    heading     out before the first word of a frame: the header is not whole yet
+    header      out `Header`: of the frame under way, from the first word to `good` and the cycle after
+    word, write out when `write` is set, `word` is the next one of the frame under way; two cycles after its
+                    last byte
+    good        out set for a cycle when a frame has ended that was whole; two cycles after the flag
+    =========== === ==========================================================================================
     """
 
     def __init__(self) -> None:

@@ -12,17 +12,15 @@ from quaver.rtl.link.frames import CRC, ESCAPE, FLAG, FLIP, HEADER_BYTES, MAX_WO
 class FrameTransmitter(wiring.Component):
     """Puts out frames (`quaver.rtl.link.frames`).
 
-    Ports
-    -----
-    start, header : in
-        When idle, begin a frame with this header.
-    idle : out
-    word : in, 32 bits
-        The next word, always there from 8 cycles after `start` and the third cycle after `next` on.
-    next : out
-        The word was taken.
-    bytes : out, stream of 8 bits
-        From the cycle after `start` on; one every cycle but for one cycle before each word and the CRC.
+    ============= === ========================================================================================
+    start, header in  when idle, begin a frame with this header
+    idle          out no frame is under way
+    word          in  32 bits: the next word, always there from 8 cycles after `start` and the third cycle
+                      after `next` on
+    next          out the word was taken
+    bytes         out stream of 8 bits: from the cycle after `start` on; one every cycle but for one cycle
+                      before each word and the CRC
+    ============= === ========================================================================================
     """
 
     def __init__(self) -> None:

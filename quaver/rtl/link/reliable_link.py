@@ -18,7 +18,7 @@ from quaver.rtl.link.frames import MAX_WORDS
 BUFFERS = tuple(1 << bits for bits in range(8, 15))
 
 
-class Link(wiring.Component):
+class ReliableLink(wiring.Component):
     """Frames (`quaver.rtl.link.frames`) on one side, streams of words on the other.
 
     Words of a frame wait in a buffer until its CRC is known to be right, and words sent until the host
@@ -29,19 +29,16 @@ class Link(wiring.Component):
     buffer
         Words of each of the two buffers, a power of two from 256 to 16384.
 
-    Ports
-    -----
-    received : in, stream of 8 bits, always ready
-        Bytes from the host, one a cycle at most.
-    sent : out, stream of 8 bits
-        Bytes to the host.
-    commands : out, stream of 32 bits
-        Words of frames that were right, each once and in order; one every third cycle.
-    responses : in, stream of 32 bits
-        Words for the host; one a cycle while there is room, less one for each word that leaves.
-    reset : out
-        The host begins a new session: drop everything. Set for one cycle. No response is taken in that cycle
-        and the next.
+    ========= === ============================================================================================
+    received  in  stream of 8 bits, always ready: bytes from the host, one a cycle at most
+    sent      out stream of 8 bits: bytes to the host
+    commands  out stream of 32 bits: words of frames that were right, each once and in order; one every third
+                  cycle
+    responses in  stream of 32 bits: words for the host; one a cycle while there is room, less one for each
+                  word that leaves
+    reset     out the host begins a new session: drop everything; set for one cycle; no response is taken in
+                  that cycle and the next
+    ========= === ============================================================================================
 
     A word leaves at `commands` 5 cycles after the closing flag of its frame came, or later.
 
@@ -234,16 +231,16 @@ class Linked(wiring.Component):
     unit
         Has `commands` and `responses`, streams of 32 bits.
     buffer
-        As of `Link`.
+        As of `ReliableLink`.
 
-    Ports
-    -----
-    received : in, stream of 8 bits, always ready
-    sent : out, stream of 8 bits
+    ======== === =============================================================================================
+    received in  stream of 8 bits, always ready: bytes from the host, one a cycle at most
+    sent     out stream of 8 bits: bytes to the host
+    ======== === =============================================================================================
     """
 
     def __init__(self, unit: Unit, buffer: int = 512):
-        self.unit, self.link = unit, Link(buffer)
+        self.unit, self.link = unit, ReliableLink(buffer)
         super().__init__(
             {"received": In(stream.Signature(8, always_ready=True)), "sent": Out(stream.Signature(8))}
         )

@@ -10,24 +10,22 @@ from quaver.rtl.link.reliable_link import Linked, Unit
 from quaver.rtl.link.uart import UART, divisor_for
 
 
-class Serial(wiring.Component):
+class SerialUnit(wiring.Component):
     """A unit behind a serial line, 8N1.
 
     Parameters
     ----------
     unit
         As of `quaver.rtl.link.reliable_link.Linked`; an accelerator.
-    clock, baud
+    clock_hz, baud
         In Hz.
     buffer
-        As of `quaver.rtl.link.reliable_link.Link`.
+        As of `quaver.rtl.link.reliable_link.ReliableLink`.
 
-    Ports
-    -----
-    rx : in
-        From the host. Not synchronised to the clock; high when idle.
-    tx : out
-        To the host.
+    == === ===================================================================================================
+    rx in  from the host; not synchronised to the clock; high when idle
+    tx out to the host
+    == === ===================================================================================================
 
     Raises
     ------
@@ -35,8 +33,8 @@ class Serial(wiring.Component):
         A baud rate that the clock does not make.
     """
 
-    def __init__(self, unit: Unit, *, clock: float, baud: float = 3_000_000, buffer: int = 512):
-        self.uart, self.linked = UART(divisor_for(clock, baud)), Linked(unit, buffer)
+    def __init__(self, unit: Unit, *, clock_hz: float, baud: float = 3_000_000, buffer: int = 512):
+        self.uart, self.linked = UART(divisor_for(clock_hz, baud)), Linked(unit, buffer)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
 
     def elaborate(self, platform: object) -> Module:

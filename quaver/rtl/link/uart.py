@@ -18,7 +18,7 @@ MIN_DIVISOR = 4
 MIN_BAUD, MAX_BAUD = 9_600, 3_000_000
 
 
-def divisor_for(clock: float, baud: float) -> int:
+def divisor_for(clock_hz: float, baud: float) -> int:
     """Clock cycles of a bit, from the clock and the baud rate, both in Hz.
 
     Raises
@@ -29,18 +29,18 @@ def divisor_for(clock: float, baud: float) -> int:
     """
     if not MIN_BAUD <= baud <= MAX_BAUD:
         raise ValueError(f"the baud rate is {baud:,.0f}, but the link takes {MIN_BAUD:,} to {MAX_BAUD:,}")
-    divisor = round(clock / baud)
+    divisor = round(clock_hz / baud)
     if divisor < MIN_DIVISOR:
         raise ValueError(
-            f"a clock of {clock:,.0f} Hz has {clock / baud:.3g} cycles for a bit at {baud:,.0f} baud, but "
-            f"the UART needs {MIN_DIVISOR}; take at most {clock / MIN_DIVISOR:,.0f} baud"
+            f"a clock of {clock_hz:,.0f} Hz has {clock_hz / baud:.3g} cycles for a bit at {baud:,.0f} baud, "
+            f"but the UART needs {MIN_DIVISOR}; take at most {clock_hz / MIN_DIVISOR:,.0f} baud"
         )
-    error = abs(clock / divisor / baud - 1)
+    error = abs(clock_hz / divisor / baud - 1)
     if error > MAX_ERROR:
         raise ValueError(
-            f"a clock of {clock:,.0f} Hz makes {baud:,.0f} baud with an error of {error:.1%}, but "
-            f"{MAX_ERROR:.0%} is the most; take {clock / ceil(clock / baud):,.0f} baud, or a clock that is a "
-            f"multiple of {baud:,.0f} Hz"
+            f"a clock of {clock_hz:,.0f} Hz makes {baud:,.0f} baud with an error of {error:.1%}, but "
+            f"{MAX_ERROR:.0%} is the most; take {clock_hz / ceil(clock_hz / baud):,.0f} baud, or a clock "
+            f"that is a multiple of {baud:,.0f} Hz"
         )
     return divisor
 
@@ -53,12 +53,11 @@ class UARTReceiver(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    line : in
-        Not synchronised to the clock; high when idle.
-    bytes : out, stream of 8 bits, always ready
-        10 · divisor cycles apart or more. A byte comes 2 cycles and 9.5 bits after its start bit.
+    ===== === ================================================================================================
+    line  in  not synchronised to the clock; high when idle
+    bytes out stream of 8 bits, always ready: 10 · divisor cycles apart or more; a byte comes 2 cycles and 9.5
+              bits after its start bit
+    ===== === ================================================================================================
     """
 
     def __init__(self, divisor: int):
@@ -107,12 +106,10 @@ class UARTTransmitter(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    bytes : in, stream of 8 bits
-        One is taken in 10 · divisor cycles.
-    line : out
-        High when idle. The start bit begins the cycle after the byte was taken.
+    ===== === ================================================================================================
+    bytes in  stream of 8 bits: one is taken in 10 · divisor cycles
+    line  out high when idle; the start bit begins the cycle after the byte was taken
+    ===== === ================================================================================================
     """
 
     def __init__(self, divisor: int):
@@ -148,15 +145,12 @@ class UART(wiring.Component):
     divisor
         Cycles of a bit (`divisor_for`).
 
-    Ports
-    -----
-    rx : in
-        As `UARTReceiver` has its line.
-    tx : out
-    received : out, stream of 8 bits, always ready
-        From `rx`.
-    sent : in, stream of 8 bits
-        To `tx`.
+    ======== === =============================================================================================
+    rx       in  the line to this unit; not synchronised to the clock; high when idle
+    tx       out the line from this unit; high when idle
+    received out stream of 8 bits, always ready: from `rx`
+    sent     in  stream of 8 bits: to `tx`
+    ======== === =============================================================================================
     """
 
     def __init__(self, divisor: int):

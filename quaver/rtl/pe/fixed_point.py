@@ -14,7 +14,13 @@ from quaver.rtl.round_and_saturate import RoundAndSaturate
 
 
 class Operand(wiring.Component):
-    """What stands at the array's left and upper edge: `code` → `number`, two's complement. Wires."""
+    """What stands at the array's left and upper edge: wires that read a code as a number.
+
+    ====== === ===============================================================================================
+    code   in  a code of the operand's format
+    number out the same bits, in two's complement
+    ====== === ===============================================================================================
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__({"code": In(width), "number": Out(signed(width))})

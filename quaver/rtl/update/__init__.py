@@ -5,14 +5,14 @@ from typing import TypeGuard
 
 from quaver.golden.contracts import HardwareRule, UpdateRule
 from quaver.golden.update import UPDATE_RULES
-from quaver.rtl.update.fixed_sgd import FixedUpdate
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.fixed_sgd import FixedSGDUnit
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.rtl.update.unit import UpdateUnit
 
 #: Name of a rule → what makes its unit of the rule and, where a unit has a choice, `stages`.
 UPDATE_UNITS: dict[str, Callable[..., UpdateUnit]] = {
-    "fixed_sgd": FixedUpdate.for_rule,
-    "float_sgd": Update.for_rule,
+    "fixed_sgd": FixedSGDUnit.for_rule,
+    "float_sgd": FloatSGDUnit.for_rule,
 }
 
 
@@ -24,7 +24,8 @@ def has_unit(rule: UpdateRule) -> TypeGuard[HardwareRule]:
 def unit_for(rule: UpdateRule, *, stages: int | None = None) -> UpdateUnit:
     """The unit that computes `rule`, with any scalars. TypeError: there is none.
 
-    `stages` are those of `Update`: fewer take less room and a slower clock. In fixed point there is one.
+    `stages` are those of `FloatSGDUnit`: fewer take less room and a slower clock. `FixedSGDUnit` has no such
+    choice.
     """
     for name, make in UPDATE_UNITS.items():
         if type(rule) is UPDATE_RULES[name]:

@@ -9,8 +9,7 @@ from amaranth.hdl import Module, Signal, Value
 from quaver.golden.formats import FixedFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
-from quaver.golden.update.fixed_sgd import SCALAR
-from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenUpdate
+from quaver.golden.update.fixed_sgd import SCALAR, FixedSGD
 from quaver.rtl.lfsr import LFSR
 from quaver.rtl.round_and_saturate import RoundAndSaturate
 from quaver.rtl.update.unit import UpdateUnit, delayed
@@ -19,10 +18,10 @@ _Q4_12 = FixedFormat(4, 12)
 _HALF = SCALAR.width // 2
 
 
-class FixedUpdate(UpdateUnit):
+class FixedSGDUnit(UpdateUnit):
     """SGD with momentum on fixed-point elements: each line exact inside, rounded once, saturating.
 
-    For each element, as `quaver.golden.update.fixed_sgd.FixedUpdate` says it::
+    For each element, as `quaver.golden.update.fixed_sgd.FixedSGD` says it::
 
         v ← round(momentum · v + rate · g + decay · w)       in `updates`
         w ← round(w − v)                                     in `weights`
@@ -57,15 +56,15 @@ class FixedUpdate(UpdateUnit):
         super().__init__((weights, updates, gradients), SCALAR, rounding, random_bits, 5)
 
     @classmethod
-    def for_rule(cls, rule: GoldenUpdate, *, stages: int | None = None) -> FixedUpdate:
+    def for_rule(cls, rule: FixedSGD, *, stages: int | None = None) -> FixedSGDUnit:
         """The unit that computes `rule`; it has as many stages as it has."""
         return cls(*rule.formats, rounding=rule.rounding, random_bits=rule.random_bits)
 
     @property
-    def rule(self) -> GoldenUpdate:
+    def rule(self) -> FixedSGD:
         """The rule that it computes, with scalars of zero."""
         formats = self.weights, self.updates, self.gradients
-        return GoldenUpdate(0.0, 0.0, 0.0, *formats, self.rounding, self.random_bits)
+        return FixedSGD(0.0, 0.0, 0.0, *formats, self.rounding, self.random_bits)
 
     def compute(self, m: Module, scalars: Mapping[str, Value], entered: Value, begins: Value) -> None:
         element = self.elements.payload

@@ -11,8 +11,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
-from quaver.golden.update.float_sgd import SEED_MASKS
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.float_sgd import SEED_MASKS, FloatSGD
 from quaver.rtl.float.adder import CUTS, FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.lfsr import LFSR
@@ -28,7 +27,7 @@ class Axpy(wiring.Component):
     Parameters
     ----------
     fmt, rounding, random_bits, stages
-        As in `Update`. The latency is `stages` cycles, the initiation interval 1.
+        As in `FloatSGDUnit`. The latency is `stages` cycles, the initiation interval 1.
 
     Attributes
     ----------
@@ -79,10 +78,10 @@ class Axpy(wiring.Component):
         return m
 
 
-class Update(UpdateUnit):
+class FloatSGDUnit(UpdateUnit):
     """SGD with momentum as three AXPYs in a row, on a stream of elements.
 
-    For each element, as `quaver.golden.update.float_sgd.Update` says it::
+    For each element, as `quaver.golden.update.float_sgd.FloatSGD` says it::
 
         g ← round(g + decay · w)
         v ← round(g + momentum · v)
@@ -119,15 +118,15 @@ class Update(UpdateUnit):
         super().__init__((fmt,), fmt, rounding, random_bits, 3 * stages)
 
     @classmethod
-    def for_rule(cls, rule: GoldenUpdate, *, stages: int | None = None) -> Update:
+    def for_rule(cls, rule: FloatSGD, *, stages: int | None = None) -> FloatSGDUnit:
         """The unit that computes `rule`."""
         how = {"rounding": rule.rounding, "random_bits": rule.random_bits}
         return cls(rule.format, **how, stages=MAX_STAGES if stages is None else stages)  # type: ignore[arg-type]
 
     @property
-    def rule(self) -> GoldenUpdate:
+    def rule(self) -> FloatSGD:
         """The rule that it computes, with scalars of zero."""
-        return GoldenUpdate(0.0, 0.0, 0.0, self.format, self.rounding, self.random_bits)
+        return FloatSGD(0.0, 0.0, 0.0, self.format, self.rounding, self.random_bits)
 
     def compute(self, m: Module, scalars: Mapping[str, Value], entered: Value, begins: Value) -> None:
         lines = {name: Axpy(self.format, self.rounding, self.random_bits, self.stages) for name in SEED_MASKS}

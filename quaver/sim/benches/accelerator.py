@@ -14,16 +14,16 @@ from cocotb.triggers import RisingEdge
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.benches.bench import Bench, start
 from quaver.sim.coverage import Coverage
 
 VARIANTS = {
     "accelerator": lambda: Accelerator(
-        ChunkedFloat(chunk=8), rows=2, columns=3, stages=4, depth=48, update=Update(stages=2)
+        ChunkedFloat(chunk=8), rows=2, columns=3, stages=4, depth=48, update=FloatSGDUnit(stages=2)
     ),
     "accelerator 3 x 1, 2 stages": lambda: Accelerator(
         ChunkedFloat(chunk=16), rows=3, columns=1, stages=2, depth=20
@@ -36,7 +36,7 @@ VARIANTS = {
 OTHERS = {
     "accelerator 8 x 8": lambda: Accelerator(ChunkedFloat(), rows=8, columns=8),
     "accelerator 1 x 1": lambda: Accelerator(
-        ChunkedFloat(chunk=8), rows=1, columns=1, stages=2, depth=8, update=Update(stages=2)
+        ChunkedFloat(chunk=8), rows=1, columns=1, stages=2, depth=8, update=FloatSGDUnit(stages=2)
     ),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.
@@ -45,7 +45,7 @@ SHAPES = ((1, 1, 1), (2, 8, 12), (5, 9, 13), (3, 64, 5), (4, 60, 7), (7, 20, 25)
 RATES = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.3), (0.2, 0.2), (1.0, 0.1), (0.6, 0.6))
 #: Elements of an update: an odd number leaves half a pair empty.
 UPDATES = (1, 70, 33)
-RULE = GoldenUpdate(rate=0.125, momentum=0.875, decay=0.0625)
+RULE = FloatSGD(rate=0.125, momentum=0.875, decay=0.0625)
 PATIENCE = 20_000
 
 
@@ -153,7 +153,7 @@ async def gemms_and_updates(dut: Any) -> None:
                         i=i,
                         j=j,
                     )
-            for count in UPDATES if unit.updater else ():
+            for count in UPDATES if unit.update_stream else ():
                 codes = [RULE.format.encode(rng.normal(0, scale, count)) for scale in (1, 0.1, 0.1)]
                 seed = int(rng.integers(1, 1 << 32))
                 wanted = RULE.update(*codes, seed=seed)

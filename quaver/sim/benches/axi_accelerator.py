@@ -21,24 +21,26 @@ from cocotbext.axi import (  # type: ignore[import-untyped]
 )
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.axi import IDENTITY, AxiAccelerator, Register
 from quaver.rtl.commands import VERSION, Opcode, ResponseHeader, Status, command
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.benches.bench import Bench
 from quaver.sim.coverage import Coverage
 
 VARIANTS = {
     "axi_accelerator": lambda: AxiAccelerator(
-        Accelerator(ChunkedFloat(chunk=8), rows=2, columns=2, stages=3, depth=24, update=Update(stages=2))
+        Accelerator(
+            ChunkedFloat(chunk=8), rows=2, columns=2, stages=3, depth=24, update=FloatSGDUnit(stages=2)
+        )
     )
 }
 SHAPES = ((1, 1, 1), (3, 9, 13), (2, 40, 5))
 #: Elements of an update.
 UPDATES = (1, 12)
-RULE = GoldenUpdate(rate=0.125, momentum=0.875, decay=0.0625)
+RULE = FloatSGD(rate=0.125, momentum=0.875, decay=0.0625)
 #: Parts of the cycles in which the source, the sink and the channels of AXI4-Lite pause.
 PAUSES = ((0, 0, 0), (0.6, 0.1, 0.5), (0.2, 0.7, 0.8))
 #: Cycles of CLOCK nanoseconds after which the bench stops waiting.

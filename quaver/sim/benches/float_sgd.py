@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import E4M3, FP16, FloatFormat
 from quaver.golden.rounding import Rounding
-from quaver.golden.update.float_sgd import Update as GoldenUpdate
-from quaver.rtl.update.float_sgd import Update
+from quaver.golden.update.float_sgd import FloatSGD
+from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.benches.bench import Bench, coded, start
 from quaver.sim.coverage import Coverage, fixed_class, operand_class, operand_classes
 
 VARIANTS = {
-    "update": lambda: Update(FP16),
-    "update nearest": lambda: Update(FP16, rounding=Rounding.NEAREST_EVEN),
-    "update of E4M3 4 stages": lambda: Update(E4M3, random_bits=8, stages=4),
+    "float_sgd": lambda: FloatSGDUnit(FP16),
+    "float_sgd nearest": lambda: FloatSGDUnit(FP16, rounding=Rounding.NEAREST_EVEN),
+    "float_sgd of E4M3 4 stages": lambda: FloatSGDUnit(E4M3, random_bits=8, stages=4),
 }
 #: Rate, momentum, decay and number of elements of each run.
 RUNS = ((0.125, 0.875, 0.25, 2000), (0.5, -1.5, 0.0, 1), (-2.0, 0.0, -0.5, 2000))
@@ -129,7 +129,7 @@ async def runs(dut: Any) -> None:
         unit, fmt = bench.unit, bench.unit.format
         chosen = []
         for rate, momentum, decay, count in RUNS:
-            rule = GoldenUpdate(rate, momentum, decay, fmt, unit.rounding, unit.random_bits)
+            rule = FloatSGD(rate, momentum, decay, fmt, unit.rounding, unit.random_bits)
             chosen.append((rule, [codes(fmt, bench.rng, count) for _ in INPUTS]))
         classes = dict.fromkeys(INPUTS + OUTPUTS, operand_classes(fmt))
         await hold(dut, bench, chosen, Coverage(classes))

@@ -9,20 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import FixedFormat
-from quaver.golden.update.fixed_sgd import SCALAR
-from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenFixedUpdate
-from quaver.rtl.update.fixed_sgd import FixedUpdate
+from quaver.golden.update.fixed_sgd import SCALAR, FixedSGD
+from quaver.rtl.update.fixed_sgd import FixedSGDUnit
 from quaver.sim.benches.bench import Bench
-from quaver.sim.benches.update import INPUTS, OUTPUTS, hold
+from quaver.sim.benches.float_sgd import INPUTS, OUTPUTS, hold
 from quaver.sim.coverage import FIXED_CLASSES, Coverage
 
 _Q4_16 = FixedFormat(4, 16)
 VARIANTS = {
-    "fixed_update": lambda: FixedUpdate(FixedFormat(4, 12), FixedFormat(4, 12), FixedFormat(2, 14)),
-    "fixed_update nearest": lambda: FixedUpdate(
+    "fixed_sgd": lambda: FixedSGDUnit(FixedFormat(4, 12), FixedFormat(4, 12), FixedFormat(2, 14)),
+    "fixed_sgd nearest": lambda: FixedSGDUnit(
         FixedFormat(8, 8), FixedFormat(2, 14), FixedFormat(2, 14), rounding="nearest"
     ),
-    "fixed_update of 20 bits": lambda: FixedUpdate(_Q4_16, _Q4_16, FixedFormat(2, 18), random_bits=7),
+    "fixed_sgd of 20 bits": lambda: FixedSGDUnit(_Q4_16, _Q4_16, FixedFormat(2, 18), random_bits=7),
 }
 #: Rate, momentum, decay and number of elements of each run.
 RUNS = ((0.05, 0.9, 0.001, 2000), (0.0, 0.5, 0.0, 1), (SCALAR.max_value, SCALAR.max_value, 1.0, 2000))
@@ -45,6 +44,6 @@ async def runs(dut: Any) -> None:
         unit, chosen = bench.unit, []
         for rate, momentum, decay, count in RUNS:
             how = unit.rounding, unit.random_bits
-            rule = GoldenFixedUpdate(rate, momentum, decay, unit.weights, unit.updates, unit.gradients, *how)
+            rule = FixedSGD(rate, momentum, decay, unit.weights, unit.updates, unit.gradients, *how)
             chosen.append((rule, [codes(fmt, bench.rng, count) for fmt in unit.formats]))
         await hold(dut, bench, chosen, Coverage(dict.fromkeys(INPUTS + OUTPUTS, FIXED_CLASSES)))
