@@ -45,7 +45,7 @@ AHEAD = 8
 #: Groups of elements in one UPDATE: what its length can say, arguments and settings aside.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
-#: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
+#: Row and column of a result → the states of the random sources that a GEMM command brings which begins there.
 _Sources = Callable[[int, int], list[int]]
 
 #: Opcode, arguments, operand words, and what takes the words of the response.
@@ -222,15 +222,8 @@ class Driver:
             if seed is not None:
                 raise ValueError(f"seed is {seed}, but {arithmetic!r} draws nothing; leave it out")
             return lambda i, j: []
-
-        def states(*skipped: int) -> list[int]:
-            sources = arithmetic.sources(seed)
-            for source, draws in zip(sources, skipped, strict=True):
-                source.draws(draws, arithmetic.random_bits)
-            return [source.state for source in sources]
-
-        states(0, 0)  # refuses a wrong seed
-        return states
+        arithmetic.sources(seed)  # refuses a wrong seed
+        return lambda i, j: list(arithmetic.sources(seed, i, j))
 
     def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
