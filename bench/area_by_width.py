@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.files import write
 from quaver.golden.formats import FP16, FP32, FloatFormat, parse
 
 STORED = Path(__file__).parent.parent / "quaver" / "fpga" / "pe_area.json"
@@ -41,10 +41,8 @@ def key(row: Row) -> tuple[str, int, int]:
     return row["device"], row["exponent_bits"], row["mantissa_bits"]
 
 
-def write(about: dict[str, Any], rows: list[Row]) -> None:
-    temporary = STORED.with_name(f".{os.getpid()}.{STORED.name}")
-    temporary.write_text(json.dumps(about | {"results": sorted(rows, key=key)}, indent=1) + "\n")
-    os.replace(temporary, STORED)
+def store(about: dict[str, Any], rows: list[Row]) -> None:
+    write(STORED, json.dumps(about | {"results": sorted(rows, key=key)}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -73,7 +71,7 @@ def main() -> None:
             if not (options.missing and which in kept):
                 kept[which] = measured(device, accumulator, options.stages, options.seeds)
                 if options.write:
-                    write(about, list(kept.values()))
+                    store(about, list(kept.values()))
             rows.append(kept[which])
     if options.json:
         print(json.dumps(about | {"results": rows}, indent=1))

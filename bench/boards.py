@@ -37,6 +37,7 @@ import quaver.fpga.arrays
 from quaver.fpga.boards import BOARDS
 from quaver.fpga.build import LABELS, BuildError, Report, attempt, build
 from quaver.fpga.design import Design
+from quaver.golden.files import write
 from quaver.host.board_engine import BUILT
 
 #: Device, rows, columns, multipliers and MHz of the array of Gupta et al. 2015 (arXiv 1502.02551, §5).
@@ -180,10 +181,8 @@ def one_at_a_time() -> Iterator[None]:
 def store(report: Report) -> None:
     """In place of what is stored for that board and arithmetic."""
     others = [r for r in quaver.fpga.arrays.reports() if place(r) != place(report)]
-    new = STORE.with_name(f".{os.getpid()}.{STORE.name}")
     lines = [asdict(line) for line in sorted([*others, report], key=place)]
-    new.write_text(json.dumps(lines, indent=1) + "\n")
-    os.replace(new, STORE)
+    write(STORE, json.dumps(lines, indent=1) + "\n")
 
 
 def print_table(reports: tuple[Report, ...]) -> None:

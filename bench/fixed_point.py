@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver.golden import data
+from quaver.golden.files import write
 from quaver.golden.nn import checkpoint, models
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import fixed, fixed20, fp32
@@ -67,9 +67,7 @@ def train(trainer: Trainer, folder: Path | None, console: Console) -> dict[str, 
         row["epochs"].append({"loss": event.loss, "test_error": error, "seconds": round(seconds, 1)})
         console.print(f"{name:18} epoch {event.epoch + 1}  test error {error:.2%}  {seconds:.0f} s")
         if folder:
-            temporary = folder / f".{stem}.json.{os.getpid()}"
-            temporary.write_text(json.dumps(row, indent=1) + "\n")
-            os.replace(temporary, folder / f"{stem}.json")
+            write(folder / f"{stem}.json", json.dumps(row, indent=1) + "\n")
             checkpoint.save(trainer, folder / f"{stem}.npz")
     return row
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from quaver.golden.arithmetic import ChunkedFloat
-from quaver.golden.formats import FP8, FP16, FloatFormat
+from quaver.golden.formats import DLFLOAT, FP8, FP16, FloatFormat
 
 Array = NDArray[Any]
 CHUNK = 64
@@ -107,6 +107,7 @@ def lines(M: int, K: int, N: int, rng: np.random.Generator) -> dict[str, tuple[i
     a, b = FP8.encode(rng.normal(size=(M, K))), FP8.encode(rng.normal(size=(K, N)))
     left, right = FP8.decode(a), FP8.decode(b)
     wide_a, wide_b = FP16.encode(rng.normal(size=(M, K))), FP16.encode(rng.normal(size=(K, N)))
+    dl_a, dl_b = DLFLOAT.encode(rng.normal(size=(M, K))), DLFLOAT.encode(rng.normal(size=(K, N)))
     golden = FP16.decode(ChunkedFloat(chunk=CHUNK).gemm(a, b))
 
     def on(threads: int, run: Callable[[], object]) -> Callable[[], object]:
@@ -139,6 +140,7 @@ def lines(M: int, K: int, N: int, rng: np.random.Generator) -> dict[str, tuple[i
         "nearest": (ChunkedFloat(chunk=CHUNK), a, b),
         "stochastic": (ChunkedFloat(chunk=CHUNK, rounding="stochastic"), a, b),
         "FP16 operands": (ChunkedFloat(FP16, chunk=CHUNK), wide_a, wide_b),
+        "DLFloat": (ChunkedFloat(DLFLOAT, DLFLOAT, chunk=CHUNK), dl_a, dl_b),
     }
     for threads in sorted({1, cores}):
         for name, (arithmetic, x, y) in kinds.items():

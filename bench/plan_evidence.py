@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver import cli
+from quaver.golden.files import write
 from quaver.golden.formats import FP8
 from quaver.golden.nn import metrics
 from quaver.golden.nn.recipe import Precision
@@ -92,7 +93,7 @@ class Run:
 def prepare(case: str, out: Path) -> None:
     """The plan and the reference recipe, where they are not there yet."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "float32.json").write_text(REFERENCE.to_json() + "\n")
+    write(out / "float32.json", REFERENCE.to_json() + "\n")
     command = f"plan {CASES[case].network} --batch {BATCH} -o {shlex.quote(str(out))}/{case}.json"
     if not (out / f"{case}.json").exists():
         quaver(shlex.split(command))

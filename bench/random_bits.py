@@ -1,16 +1,16 @@
 """Whether the rounding errors of one matrix go together, and what few random bits do.
 
 Four statistics of the error matrix E, 64 × 64, over seeds, where each output is rounded by bits of its own
-("independent"), by its row's draw XOR its column's ("two draws", what not to do), and as `quaver.golden.random_bits`
-has it:
+("independent"), by its row's draw XOR its column's ("two draws", what not to do), and as
+`quaver.golden.random_bits` has it:
 
 - the mean of E's largest singular value;
 - the root mean square correlation of two rows' errors;
 - the variance of ‖column sums of E‖², over that with independent bits;
 - the share of E's energy that its largest rank-one term has.
 
-FixedPoint results have random fractions, errors in steps of the result. ChunkedFloat sums K products that are far
-from exact; its errors are scaled to the same mean square, 1/6.
+FixedPoint results have random fractions, errors in steps of the result. ChunkedFloat sums K products that are
+far from exact; its errors are scaled to the same mean square, 1/6.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def scaled(errors: Errors) -> Errors:
 
 
 def retention(bits: int, length: int = 65536, sums: int = 48) -> tuple[float, float]:
-    """What sums in (1,6,9) of values with mean and deviation 1 keep, without chunks: sum / exact; and the mean
-    error of one rounding, in steps."""
+    """What sums in (1,6,9) of values with mean and deviation 1 keep, without chunks: sum / exact; and the
+    mean error of one rounding, in steps."""
     values = np.random.default_rng(bits).uniform(1 - math.sqrt(3), 1 + math.sqrt(3), (sums, length))
     codes, ones = FP16.encode(values), FP16.encode(np.ones((length, 1)))
     with warnings.catch_warnings():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from quaver.cli.files import write_figure
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.formats import FP8, FloatFormat
 from quaver.golden.planning.variance_retention import LARGEST_LOSS, largest_length, retention
@@ -131,12 +131,7 @@ def draw(points: list[Point], path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(path, figure)
 
 
 def table(points: list[Point]) -> Table:

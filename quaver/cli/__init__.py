@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import signal
 import sys
 import threading
-from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
 
 #: command → what it does, in the order of `quaver --help`. quaver/cli/COMMAND.py holds add_arguments and run.
 COMMANDS = {
@@ -23,6 +21,8 @@ COMMANDS = {
     "sim": "run the cocotb benches on the generated Verilog",
     "report": "one HTML page with the figures of stored runs",
     "plan": "how wide each layer's accumulators must be",
+    "doctor": "which tools there are, which are missing, and how to get them",
+    "cache": "what is kept to be fast, how large it is, and how to clear it",
 }
 
 EXAMPLES = """\
@@ -38,11 +38,17 @@ examples:
   quaver plan resnet18-imagenet                 accumulator widths, layer by layer
 
 `quaver COMMAND --help` says more. Exit status: 0 done and equal, 1 a mismatch or a failed check,
-2 bad input or a missing tool, 130 interrupted.
+2 bad input or a missing tool, 70 a fault of Quaver's own, 130 interrupted.
 """
+
+#: Exit statuses; INTERNAL is EX_SOFTWARE of sysexits.h.
+BAD_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+    from importlib.metadata import version
+
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -61,43 +67,105 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parser = _parser()
-    if not (sys.argv[1:] if argv is None else argv):
-        parser.print_help()
-        return 0
-    args = parser.parse_args(argv)
-    if args.command not in COMMANDS:
-        close = " or ".join(get_close_matches(args.command, COMMANDS)) or f"one of {', '.join(COMMANDS)}"
-        parser.error(f"there is no command {args.command!r}; did you mean {close}?")
-    module = import_module(f"quaver.cli.{args.command}")
-    parser = argparse.ArgumentParser(
-        prog=f"quaver {args.command}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    options = parser.parse_args(args.rest)
-    before = _on_termination(_terminate)
+    before: Any = None
     try:
-        status = module.run(options)
+        from quaver.cli.streams import guarded
+
+        before = _on_termination(_terminate)
+        with guarded():
+            return _finished(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before there was anything to end, or a second time
+        return INTERRUPTED
+    finally:
+        if before is not None:
+            _on_termination(before)
+
+
+def _finished(argv: list[str]) -> int:
+    """The exit status of a command that has come to some end, which is said where it is not its own."""
+    name, traceback = "", "--traceback" in argv[:1]
+    try:
+        parser = _parser()
+        if not argv:
+            parser.print_help()
+            return 0
+        args = parser.parse_args(argv)
+        name, traceback = f" {args.command}", args.traceback
+        status = _run(parser, args.command, args.rest)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        print("quaver: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `quaver … | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        if args.traceback:
+    except BaseException as error:
+        if isinstance(error, SystemExit):
             raise
-        said = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            said = f"{error.filename}: {error.strerror}"
-        print(f"quaver {args.command}: {said}", file=sys.stderr)
-        return 2
+        if _interrupted(error):
+            print("quaver: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        if traceback:
+            import traceback as tracebacks
+
+            tracebacks.print_exception(error)
+        expected = isinstance(error, (ValueError, TypeError, OSError, RuntimeError, ImportError))
+        if expected and not isinstance(error, (NotImplementedError, RecursionError)):
+            if not traceback:
+                print(f"quaver{name}: {_said(error)}", file=sys.stderr)
+            return BAD_INPUT
+        if not traceback:
+            print(
+                f"quaver{name}: {type(error).__name__}: {_said(error)} (a fault of Quaver's own; "
+                f"quaver --traceback{name} … shows where)",
+                file=sys.stderr,
+            )
+        return INTERNAL
+
+
+def _run(parser: argparse.ArgumentParser, command: str, rest: list[str]) -> int:
+    """Import the command and run it with the options `rest`."""
+    import argparse
+    import warnings
+    from importlib import import_module
+
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        close = " or ".join(get_close_matches(command, COMMANDS)) or f"one of {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {command!r}; did you mean {close}?")
+    shown = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *where, **line: (
+        f"quaver: {message}\n"
+        if category.__module__.startswith("quaver.")
+        else shown(message, category, *where, **line)
+    )
+    warnings.filterwarnings("ignore", ".*created but never used")  # designs only asked for their size
+    try:
+        from quaver.cli.parser import Parser
+
+        module = import_module(f"quaver.cli.{command}")
+        options = Parser(
+            prog=f"quaver {command}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(options)
+        parsed = options.parse_args(rest)
+        parsed.argv = [command, *rest]
+        return module.run(parsed)
     finally:
-        _on_termination(before)
+        warnings.formatwarning = shown
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: a module that was being imported may have made an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _on_termination(handler: Any) -> Any:

@@ -8,6 +8,9 @@ arithmetics:
   fp8       FP8 operands, sums in FP16 in chunks of 64: trains --recipe fp8-everywhere
   fp16      FP16 operands, the same sums: trains all of --recipe fp8, the FP8 layers with the same codes
   fixed16   16-bit fixed point, ⟨8,8⟩: trains --recipe fixed16-q8.8
+  fp8-stochastic, fp16-stochastic
+            the same, every sum rounded stochastically: for --recipe fp8-everywhere-stochastic, and for all
+            of --recipe fp8-stochastic
 
 examples:
   quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
@@ -25,18 +28,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from amaranth.hdl import UnusedElaboratable
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from quaver.cli.files import check_output, write
-from quaver.cli.options import console, print_results
+from quaver.cli.options import check_one_result, console, print_results, versions
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
 from quaver.fpga.build import LABELS, LOGIC_CELLS, BuildError, Report, build
@@ -44,13 +45,11 @@ from quaver.fpga.design import Design
 from quaver.host.board_engine import BUILT
 from quaver.host.serial_port import BAUD
 
-warnings.filterwarnings("ignore", category=UnusedElaboratable)  # designs that were only asked for their size
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", required=True, metavar="NAME", help=", ".join(BOARDS))
     parser.add_argument(
-        "--arithmetic", default="fp8", metavar="NAME", help="fp8, fp16 or fixed16, as above (fp8)"
+        "--arithmetic", default="fp8", metavar="NAME", help=f"{', '.join(BUILT)}, as above (fp8)"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="(BOARD-ARITHMETIC.bit, or as the board has it)"
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     design = _design(args)
     output = args.output or Path(f"{args.board}-{args.arithmetic}{place.suffix}")
     check_output(output)
+    check_one_result(args)
     start = time.monotonic()
     try:
         with _spinner(f"{place.title}, {design.arithmetic} {design.rows}×{design.columns}") as progress:
@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"quaver build: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
     write(output, bitstream)
-    print_results(report_table(report, place.title), asdict(report), as_json=args.json)
+    data = asdict(report) | {"recipes": design.recipes(), "seed": design.seed, "versions": versions()}
+    print_results(report_table(report, place.title), data, as_json=args.json, output=output)
     console.print(f"{output}: {len(bitstream):,} bytes in {time.monotonic() - start:.0f} s", highlight=False)
     baud = "" if design.baud == BAUD else f" --baud {design.baud}"
     for what, text in (

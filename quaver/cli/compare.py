@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from math import ceil
 
 from rich.table import Table
 
@@ -26,8 +27,11 @@ from quaver.cli.options import (
     make_trainers,
     print_results,
     progress_bar,
+    refuse_beyond,
+    versions,
 )
 from quaver.golden.engine import GoldenEngine
+from quaver.golden.nn.checkpoint import about
 from quaver.golden.nn.compare import Comparison, compare
 from quaver.golden.nn.trainer import Step
 
@@ -50,21 +54,23 @@ def run(args: argparse.Namespace) -> int:
             "--steps is 0 and --images is 0, so that nothing would be compared; give more of either"
         )
     whole_epochs, args.epochs = args.epochs, args.epochs or 1
-    make = make_trainers(args)
+    make, engine = make_trainers(args), make_engine(args.engine, args)
     golden = GoldenEngine()
-    steps = whole_epochs * make(golden, None).steps_per_epoch if whole_epochs else args.steps
-    steps = 1 if steps is None else steps
+    trainer = make(golden, None)
+    per_epoch, there = trainer.steps_per_epoch, len(trainer.data.test_labels)
+    steps = whole_epochs * per_epoch if whole_epochs else 1 if args.steps is None else args.steps
+    refuse_beyond(args, max(ceil(steps / per_epoch), 1), "epochs compared:")
+    if args.images > there:
+        raise ValueError(f"--images is {args.images}, but {trainer.data.name} has {there} test images")
     with progress_bar("comparing", steps, "steps") as advance:
 
         def stepped(step: Step) -> None:
             advance(rate=f"loss {step.loss:.3f}")
 
-        result = compare(
-            make, golden, make_engine(args.engine, args), steps=steps, images=args.images, progress=stepped
-        )
-    print_results(
-        comparison_table(result, f"golden against {args.engine}"), as_data(result), as_json=args.json
-    )
+        result = compare(make, golden, engine, steps=steps, images=args.images, progress=stepped)
+    what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": about(trainer)}
+    data = what | as_data(result) | {"versions": versions("verilator")}
+    print_results(comparison_table(result, f"golden against {args.engine}"), data, as_json=args.json)
     if not result.equal:
         console.print(f"[bold red]first mismatch:[/] {result.first}")
     return 0 if result.equal else 1

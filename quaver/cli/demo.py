@@ -21,7 +21,15 @@ from rich.table import Table
 
 from quaver.cli import figures
 from quaver.cli.compare import as_data, comparison_table
-from quaver.cli.options import add_array_arguments, console, make_engine, print_results, progress_bar
+from quaver.cli.files import check_output, write_figure
+from quaver.cli.options import (
+    add_array_arguments,
+    console,
+    make_engine,
+    print_results,
+    progress_bar,
+    versions,
+)
 from quaver.golden.data import load
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn import recipes
@@ -32,6 +40,9 @@ from quaver.golden.nn.run import Trace
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Epoch, Trainer
 from quaver.golden.planning.swamping import STALL_LENGTHS, STALL_WAYS, Measured, stall
+
+#: The digits' test images.
+IMAGES = 360
 
 RECIPES = (recipes.fp32, recipes.fp8, recipes.fp8_no_chunks)
 
@@ -50,11 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.picture.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--picture is {args.picture}, but it must end in .png, .svg or .pdf")
-    if not args.picture.absolute().parent.is_dir():
-        raise ValueError(f"--picture is {args.picture}, but there is no directory {args.picture.parent}")
-    if args.steps < 1 or args.images < 0:
+    check_output(args.picture, "--picture")
+    if args.steps < 1 or not 0 <= args.images <= IMAGES:
         raise ValueError(
-            f"--steps is {args.steps} and --images is {args.images}; take 1 step or more, 0 images or more"
+            f"--steps is {args.steps} and --images is {args.images}; take 1 step or more, and 0 to {IMAGES} "
+            f"images"
         )
     simulated = make_engine("sim", args)
     curves, trained = _train_all(args)
@@ -71,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         "comparison": as_data(result),
         "sums": {"lengths": STALL_LENGTHS, **{name: list(ratios) for name, ratios in sums.items()}},
         "picture": str(args.picture),
+        "seed": args.seed,
+        "versions": versions("verilator"),
     }
     print_results(table, data, as_json=args.json)
     if not result.equal:
@@ -139,4 +152,4 @@ def _draw(curves: dict[str, list[Epoch]], sums: Measured, path: Path) -> None:
     left.set(xlabel="epoch", ylabel="test accuracy, %", title="Digits, 64–128–64–10")
     left.legend(loc="lower right", frameon=False)
     figures.stalls(right, sums)
-    figures.save(figure, path)
+    write_figure(path, figure)

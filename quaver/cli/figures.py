@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 RANGES = {"1-5-2 (FP8)": FP8, "1-4-3 (hybrid FP8)": hfp8(), "E4M3 (OCP)": E4M3, "1-6-9 (FP16)": FP16}
 
 
+#: What is behind a note: the lines that it would be crossed by end at it.
+_COVER = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+
+
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
     """A figure and its axes, `size` in inches."""
     figure = Figure(figsize=size, layout="constrained")
@@ -28,16 +30,6 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, 
         one.grid(alpha=0.25, linewidth=0.6)
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure under a temporary name and rename it."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stalls(axes: Any, sums: Measured) -> None:
@@ -67,10 +59,7 @@ def sweep(axes: Any, errors: dict[int, Any], title: str) -> None:
     axes.axvspan(32, 256, color="0.5", alpha=0.12, linewidth=0)
     axes.axvline(64, color="0.35", linewidth=0.9, linestyle="--")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _logarithmic(axes)
     axes.set(xlabel="chunk length", ylabel="RMS error ÷ RMS of the exact sum", title=title)
     axes.legend(frameon=False)
 
@@ -93,13 +82,21 @@ def curves(axes: Any, runs: dict[str, list[Any]]) -> None:
         right.plot(x, accuracy.mean(0), marker="o", markersize=4, label=recipe, **style)
         if len(seeds) > 1:
             right.fill_between(x, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.15, linewidth=0)
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log", title="Training loss")
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter(NullFormatter())
+    left.set(xlabel="epoch", ylabel="training loss", title="Training loss")
+    _logarithmic(left)
     right.set(xlabel="epoch", ylabel="%", title="Test accuracy, mean and range of the seeds")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic y axis on which at least two numbers stand."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    # Over less than a decade 1, 2 and 5 may all lie outside.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _colours(recipes: list[str]) -> list[str]:
@@ -116,18 +113,19 @@ def values(found: dict[str, Histogram]) -> Figure:
         histogram = found[kind]
         axes.bar(binades + 0.5, histogram.shares, width=0.9, color=colour)
         total = int(histogram.counts.sum()) + histogram.zeros
-        axes.text(0.008, 0.9, kind, transform=axes.transAxes, fontweight="bold", va="top")
+        note = {"transform": axes.transAxes, "va": "top", "bbox": _COVER}
+        axes.text(0.008, 0.9, kind, fontweight="bold", **note)
         lost = histogram.shares[binades < FP8.quantum_exponent - 1].sum()
         beyond = histogram.shares[binades > FP8.max_exponent].sum()
         zero = histogram.zeros / max(total, 1)
         text = f"zero: {zero:.1%}\nof the rest, lost below FP8: {lost:.1%}, above: {beyond:.1%}"
-        axes.text(0.992, 0.9, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color="0.3")
+        axes.text(0.992, 0.9, text, ha="right", fontsize=9, color="0.3", **note)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_locator(MaxNLocator(3))
     for row, (name, fmt) in enumerate(RANGES.items()):
         _range(ranges, len(RANGES) - row, name, fmt)
     ranges.set(ylim=(0.4, len(RANGES) + 0.6), yticks=[], xlim=(LOWEST, HIGHEST), xlabel="magnitude, log₂")
-    ranges.text(0.008, 0.95, "formats", transform=ranges.transAxes, fontweight="bold", va="top")
+    ranges.text(0.008, 0.95, "formats", transform=ranges.transAxes, fontweight="bold", va="top", bbox=_COVER)
     for axes in (*panels, ranges):
         axes.spines[["top", "right"]].set_visible(False)
         for edge in (FP8.quantum_exponent, FP8.max_exponent + 1):

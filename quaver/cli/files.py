@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
+
+from quaver.golden import files
+
+#: Standard output, as the value of an option that names a file.
+STANDARD_OUTPUT = Path("-")
 
 
 def check_output(path: Path | None, option: str = "--output") -> None:
-    """ValueError: no file can be written at `path`, the value of `option`."""
-    if path is None:
+    """ValueError: nothing can be written at `path`, the value of `option`."""
+    if path is None or path == STANDARD_OUTPUT:
         return
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{option} is {path}, but there is no directory {path.parent}")
     if path.is_dir():
         raise ValueError(f"{option} is {path}, a directory; name a file in it")
-    if path.exists() and not path.is_file():  # renaming over a device would put a file in its place
-        raise ValueError(f"{option} is {path}, which is no regular file; name one")
+    if files.streams(path):
+        return
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise ValueError(f"{option} is {path}, but there is no directory {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} is {path}, but you may not write in {folder}; name another place")
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """All of `content` at `path`, or what was there before."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """All of `content` at `path`, or what was there before; - is standard output. As of
+    `quaver.golden.files.whole`."""
+    if path != STANDARD_OUTPUT:
+        files.write(path, content)
+    elif isinstance(content, str):
+        sys.stdout.write(content)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+
+
+def write_figure(path: Path, figure: object) -> None:
+    """A matplotlib figure at `path`, in the format that its name ends in."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=path.suffix[1:])  # type: ignore[attr-defined]
+    write(path, drawn.getvalue())

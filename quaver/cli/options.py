@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
@@ -24,9 +26,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from quaver.cli.files import STANDARD_OUTPUT
+from quaver.cli.parser import given, refuse
+from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.engine import Engine, GoldenEngine
+from quaver.golden.descriptor import descriptor
+from quaver.golden.engine import Arithmetic, Engine, GoldenEngine, UpdateRule
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import DYNAMIC, LossScale, Recipe
 from quaver.golden.nn.run import Trace
@@ -137,6 +143,8 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         later_at=args.later_at,
         seed=args.seed,
     )
+    if dataset_name == "digits":
+        refuse(args, "with the digits, which come with scikit-learn", "data-dir")
     dataset = load_data(dataset_name, args.data_dir)
 
     def make(engine: Engine, trace: Trace | None = None) -> Trainer:
@@ -162,12 +170,13 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
                 f"--chunk is {args.chunk}, but {args.plan} says the chunk; leave it out, or plan with --chunk"
             )
         recipe = planned(recipe, plan, chunks=not args.no_chunks, narrower=args.narrower)
-    elif args.no_chunks or args.narrower:
+    elif given(args) & {"no_chunks", "narrower"}:
         raise ValueError(
             "--no-chunks and --narrower choose among a plan's widths; name it: --plan FILE, of quaver plan -o"
         )
     if args.chunk is not None:
-        if not isinstance(recipe.hidden.forward, ChunkedFloat):
+        forward = recipe.hidden.forward
+        if forward is None or "chunk" not in descriptor(forward).parameters:
             raise ValueError(f"--chunk is {args.chunk}, but {recipe.name} does not sum in chunks; take fp8")
         recipe = recipe.with_gemms(f"{recipe.name}-chunk-{args.chunk}", chunk=args.chunk)
     if args.loss_scale is not None:
@@ -251,6 +260,7 @@ def load_data(name: str, directory: Path | None) -> data.Dataset:
 def make_engine(name: str, args: argparse.Namespace) -> Engine:
     """`golden`; `sim`, the accelerator in Verilator, its geometry from the options; or a board's port."""
     if name == "golden":
+        refuse(args, "with --engine golden, which is no array", "rows", "columns", "baud")
         return GoldenEngine()
     if name not in ("sim", "serial") and "/" not in name and not name.upper().startswith("COM"):
         raise ValueError(
@@ -260,34 +270,52 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
         raise ValueError(
             f"--optimiser is {args.optimiser}, but the hardware's update is sgd; take it, or --engine golden"
         )
+    asked, rule = _asked(args) if hasattr(args, "recipe") else (set(), None)
+    if hasattr(args, "recipe") and not asked and (rule is None or name != "sim"):
+        raise ValueError(
+            f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one, or --engine "
+            f"golden"
+        )
     if name == "sim":
+        refuse(args, "with --engine sim, which has no serial line", "baud")
         from quaver.sim.engine import SimulatedEngine
 
-        return SimulatedEngine(
+        simulated = SimulatedEngine(
             rows=args.rows, columns=args.columns, progress=lambda line: console.print(line, style="dim")
         )
-    return _board(name, args)
+        for arithmetic in asked or {ChunkedFloat()}:
+            simulated.check(arithmetic)
+        return simulated
+    refuse(args, "with a board, whose array is as it was built", "rows", "columns")
+    return _board(name, args.baud, asked, rule)
 
 
-def _board(port: str, args: argparse.Namespace) -> Engine:
-    """The board at a port, which must compute all that the recipe asks of an engine."""
-    from quaver.host.board_engine import BUILT, BoardEngine, gemms
-    from quaver.host.link_transport import LinkTransport
-    from quaver.host.serial_port import BAUD, SerialLine, find_port
+def _asked(args: argparse.Namespace) -> tuple[set[Arithmetic], UpdateRule | None]:
+    """The GEMMs and the update that the recipe asks of an engine."""
+    from quaver.host.board_engine import gemms
 
     recipe: Recipe | None = make_recipe(args)
-    asked, rule = set(), None
+    asked: set[Arithmetic] = set()
+    rule: UpdateRule | None = None
     while recipe is not None:
         asked |= gemms(recipe)
         rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else rule
         recipe = recipe.later if args.later_at is not None else None
-    if not asked:
-        raise ValueError(f"--recipe is {args.recipe}, of which no GEMM is the hardware's; take fp8, for one")
-    line = SerialLine(find_port(port), BAUD if args.baud is None else args.baud)
+    return asked, rule
+
+
+def _board(port: str, baud: int | None, asked: set[Arithmetic], rule: UpdateRule | None) -> Engine:
+    """The board at a port, which must compute all that the recipe asks of an engine."""
+    from quaver.host.board_engine import BUILT, BoardEngine
+    from quaver.host.link_transport import LinkTransport
+    from quaver.host.serial_port import BAUD, SerialLine, find_port
+
+    line = SerialLine(find_port(port), BAUD if baud is None else baud)
     engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule)
     size, update = engine.identity.geometry, engine.identity.update or "on the host"
-    computes = engine.identity.arithmetic
-    computes = next((name for name, built in BUILT.items() if repr(built) == computes), computes)
+    device = engine.identity.arithmetic
+    names = (name for name, built in BUILT.items() if device.describes(built.hardware))
+    computes = next(names, str(device))
     console.print(
         f"{line}: {computes}, {size.rows}×{size.columns} elements of {size.interleave} "
         f"lanes, depth {size.depth}, update {update}",
@@ -319,6 +347,26 @@ def progress_bar(description: str, total: int, unit: str) -> Iterator[Callable[.
         yield advance
 
 
+def refuse_beyond(args: argparse.Namespace, end: int, what: str) -> None:
+    """ValueError: --decay-at or --later-at names an epoch that is not reached, as `end` are trained."""
+    decay = max((int(e) for e in args.decay_at.split(",") if e), default=0)
+    for option, epoch in (("--decay-at", decay), ("--later-at", args.later_at or 0)):
+        if epoch >= end:
+            raise ValueError(
+                f"{option} is {epoch}, but nothing comes after epoch {epoch}: {what} {end}; take more, or "
+                f"leave it out"
+            )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Quaver, Python, NumPy and Numba, and of `packages`: what results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("quaver", "numpy", "numba", *packages):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def _json(data: object) -> object:
     """`data` with null for what JSON has no number for: infinities and NaN."""
     if isinstance(data, dict):
@@ -328,10 +376,19 @@ def _json(data: object) -> object:
     return None if isinstance(data, float) and not isfinite(data) else data
 
 
-def print_results(table: Table, data: object, *, as_json: bool) -> None:
-    """The results on standard output: a table for people, or JSON for machines."""
+def print_results(table: Table, data: object, *, as_json: bool, output: Path | None = None) -> None:
+    """The results on standard output: a table for people, or JSON for machines. Where `output` is standard
+    output, the table is on standard error."""
     if as_json:
         print(json.dumps(_json(data), indent=1, allow_nan=False))
-    else:
-        # Into a pipe or a file there is no width to keep to.
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        return
+    aside = output == STANDARD_OUTPUT
+    # Into a pipe or a file there is no width to keep to.
+    terminal = (sys.stderr if aside else sys.stdout).isatty()
+    show(Console(width=None if terminal else 120, stderr=aside), table)
+
+
+def check_one_result(args: argparse.Namespace) -> None:
+    """ValueError: standard output would get the JSON and what --output names."""
+    if args.json and args.output == STANDARD_OUTPUT:
+        raise ValueError("--json and --output - both write to standard output; name a file for one of them")

@@ -2,7 +2,7 @@
 
 NETWORK is one of {networks};
 a model that `quaver train` knows on a data set, MODEL-DATASET (mlp-digits, cnn-fashion-mnist, …);
-or a layer table, FILE.csv, FILE.json or FILE.onnx. The columns of a table:
+or a file of layers, FILE.csv (cells between commas, semicolons or tabs), FILE.json or FILE.onnx. The columns:
   name, in_channels, out_channels                              always
   kernel (3 or 3x5), stride, padding, height, width, groups    of a convolution; height × width enter it
   nonzero_forward, nonzero_backward, nonzero_gradient          shares of products that are not zero
@@ -11,6 +11,7 @@ examples:
   quaver plan resnet18-imagenet
   quaver plan cnn-fashion-mnist --measure 20 --json
   quaver plan my_network.csv --figure widths.png
+  quaver plan bert.onnx --batch 32 --axis sequence_length=128
   quaver plan cnn-fashion-mnist --batch 128 -o plan.json
   quaver train --plan plan.json                       trains it with these accumulators
   quaver verilog --plan plan.json -o hardware         builds them
@@ -22,14 +23,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
+from quaver.cli.parser import refuse
+from quaver.golden import strict_json
 from quaver.golden.planning.layer_table import ENDINGS, read
 from quaver.golden.planning.networks import IMAGES, NETWORKS, NetworkShape, trained_here
 from quaver.golden.planning.plan import ROLES, LayerPlan, Plan, Width, plan
@@ -42,6 +45,7 @@ __doc__ = __doc__.format(networks=", ".join(NETWORKS))
 
 #: What a synthesis run found, one entry an accumulator; bench/area_by_width.py writes it.
 AREAS = "pe_area.json"
+AREA = {"device", "exponent_bits", "mantissa_bits", "lut4", "registers", "mhz", "placements"}
 Areas = dict[str, Any]
 
 #: Exponent bits of an accumulator 1-6-m; exponent and mantissa bits of FP32. Importing
@@ -52,6 +56,18 @@ EXPONENT_BITS, FP32 = 6, (8, 23)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("network", metavar="NETWORK", help="a name or a file, see above")
+    parser.add_argument(
+        "--axis",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="size of an open axis of an ONNX model's inputs, other than the batch; again for another",
+    )
+    parser.add_argument(
+        "--skip-unknown",
+        action="store_true",
+        help="plan an ONNX model without the nodes that are not understood, and name them",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="images in a training step (a table may say)")
     parser.add_argument("--chunk", type=int, default=64, metavar="N", help="products in a chunk (64)")
     parser.add_argument(
@@ -91,7 +107,11 @@ def run(args: argparse.Namespace) -> int:
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     check_output(args.figure, "--figure")
-    network = _network(args.network, args.batch)
+    if args.measure is None:
+        refuse(args, "without --measure", "data-dir")
+    else:
+        refuse(args, "with --measure, which counts the shares", "nonzero-ratio")
+    network = _network(args.network, args.batch, _axes(args.axis), args.skip_unknown)
     if args.measure is not None:
         network = _measured(network, args.measure, args.data_dir)
     planned = plan(
@@ -100,31 +120,32 @@ def run(args: argparse.Namespace) -> int:
         nonzero_ratios=_ratios(args.nonzero_ratio),
         rule=args.rule,
     )
-    if args.json:
-        print(to_json(planned))
-    else:
-        _print(planned, args.output)
-    if args.output:
+    if args.output and args.output != STANDARD_OUTPUT:
         write(args.output, to_json(planned) + "\n")
     if args.figure:
         from quaver.cli.plan_figure import draw
 
         draw(planned, args.figure, read_areas())
+    for remark in planned.remarks:
+        print(f"quaver plan: {args.network}: {remark}", file=sys.stderr)
+    if args.json or args.output == STANDARD_OUTPUT:
+        print(to_json(planned))
+    else:
+        _print(planned, args.output)
     return 0
 
 
 def to_json(planned: Plan) -> str:
-    """The plan as JSON: `quaver.golden.planning.plan.Plan`, field for field, and the processing element's
-    area.
+    """The plan as `quaver.golden.planning.plan.Plan.to_json` has it, and the processing element's area.
 
     ::
 
-        {"network", "batch", "product_mantissa", "chunk", "rule",
+        {"version", "network", "batch", "product_mantissa", "chunk", "rule",
          "layers": [{"shape": {"name", "in_channels", "out_channels", "taps", "positions", "groups",
                                "nonzero_ratios"},
                      "gemms": [{"role": "forward" | "backward" | "gradient", "length", "nonzero_ratio",
                                 "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}, …]}, …],
-         "plain": WIDTH, "chunked": WIDTH, "best": WIDTH,
+         "plain": WIDTH, "chunked": WIDTH, "best": WIDTH, "remarks": ["…", …],
          "area_fp32": AREA, "area_measured": {"devices", "stages", "tools"} or {}}
 
         WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": AREA}
@@ -143,7 +164,7 @@ def to_json(planned: Plan) -> str:
 
     measured = {key: value for key, value in areas.items() if key != "results"}
     reference = area(areas, *FP32)
-    whole = with_area(asdict(planned)) | {"area_fp32": reference, "area_measured": measured}
+    whole = with_area(planned.as_data()) | {"area_fp32": reference, "area_measured": measured}
     return json.dumps(whole, indent=1)
 
 
@@ -157,7 +178,18 @@ def read_areas() -> Areas:
     Without the file there are no results, and then the plan says so: it never guesses an area.
     """
     file = files("quaver.fpga") / AREAS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"results": []}
+    if not file.is_file():
+        return {"results": []}
+    try:
+        areas = strict_json.loads(file.read_text(encoding="utf-8"))
+        whole = {"devices", "stages", "tools", "results"} <= areas.keys()
+        if not whole or any(row.keys() != AREA for row in areas["results"]):
+            raise ValueError("a field is missing or unknown")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not what bench/area_by_width.py --write writes ({error}); restore it"
+        ) from error
+    return areas
 
 
 def area(areas: Areas, exponent_bits: int, mantissa_bits: int) -> dict[str, Any]:
@@ -170,11 +202,25 @@ def area(areas: Areas, exponent_bits: int, mantissa_bits: int) -> dict[str, Any]
     }
 
 
-def _network(name: str, batch: int | None) -> NetworkShape:
+def _axes(texts: list[str]) -> dict[str, int]:
+    axes = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        if not name or not (size.isascii() and size.isdigit()) or not 0 < int(size) < 1 << 31:
+            raise ValueError(f"--axis is {text!r}, but it must be like sequence=128")
+        if name in axes:
+            raise ValueError(f"--axis names {name} twice; keep one")
+        axes[name] = int(size)
+    return axes
+
+
+def _network(name: str, batch: int | None, axes: dict[str, int], skip_unknown: bool) -> NetworkShape:
     if batch is not None and batch < 1:
         raise ValueError(f"--batch is {batch}, but a training step takes at least 1 image")
-    if Path(name).suffix in ENDINGS:
-        return read(name, batch)
+    if Path(name).suffix.lower() in ENDINGS:
+        return read(name, batch, axes=axes, skip_unknown=skip_unknown)
+    if axes or skip_unknown:
+        raise ValueError(f"--axis and --skip-unknown are for ONNX models, but {name} is not FILE.onnx")
     if name in NETWORKS:
         network = NETWORKS[name]()
     else:
@@ -192,7 +238,7 @@ def _network(name: str, batch: int | None) -> NetworkShape:
                 f" data set of {', '.join(IMAGES)}, and files that end in {', '.join(ENDINGS)}"
             )
         network = trained_here(name)
-    return NetworkShape(network.name, network.layers, batch or network.batch)
+    return replace(network, batch=batch or network.batch)
 
 
 def _measured(network: NetworkShape, steps: int, directory: Path | None) -> NetworkShape:
@@ -229,12 +275,14 @@ def _ratios(text: str) -> tuple[float, float, float]:
 def _print(planned: Plan, output: Path | None) -> None:
     from rich.console import Console
 
+    from quaver.cli.tables import show
+
     # Into a pipe or a file there is no width to keep to.
     # Nor are names of layers markup.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     areas = read_areas()
-    console.print(_layer_table(planned, areas))
-    console.print(_whole_table(planned, areas))
+    show(console, _layer_table(planned, areas))
+    show(console, _whole_table(planned, areas))
     for line in _assumptions(planned):
         console.print(line)
     if areas["results"]:
@@ -297,10 +345,10 @@ def _layer_table(planned: Plan, areas: Areas) -> Table:
     zeros = any(gemm.nonzero_ratio < 1 for layer in planned.layers for gemm in layer.gemms)
     columns = ["length", "NZR", "plain", f"chunk {planned.chunk:,}", "its LUT4", "best chunk"]
     shown = [True, zeros, True, True, bool(areas["results"]), True]
-    table.add_column("layer", no_wrap=True)
-    table.add_column("GEMM", no_wrap=True)
+    table.add_column("layer")
+    table.add_column("GEMM")
     for column in compress(columns, shown):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for label, layer in _distinct(planned):
         for number, gemm in enumerate(layer.gemms):
             cells = [

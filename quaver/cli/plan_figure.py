@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from quaver.cli.files import write_figure
 from quaver.golden.formats import FP16, FP32
 from quaver.golden.planning.plan import ROLES, GemmPlan, Plan
 from quaver.golden.planning.variance_retention import (
@@ -53,12 +53,7 @@ def draw(planned: Plan, path: Path, areas: dict[str, Any]) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, linewidth=0.6)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(path, figure)
 
 
 def _effective(gemm: GemmPlan) -> float:

@@ -23,7 +23,8 @@ import argparse
 import html
 import io
 import json
-import os
+import shlex
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from quaver.cli import figures
-from quaver.cli.files import check_output
-from quaver.cli.options import console, load_data, print_results, progress_bar
+from quaver.cli.files import check_output, write
+from quaver.cli.options import check_one_result, console, load_data, print_results, progress_bar, versions
+from quaver.cli.parser import refuse
 from quaver.cli.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
-from quaver.golden.nn import models
+from quaver.golden.nn import metrics, models
 from quaver.golden.nn.histogram import Histogram, histograms, replayed
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.settings import Settings
@@ -58,21 +60,32 @@ def run(args: argparse.Namespace) -> int:
     check_output(output)
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
+    check_one_result(args)
+    page = not args.json or args.output is not None
+    if not page:
+        refuse(args, "with --json, which makes no page", "seed", "data-dir")
     runs, whole = _read(args.runs)
     found = experiments(runs)
+    if not found:
+        refuse(args, "without runs, whose step it is for", "data-dir")
     if args.json:
-        print_results(Table(), [as_data(one) for one in found], as_json=True)
+        data = {"experiments": [as_data(one) for one in found], "versions": versions()}
+        print_results(Table(), data, as_json=True)
     else:
         for one in found:
-            print_results(terminal_table(one), None, as_json=False)
-    if not args.json or args.output is not None:
-        _write(output, found, args.seed, args.data_dir)
-        console.print(f"report: {output}, {output.stat().st_size / 1e3:,.0f} kB")
+            print_results(terminal_table(one), None, as_json=False, output=output)
+    if page:
+        text = _page(found, args)
+        write(output, text)
+        console.print(f"report: {output}, {len(text.encode()) / 1e3:,.0f} kB", highlight=False)
     return 0 if whole else 2
 
 
 def _read(paths: list[Path]) -> tuple[list[StoredRun], bool]:
-    """The runs that there are, and whether every metrics.jsonl was one's; says what is left out."""
+    """The runs that there are, and whether every metrics.jsonl was one's; says what is left out.
+
+    ValueError: paths are given, but none is a run with a step.
+    """
     runs, none, whole = [], [], True
     for path in dict.fromkeys(paths):
         try:
@@ -89,6 +102,12 @@ def _read(paths: list[Path]) -> tuple[list[StoredRun], bool]:
             _say(f"left out of {path / 'metrics.jsonl'}: its last line, which is torn: {one.torn[:60]}")
     if none:
         _say(f"left out, without a step yet or no run: {', '.join(none)}")
+    if paths and not runs:
+        inside = [str(path) for path in paths if path.is_dir() and any(path.glob("*/metrics.jsonl"))]
+        raise ValueError(
+            f"no run among {', '.join(map(str, paths))}, so that no page is written; "
+            + (f"name those in it: {inside[0]}/*" if inside else "a run is a directory of quaver train --out")
+        )
     return runs, whole
 
 
@@ -96,18 +115,35 @@ def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _write(output: Path, found: list[Experiment], seed: int, data_dir: Path | None) -> None:
-    """The page, under a temporary name and renamed."""
+def _page(found: list[Experiment], args: argparse.Namespace) -> str:
+    """The page, as HTML."""
     sections = [_training(one) for one in found]
     if found:
-        sections.append(_values([run for one in found for run in _shown(one)], data_dir))
-    sections.append(_accumulation(seed))
-    temporary = output.with_name(f".{os.getpid()}.{output.name}")
-    try:
-        temporary.write_text(_PAGE.format(style=_STYLE, body="\n".join(sections)), encoding="utf-8")
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+        sections.append(_values([run for one in found for run in _shown(one)], args.data_dir))
+    sections += [_accumulation(args.seed), _origin(found, args.argv)]
+    return _PAGE.format(style=_STYLE, body="\n".join(sections))
+
+
+def _origin(found: list[Experiment], argv: list[str]) -> str:
+    """When, by which versions and by which commands page and runs were made."""
+    now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
+    lines = [[now, shlex.join(["quaver", *argv]), _listed(versions())]]
+    for run in (run for one in found for run in _shown(one)):
+        for noted in metrics.commands(run.path):
+            lines.append([noted["at"], shlex.join(noted["command"]), _listed(noted["versions"])])
+    cells = "".join(
+        f"<tr><td>{html.escape(at)}</td><td><code>{html.escape(what)}</code></td><td>{html.escape(by)}</td></tr>"
+        for at, what, by in lines
+    )
+    return _section(
+        "How this page was made",
+        "The first line made the page, the others the runs in it.",
+        f'<div class="wide"><table class="commands">{cells}</table></div>',
+    )
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def _shown(experiment: Experiment) -> list[StoredRun]:
@@ -147,7 +183,7 @@ def _training(experiment: Experiment) -> str:
         experiment.name,
         f"Settings: {listed}. A row is a recipe over its seeds after the epochs that all of them have; ± is "
         "the standard deviation of one seed's value. Differences to fp32 are taken seed by seed.",
-        _svg(figure, f"curves of {experiment.name}") + f"<table>{table}</table>",
+        _svg(figure, f"curves of {experiment.name}") + f'<div class="wide"><table>{table}</table></div>',
     )
 
 
@@ -155,11 +191,11 @@ def _values(runs: list[StoredRun], directory: Path | None) -> str:
     title = "Values against ranges"
     chosen = next((one for one in runs if _replayable(one)), None)
     if chosen is None:
-        return _section(title, "No run here keeps its weights in FP16 and has a checkpoint.", "")
+        return _missing(title, "No run here keeps its weights in FP16 and has a checkpoint.")
     try:
         found = _histograms(chosen, directory)
     except (FileNotFoundError, ValueError) as error:
-        return _section(title, f"{chosen.path} cannot be replayed: {error}", "")
+        return _missing(title, f"{chosen.path} cannot be replayed: {error}")
     with rc_context(_LOOK):
         figure = figures.values(found)
     scale = chosen.about["recipe"]["loss_scale"]["initial"]
@@ -171,6 +207,12 @@ def _values(runs: list[StoredRun], directory: Path | None) -> str:
         "FP8 with its subnormals, which are pale in the formats.",
         _svg(figure, "values"),
     )
+
+
+def _missing(title: str, why: str) -> str:
+    """A section without its figure, which is said on standard error too."""
+    _say(f"left out, the histograms: {why}")
+    return _section(title, why, "")
 
 
 def _replayable(one: StoredRun) -> bool:
@@ -213,10 +255,13 @@ body { font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; colo
        max-width: 1180px; padding: 2rem 1.25rem 4rem; background: #fff; }
 h1 { font-size: 1.9rem; margin: 0 0 .25rem; } h2 { font-size: 1.3rem; margin: 2.6rem 0 .4rem; }
 p { max-width: 48rem; margin: .4rem 0 1rem; color: #3c3c43; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
+figure, .wide { margin: 1rem 0; overflow-x: auto; } svg { width: 100%; min-width: 44rem; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: right; border-bottom: 1px solid #e2e2e6; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; border-color: #9a9aa2; }
+th, td { white-space: nowrap; } th { font-weight: 600; border-color: #9a9aa2; }
+th:first-child, td:first-child, .commands td { text-align: left; vertical-align: top; }
+.commands td:nth-child(2) { white-space: normal; min-width: 18rem; }
+code { font-size: .9em; overflow-wrap: anywhere; }
 """
 
 _PAGE = """<!doctype html>

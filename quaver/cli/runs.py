@@ -96,12 +96,12 @@ class Row:
     Attributes
     ----------
     test_accuracy
-        In %.
+        0 … 1.
     training_loss
         Mean over the epoch.
     against_fp32
-        Test accuracy less that of fp32 with the same seed after the same epoch, in points; only of seeds for
-        which there is one.
+        Test accuracy less that of fp32 with the same seed after the same epoch; only of seeds for which there
+        is one.
     steps_skipped
         For an overflow, in all of the runs.
     """
@@ -128,9 +128,9 @@ class Row:
             recipe,
             [run.seed for run in runs],
             count,
-            [round(100 * epoch.test_accuracy, 6) for epoch in last],
+            [epoch.test_accuracy for epoch in last],
             [epoch.loss for epoch in last],
-            [round(100 * difference, 6) for difference in differences],
+            differences,
             sum(run.overflows for run in runs),
         )
 
@@ -140,8 +140,8 @@ class Row:
             self.recipe,
             " ".join(map(str, self.seeds)),
             str(self.epochs),
-            _spread(self.test_accuracy, "{:.2f}", " %"),
-            _spread(self.against_fp32, "{:+.2f}", " points"),
+            _spread([100 * one for one in self.test_accuracy], "{:.2f}", " %"),
+            _spread([100 * one for one in self.against_fp32], "{:+.2f}", " points"),
             _spread(self.training_loss, "{:.4f}", ""),
             str(self.steps_skipped),
         ]
@@ -207,7 +207,7 @@ def terminal_table(experiment: Experiment) -> Table:
 
 
 def as_data(experiment: Experiment) -> dict[str, Any]:
-    """For machines."""
+    """For machines. Accuracies and their differences are fractions of 1."""
     rows = [asdict(row) for row in experiment.rows()]
     for row in rows:
         row["training_loss"] = [loss if isfinite(loss) else None for loss in row["training_loss"]]

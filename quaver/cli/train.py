@@ -13,7 +13,7 @@ examples:
 
 With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each
 epoch and after Ctrl-C, which waits for the end of the step; --resume goes on from there and gives the bits of
-an uninterrupted run.
+an uninterrupted run. One run at a time may write into DIR.
 """
 
 from __future__ import annotations
@@ -40,11 +40,18 @@ from quaver.cli.options import (
     make_trainers,
     print_results,
     progress_bar,
+    refuse_beyond,
+    versions,
 )
+from quaver.cli.parser import given, refuse
 from quaver.cli.tensorboard import TensorBoard, require_tensorboard
+from quaver.golden.files import held
 from quaver.golden.nn import checkpoint, metrics
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
+
+#: Options that say what a recipe is.
+OF_THE_RECIPE = {"show_recipe", "recipe", "chunk", "loss_scale", "plan", "no_chunks", "narrower"}
 
 
 class Sink(Protocol):
@@ -72,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.show_recipe:
+        refuse(args, "with --show-recipe, which trains nothing", *sorted(given(args) - OF_THE_RECIPE))
         recipe = make_recipe(args)
         print(recipe.to_json() if args.show_recipe == "json" else recipe)
         return 0
@@ -82,17 +90,21 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise ValueError("--resume goes on from a checkpoint in --out DIR; name the directory")
     stored = None if args.out is None else args.out / "checkpoint.npz"
-    if stored is not None and stored.exists() and not args.resume:
-        raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
+    _check_fresh(stored, args.resume)
     trainer = make_trainers(args)(make_engine(args.engine, args))
+    if args.out is None:
+        refuse_beyond(args, args.epochs, "--epochs is")
     with ExitStack() as stack:
         sinks: list[Sink] = []
         if stored is not None:
             stored.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(stored.parent))
+            _check_fresh(stored, args.resume)  # nor has another run ended meanwhile
             if stored.exists():
                 checkpoint.resume(trainer, stored)
             elif args.resume:
                 console.print(f"no checkpoint in {stored.parent} yet; training from the start")
+            metrics.note_command(stored.parent, ["quaver", *args.argv], versions())
             sinks.append(stack.enter_context(MetricsFile(stored.parent / "metrics.jsonl", trainer)))
             if args.tensorboard:
                 sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))
@@ -106,8 +118,24 @@ def run(args: argparse.Namespace) -> int:
                     f"interrupted after step {trainer.step}; go on with --out {stored.parent} --resume"
                 )
             raise
-    print_results(_table(trainer, epochs), {"epochs": [asdict(e) for e in epochs]}, as_json=args.json)
+    print_results(_table(trainer, epochs), as_data(trainer, epochs), as_json=args.json)
     return 0
+
+
+def as_data(trainer: Trainer, epochs: list[Epoch]) -> dict[str, object]:
+    """The run for machines: what it is, as in metrics.jsonl, and its epochs. Accuracies are 0 … 1."""
+    return {
+        "recipe": trainer.recipe.name,
+        "seed": trainer.settings.seed,
+        "run": checkpoint.about(trainer),
+        "epochs": [asdict(e) for e in epochs],
+        "versions": versions(),
+    }
+
+
+def _check_fresh(stored: Path | None, resume: bool) -> None:
+    if stored is not None and stored.exists() and not resume:
+        raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
 
 
 def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list[Epoch]:

@@ -20,11 +20,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.options import console, read_plan
+from quaver.cli.parser import refuse
+from quaver.golden.arithmetic import ARITHMETICS
+from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
 from quaver.rtl.emit.verilog import UNITS, to_verilog
@@ -73,18 +75,25 @@ def run(args: argparse.Namespace) -> int:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
+    if _rounding(args) != "stochastic":
+        refuse(args, "without --rounding stochastic", "random-bits")
     text = to_verilog(unit.from_arguments(args), args.name)
     _say(taken)
-    if args.output is None:
-        sys.stdout.write(text)
-    else:
-        _write(args.output, args.name, text)
+    _write(args.output or STANDARD_OUTPUT, args.name, text)
     return 0
+
+
+def _rounding(args: argparse.Namespace) -> str | None:
+    """What is rounded how: as asked for, or as the arithmetic does by itself."""
+    if (asked := getattr(args, "rounding", None)) is None and hasattr(args, "arithmetic"):
+        return descriptor(ARITHMETICS[args.arithmetic]()).parameters.get("rounding")
+    return asked
 
 
 def _write(path: Path, name: str, text: str) -> None:
     write(path, text)
-    _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
+    if path != STANDARD_OUTPUT:
+        _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
 
 
 def _say(text: str) -> None:
@@ -142,6 +151,8 @@ def _write_all(args: argparse.Namespace, plan: Plan) -> int:
         raise ValueError(
             "--output is missing, but a plan's hardware is several files; name a directory for them"
         )
+    if folder == STANDARD_OUTPUT:
+        raise ValueError("--output is -, but a plan's hardware is several files; name a directory for them")
     check_output(folder / "accelerator.v" if folder.is_dir() else folder)
     if folder.is_file():
         raise ValueError(f"--output is {folder}, a file; name a directory, or a UNIT for one file")

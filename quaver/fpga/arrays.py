@@ -8,13 +8,22 @@ from importlib.resources import files
 from typing import Any
 
 from quaver.fpga.build import Report
+from quaver.golden import strict_json
 
 
 @cache
 def reports() -> tuple[Report, ...]:
     """The reports that bench/boards.py --search stored, one for each board and arithmetic that it took."""
-    lines = json.loads((files("quaver.fpga") / "arrays.json").read_text())
-    return tuple(Report.from_json(json.dumps(line)) for line in lines)
+    file = files("quaver.fpga") / "arrays.json"
+    try:
+        lines = strict_json.loads(file.read_text())
+        if not isinstance(lines, list):
+            raise ValueError("it holds no list")
+        return tuple(Report.from_json(json.dumps(line)) for line in lines)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is not what bench/boards.py --search writes ({error}); restore it"
+        ) from error
 
 
 def stored(board: str, arithmetic: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Board:
         MODULE:CLASS of amaranth-boards, which has its pins.
     crystal
         In Hz.
+    luts
+        LUT4 that its FPGA has.
     baud
         What its serial line is built for unless something else is asked for.
     loader
@@ -56,6 +58,7 @@ class Board:
     family: Family
     platform: str
     crystal: int
+    luts: int
     loader: str
     sign: bytes
     line: str
@@ -111,6 +114,7 @@ BOARDS: dict[str, Board] = {
         Family.ECP5,
         "ulx3s:ULX3S_85F_Platform",
         crystal=25_000_000,
+        luts=83_640,
         loader="ulx3s",
         sign=b"\xff\x00Part: LFE5U-85F-6CABGA381\x00",
         line="the board's USB port US1 (FT231X)",
@@ -120,6 +124,7 @@ BOARDS: dict[str, Board] = {
         Family.ECP5,
         "orangecrab_r0_2:OrangeCrabR0_2_85FPlatform",
         crystal=48_000_000,
+        luts=83_640,
         loader="orangeCrab",
         sign=b"\xff\x00Part: LFE5U-85F-8CSFBGA285\x00",
         line="a 3.3 V USB adapter: its TX on pin 0, its RX on pin 1, ground on GND",
@@ -131,6 +136,7 @@ BOARDS: dict[str, Board] = {
         Family.ECP5,
         "ecpix5:ECPIX585Platform",
         crystal=100_000_000,
+        luts=83_640,
         loader="ecpix5",
         sign=b"\xff\x00Part: LFE5UM5G-85F-8CABGA554\x00",
         line="the board's USB debug port (FT2232H)",
@@ -140,6 +146,7 @@ BOARDS: dict[str, Board] = {
         Family.ICE40,
         "icebreaker:ICEBreakerPlatform",
         crystal=12_000_000,
+        luts=5_280,
         loader="ice40_generic",
         sign=ICE40_SIGN + b"\x02\xb3",
         line="the board's USB port (FT2232H)",
@@ -151,6 +158,7 @@ BOARDS: dict[str, Board] = {
         Family.ICE40,
         "ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         crystal=12_000_000,
+        luts=7_680,
         loader="ice40_generic",
         sign=ICE40_SIGN + b"\x03\x67",
         line="the board's USB port (FT2232H)",
@@ -161,6 +169,7 @@ BOARDS: dict[str, Board] = {
         Family.GOWIN,
         "tang_nano_9k:TangNano9kPlatform",
         crystal=27_000_000,
+        luts=8_640,
         loader="tangnano9k",
         sign=b"1111",
         line="the board's USB port (BL702)",

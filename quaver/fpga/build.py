@@ -16,17 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from quaver.fpga.boards import Family
 from quaver.fpga.design import Design, Top
 from quaver.fpga.rates import Rates, rates
+from quaver.golden import caches
 from quaver.sim.gates import FEW_RESETS
 
 #: Called with what is being done, in a word or two.
@@ -98,6 +97,10 @@ TOOLS = {
 #: What the cells are called in print; the iCE40's logic cell is a LUT and a register.
 LABELS = {"luts": "LUT4", "registers": "registers", "multipliers": "multipliers", "block_rams": "block RAM"}
 LOGIC_CELLS = "logic cells"
+
+
+#: LUT4 that an element of an arithmetic takes at the very least; bench/area.py finds 280 for fp8.
+LEAST_LUTS = {"fp8": 200, "fp16": 300, "fixed16": 48}
 
 
 class BuildError(RuntimeError):
@@ -271,24 +274,48 @@ def attempt(
     RuntimeError
         A tool is missing or failed.
     """
+    _check_size(design)
     progress("generating")
     planned = plan(design)
-    kept = (cache or user_cache_path("quaver") / "boards") / planned.key
+    kept = cache / planned.key if cache else caches.place("boards", planned.key)
     if (found := _kept(kept)) is None:
-        with tempfile.TemporaryDirectory(prefix="quaver-build-") as name:
-            report = _run(design, planned, Path(name), progress)
-            file = Path(name) / TOOLS[design.place.family].bitstream
-            found = report, None if report.missed else file.read_bytes()
-        _keep(kept, *found)
+        with _alone(kept, lambda: progress("waiting for another process that builds the same")):
+            if (found := _kept(kept)) is None:
+                with tempfile.TemporaryDirectory(prefix="quaver-build-") as name:
+                    report = _run(design, planned, Path(name), progress)
+                    file = Path(name) / TOOLS[design.place.family].bitstream
+                    found = report, None if report.missed else file.read_bytes()
+                _keep(kept, *found)
     report, bitstream = found
     # Another clock and baud rate that were asked for may have made the same files.
     return replace(report, design=asdict(design), rates=rates(design)), bitstream
 
 
+def _check_size(design: Design) -> None:
+    """BuildError: it is sure not to fit, which synthesis would find out in hours."""
+    least, there = LEAST_LUTS[design.arithmetic], design.place.luts
+    if design.rows * design.columns * least > there:
+        raise BuildError(
+            f"the design does not fit {design.place.title}: {design.rows}×{design.columns} elements of "
+            f"{design.arithmetic} need more than {design.rows * design.columns * least:,} of {there:,} LUT4; "
+            f"take at most {there // least} of them"
+        )
+
+
+@contextmanager
+def _alone(kept: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """As `quaver.golden.caches.alone`, where a cache can be written."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(caches.alone(kept, waiting))
+        yield
+
+
 def _kept(kept: Path) -> tuple[Report, bytes | None] | None:
     """What is in the cache, if it can be read."""
     try:
-        report = Report.from_json((kept / "report.json").read_text())
+        report = Report.from_json((kept / "report.json").read_text(encoding="utf-8"))
         bitstream = None if report.missed else (kept / "bitstream").read_bytes()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -304,7 +331,7 @@ def _keep(kept: Path, report: Report, bitstream: bytes | None) -> None:
         try:
             if bitstream is not None:
                 (new / "bitstream").write_bytes(bitstream)
-            (new / "report.json").write_text(report.to_json())
+            (new / "report.json").write_text(report.to_json(), encoding="utf-8")
             if kept.is_dir() and not kept.is_symlink():
                 shutil.rmtree(kept)
             else:
@@ -335,7 +362,8 @@ def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Rep
             report = make_report(design, told, planned.tools, seconds)
             if report.missed:
                 return report
-    assert report is not None
+    if report is None:
+        raise RuntimeError(f"the commands for {family} place and route nothing: this flow is at fault")
     return report
 
 
@@ -485,14 +513,14 @@ def _too_large(design: Design, over: dict[str, Use]) -> str:
 
 
 def _missed(design: Design, report: Report) -> str:
-    assert report.reached is not None
+    reached = report.reached or 0.0
     path = f", {report.critical_path}," if report.critical_path else ""
     ways = [f"another --seed than {design.seed}"]
     with suppress(ValueError):
-        ways.insert(0, f"--clock {design.at_most(report.reached).clock / 1e6:g}")
+        ways.insert(0, f"--clock {design.at_most(reached).clock / 1e6:g}")
     ways += ["fewer columns"] if design.columns > 1 else []
     return (
-        f"{report.asked:g} MHz was asked for, but the slowest path{path} allows {report.reached:g} MHz; take "
+        f"{report.asked:g} MHz was asked for, but the slowest path{path} allows {reached:g} MHz; take "
         f"{' or '.join(ways)}"
     )
 

@@ -23,19 +23,15 @@ from amaranth.lib import io
 from quaver.fpga.boards import BOARDS, Board, Family
 from quaver.fpga.pll import PLL
 from quaver.fpga.reset import HeldReset
-from quaver.golden.engine import Arithmetic
-from quaver.golden.nn.recipes import recipe
+from quaver.golden.contracts import Arithmetic, HardwareRule
+from quaver.golden.validation import set_integers
 from quaver.host.board_engine import BUILT, recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.accelerator.update_stream import unit_for
-from quaver.rtl.commands import HardwareRule
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.serial_unit import Serial
+from quaver.rtl.update import unit_for
 from quaver.rtl.update.float_sgd import MAX_STAGES
 from quaver.rtl.update.unit import UpdateUnit
-
-#: Name of an arithmetic → the recipe whose update its update unit computes.
-UPDATES = {"fp8": "fp8", "fp16": "fp8", "fixed16": "fixed16-q8.8"}
 
 #: How long the reset lasts once the clock is there, in seconds: block RAM of the iCE40 reads as zeros for
 #: the first 3 µs.
@@ -55,7 +51,7 @@ class Design:
     rows, columns, stages, depth
         As of `quaver.rtl.accelerator.accelerator.Accelerator`.
     update
-        Whether it has the recipe's update unit.
+        Whether it has the unit of the arithmetic's default update.
     clock
         Wanted, in Hz; the PLL comes as close as it can.
     baud
@@ -82,13 +78,19 @@ class Design:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed")
         for what, name, known in (
             ("board", self.board, BOARDS),
             ("arithmetic", self.arithmetic, BUILT),
         ):
             if name not in known:
                 raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
-        assert self.serial  # or it says what is wrong
+        if self.rows * self.columns > self.place.luts:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} elements, but {self.place.title} has "
+                f"{self.place.luts:,} LUT4; take fewer rows or columns"
+            )
+        _ = self.serial  # which says what is wrong
 
     def at_most(self, mhz: float) -> Design:
         """The same at a clock close to, and at most, `mhz` that its PLL and UART have. ValueError: none."""
@@ -118,14 +120,12 @@ class Design:
     @property
     def rule(self) -> HardwareRule | None:
         """What the update unit computes, if there is one; its scalars mean nothing."""
-        update = recipe(UPDATES[self.arithmetic]).update
-        rule = update.rule(0.0, 0.0, 0.0) if update and self.update else None
-        return rule if isinstance(rule, HardwareRule) else None
+        return self.computes.default_update if self.update else None
 
     @property
     def multiplies_in_dsp(self) -> bool:
-        """Whether a product is worth a multiplier of the chip: that of FP8 significands, 3 bits, is not."""
-        return self.arithmetic != "fp8"
+        """Whether a product is worth a multiplier of the chip."""
+        return self.accelerator.array.element.multiplies_in_dsp
 
     @cached_property
     def accelerator(self) -> Accelerator:

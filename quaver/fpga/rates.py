@@ -30,7 +30,7 @@ class Rates:
     Attributes
     ----------
     peak
-        Every element, every cycle.
+        Every element, every cycle, or as often as a product takes cycles.
     sustained
         A GEMM of 32 × 32 tiles, 512 long, where commands come as fast as the accelerator takes them, a word a
         cycle: less the steps that fold chunks, which multiply nothing; or, if its memory is too small to
@@ -49,14 +49,15 @@ def rates(design: Design) -> Rates:
     clock = float(design.pll.clock)
     arithmetic, (a, b) = design.computes, shapes(design)
     products = a[0] * LENGTH * b[1]
-    elements = design.rows * design.columns
-    folds = -(-LENGTH // arithmetic.chunk)
-    computing = products / elements * (LENGTH + folds) / LENGTH
+    geometry = design.accelerator.geometry
+    peak = design.rows * design.columns * geometry.group / geometry.product_cycles  # products a cycle
+    steps, folds = geometry.steps(LENGTH), -(-LENGTH // arithmetic.chunk)
+    computing = products / peak * (steps + folds) / steps
     # Both directions go at the same time, and so does the computing.
     moved = max(words(design))
     sustained = products / max(computing, moved) * clock
     linked = products / (moved * 4 * OVERHEAD * 10 / design.baud)
-    return Rates(elements * clock, sustained, min(linked, sustained))
+    return Rates(peak * clock, sustained, min(linked, sustained))
 
 
 def shapes(design: Design) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -69,11 +70,11 @@ def words(design: Design) -> tuple[int, int]:
     """Words that the driver sends for the large GEMM, and those that it gets."""
     line = _Counted(design)
     arithmetic = design.computes
-    stochastic = getattr(arithmetic, "stochastic", False)
     driver = Driver(line, arithmetic)
     line.sent = line.received = 0
-    a, b = (np.zeros(shape, arithmetic.operand.code_dtype) for shape in shapes(design))
-    driver.gemm(a, b, seed=1 if stochastic else None)
+    formats = arithmetic.a, arithmetic.b
+    a, b = (np.zeros(size, of.code_dtype) for of, size in zip(formats, shapes(design), strict=True))
+    driver.gemm(a, b, seed=1 if arithmetic.stochastic else None)
     return line.sent, line.received
 
 

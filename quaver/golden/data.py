@@ -9,21 +9,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import tarfile
-import tempfile
 import urllib.request
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_dir
+
+from quaver.golden import caches, stored_arrays
+from quaver.golden.files import write
+from quaver.golden.validation import set_integers
 
 Progress = Callable[[str, int, int], None]
 """Told of a download: file name, bytes so far, bytes in all (0: unknown)."""
@@ -42,6 +43,7 @@ class Dataset:
     test_labels: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
+        set_integers(self, "classes")
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             if (
@@ -53,13 +55,22 @@ class Dataset:
                     f"{self.name}: {part} images are {images.dtype} {images.shape}, "
                     f"but they must be uint8 (count, channels, height, width), alike in both parts"
                 )
+            if not images.size:
+                raise ValueError(
+                    f"{self.name}: the {part} images have the shape {images.shape}, so that there are none; "
+                    "training takes at least 1 image, and so does testing"
+                )
             if labels.shape != (len(images),):
                 raise ValueError(
-                    f"{self.name}: {len(images)} {part} images, but labels of shape {labels.shape}"
+                    f"{self.name}: {len(images)} {part} images, but labels of shape {labels.shape}; "
+                    "there must be a label for each"
                 )
-            if len(labels) and int(labels.max()) >= self.classes:
+            if labels.dtype != np.uint8:
+                raise ValueError(f"{self.name}: {part} labels are {labels.dtype}, but they must be uint8")
+            if int(labels.max()) >= self.classes:
                 raise ValueError(
-                    f"{self.name}: a {part} label is {labels.max()}, but there are {self.classes} classes"
+                    f"{self.name}: a {part} label is {labels.max()}, but there are {self.classes} classes, "
+                    f"0 to {self.classes - 1}"
                 )
 
     @property
@@ -145,6 +156,7 @@ _CIFAR10 = _File(
 )
 #: A part of CIFAR-10 may be used instead, as these arrays.
 _CIFAR10_ARRAYS = ("cifar10.npz", "cifar10-subset.npz")
+_CIFAR10_SHAPE = (3, 32, 32)
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
@@ -200,22 +212,39 @@ def _cifar10(folder: _Folder) -> Dataset:
         parts = []
         for member in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
             file = archive.extractfile(f"cifar-10-batches-py/{member}")
-            assert file is not None  # the checksum says so
-            batch = pickle.load(file, encoding="bytes")
+            batch = pickle.load(cast("IO[bytes]", file), encoding="bytes")  # the checksum says it is there
             parts.append((batch[b"data"].reshape(-1, 3, 32, 32), np.array(batch[b"labels"], np.uint8)))
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:5], strict=True))
     return Dataset("cifar10", 10, images, labels, *parts[5])
 
 
 def _arrays(path: Path) -> Dataset:
+    """CIFAR-10, or a part of it, from an .npz file; labels may be of any integer type."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = [stored[name] for name in _ARRAYS]
-    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise _corrupted(
-            path, path.read_bytes(), f"({error}); it must hold the arrays {', '.join(_ARRAYS)}"
-        ) from error
-    return Dataset(path.stem, 10, *arrays)
+        stored = stored_arrays.load(path)
+    except ValueError as error:
+        raise _corrupted(path, path.read_bytes(), f"({error})") from error
+    if stored.keys() != set(_ARRAYS):
+        there = ", ".join(stored) or "none"
+        raise ValueError(f"{path} must hold the arrays {', '.join(_ARRAYS)}, but it holds {there}")
+    for part in ("train", "test"):
+        images, labels = stored[f"{part}_images"], stored[f"{part}_labels"]
+        if images.shape[1:] != _CIFAR10_SHAPE:
+            raise ValueError(
+                f"{path}: {part} images have the shape {images.shape}, but CIFAR-10's are (count, "
+                f"{', '.join(map(str, _CIFAR10_SHAPE))})"
+            )
+        if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < 256:
+            stored[f"{part}_labels"] = labels.astype(np.uint8)
+        elif labels.dtype.kind in "iu" and labels.size:
+            raise ValueError(
+                f"{path}: {part} labels are {labels.min()} to {labels.max()}, but there are 10 classes, 0 to "
+                "9"
+            )
+    try:
+        return Dataset(path.stem, 10, *(stored[name] for name in _ARRAYS))
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path.stem}: ')}") from None
 
 
 class _Folder:
@@ -231,7 +260,7 @@ class _Folder:
         self.dataset, self.files = dataset, files
         self.downloads = directory is None
         self.progress = progress
-        self.path = Path(user_cache_dir("quaver"), "data") if directory is None else Path(directory)
+        self.path = caches.place("data") if directory is None else Path(directory)
         if directory is not None and not self.path.is_dir():
             raise FileNotFoundError(
                 f"the data directory {self.path} is not a directory; name one that exists"
@@ -282,11 +311,7 @@ class _Folder:
             ) from error
         packed = b"".join(parts)
         content = _checked(file, Path(file.address), packed)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{file.name}.", delete=False
-        ) as temporary:
-            temporary.write(packed)
-        os.replace(temporary.name, target)
+        write(target, packed)
         return content
 
 
@@ -314,8 +339,10 @@ def _corrupted(path: Path, content: bytes, why: str) -> ValueError:
 
 
 def _idx(content: bytes) -> NDArray[np.uint8]:
-    """An IDX file of bytes: 0, 0, type 8, dimensions, the sizes in big-endian 32 bits, the data. Its checksum
-    is known."""
+    """An IDX file of bytes: 0, 0, type 8, dimensions, the sizes in big-endian 32 bits, the data.
+
+    Its checksum is known, so that nothing else about it needs to be checked.
+    """
     dimensions = content[3]
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)

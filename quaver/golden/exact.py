@@ -46,8 +46,10 @@ def encode(
     random_bits: int = RANDOM_BITS,
     saturate: bool | None = None,
 ) -> int:
-    """The code of an exact value, rounded once. `quaver.golden.formats.FloatFormat.encode` states the
-    rules."""
+    """The code of an exact value, rounded once. `quaver.golden.formats.FloatFormat` states the rules.
+
+    What rounds to zero keeps its sign in every format, DLFloat's gap around zero included.
+    """
     rounding = Rounding(rounding)
     saturate = fmt.saturate if saturate is None else saturate
     sign = fmt.sign_code if _negative(x) else 0

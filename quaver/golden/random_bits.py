@@ -1,19 +1,21 @@
 """The random bits that round the sums of a matrix product, in the model and in an array of hardware alike.
 
-Three sources, LFSRs of one polynomial each. Output (i, j) rounds its n-th sum, counted from 0, with the low bits of::
+Three sources, LFSRs of one polynomial each. Output (i, j) rounds its n-th sum, counted from 0, with the low
+bits of::
 
     row[n, i] ^ column[n, j] ^ diagonal[n, 3i + j]
 
-The state before the first sum of output (0, 0) is the seed's. One place on is `hop` steps of the LFSR later, and one
-sum on the state is its exclusive-or with the state `step` places on: ``row[n + 1, i] = row[n, i] ^ row[n, i + 1]``.
+The state before the first sum of output (0, 0) is the seed's. One place on is `hop` steps of the LFSR later,
+and one sum on the state is its exclusive-or with the state `step` places on: ``row[n + 1, i] = row[n, i] ^
+row[n, i + 1]``.
 
-So the bits follow from the seed alone, not from tiles, threads or the size of an array. And hardware makes them on
-the way: three states enter an array at its corner and hop from element to element with the operands.
+So the bits follow from the seed alone, not from tiles, threads or the size of an array. And hardware makes
+them on the way: three states enter an array at its corner and hop from element to element with the operands.
 
-Every draw is uniform, and any two of a matrix are independent, so that a sum of rounding errors has the mean and the
-variance that it would have with bits drawn for each output. Nor do errors go together in fours, as they do with a
-row's and a column's draw alone: the outputs at the corners of a rectangle share rows and columns, and then their
-diagonals are others. `bench/random_bits.py` has the figures.
+Every draw is uniform, and any two of a matrix are independent, so that a sum of rounding errors has the mean
+and the variance that it would have with bits drawn for each output. Nor do errors go together in fours, as
+they do with a row's and a column's draw alone: the outputs at the corners of a rectangle share rows and
+columns, and then their diagonals are others. `bench/random_bits.py` has the figures.
 """
 
 from __future__ import annotations
@@ -67,8 +69,9 @@ class Source(NamedTuple):
         return lfsr.state
 
 
-# Each hop is so short that hardware makes it of `hop` exclusive-ors of four bits. No two outputs read the same bits of
-# all three sources, shifted alike: that would take as many steps along the row, the column and the diagonal.
+# Each hop is so short that hardware makes it of `hop` exclusive-ors of four bits. Yet no two outputs read the
+# same bits of all three sources, shifted alike: d rows and d columns on, rows' and columns' bits are shifted
+# by 3d, but the diagonals' by 4d.
 ROW = Source(TAPS, hop=3, per_row=1, per_column=0, step=1)
 COLUMN = Source(COLUMN_TAPS, hop=3, per_row=0, per_column=1, step=1)
 DIAGONAL = Source(DIAGONAL_TAPS, hop=1, per_row=3, per_column=1, step=2)
@@ -78,7 +81,8 @@ SOURCES = (ROW, COLUMN, DIAGONAL)
 def states(seed: int | None, row: int = 0, column: int = 0) -> States:
     """The states of the sources before the first sum of output (row, column).
 
-    Those of output (0, 0) are ``numbered_seed(seed, 0)``, 1 and 2. ValueError: `seed` is not one of 1 … 2**32 − 1.
+    Those of output (0, 0) are ``numbered_seed(seed, 0)``, 1 and 2. ValueError: `seed` is not one of 1 … 2**32
+    − 1.
     """
     if seed is None or not 0 < as_integer(seed, "seed") < 1 << 32:
         raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
@@ -89,15 +93,20 @@ def states(seed: int | None, row: int = 0, column: int = 0) -> States:
     return x, y, z
 
 
-def draws_of(seed: int | None, row: int, column: int, bits: int) -> Iterator[int]:
-    """The random bits of output (row, column), a sum after the other, without end: the definition."""
-    now = states(seed, row, column)
+def states_of(seed: int | None, row: int, column: int) -> Iterator[States]:
+    """The states for the sums of output (row, column), one after the other, without end: the definition."""
+    x, y, z = states(seed, row, column)
     while True:
-        yield (now[0] ^ now[1] ^ now[2]) & ((1 << bits) - 1)
+        yield x, y, z
         x, y, z = (
-            state ^ source.moved(state, source.step) for state, source in zip(now, SOURCES, strict=True)
+            state ^ source.moved(state, source.step) for state, source in zip((x, y, z), SOURCES, strict=True)
         )
-        now = x, y, z
+
+
+def draws_of(seed: int | None, row: int, column: int, bits: int) -> Iterator[int]:
+    """The random bits of output (row, column), a sum after the other, without end."""
+    for x, y, z in states_of(seed, row, column):
+        yield (x ^ y ^ z) & ((1 << bits) - 1)
 
 
 def first_draws(states: States, rows: int, columns: int, bits: int) -> Draws:

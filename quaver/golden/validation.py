@@ -13,3 +13,11 @@ def as_integer(value: object, name: str) -> int:
         return index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} is {value!r}, but it must be an integer") from None
+
+
+def set_integers(thing: object, *names: str) -> None:
+    """Makes these attributes of a frozen dataclass ints, but for those that are None. TypeError: one is
+    neither."""
+    for name in names:
+        if (value := getattr(thing, name)) is not None:
+            object.__setattr__(thing, name, as_integer(value, name))

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from typing import cast
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.engine import Arithmetic, Codes, UpdateRule
+from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
+from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.formats import FP16
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import RECIPES, fixed16_q8_8
 from quaver.host.driver import DeviceError, Driver, Transport, identify
-from quaver.rtl.commands import HardwareRule, Identity, update_name
+from quaver.rtl.commands import Identity
+from quaver.rtl.update import UPDATE_UNITS, has_unit
 
-assert fixed16_q8_8.hidden
-assert fixed16_q8_8.hidden.forward
 #: What `quaver build --arithmetic` builds, by name.
 BUILT: dict[str, Arithmetic] = {
     "fp8": ChunkedFloat(),
     "fp16": ChunkedFloat(FP16, FP16),
-    "fixed16": fixed16_q8_8.hidden.forward,
+    "fp8-stochastic": ChunkedFloat(rounding="stochastic"),
+    "fp16-stochastic": ChunkedFloat(FP16, FP16, rounding="stochastic"),
+    "fixed16": cast("Arithmetic", fixed16_q8_8.hidden.forward),
 }
 
 
-def as_computed(arithmetic: Arithmetic, device: str) -> Arithmetic | None:
-    """The arithmetic of the device that says `device`: this one or, but for operands as wide as the sums,
-    the same. None if it is another."""
-    wide = arithmetic
-    if isinstance(arithmetic, ChunkedFloat):
-        wide = replace(arithmetic, operand=arithmetic.accumulator)
-    return next((known for known in (arithmetic, wide) if repr(known) == device), None)
+def as_computed(arithmetic: Arithmetic, device: Descriptor) -> Arithmetic | None:
+    """The arithmetic of the device that says `device`: this one or one of its `equivalents`. None if it is
+    another."""
+    return next((known for known in arithmetic.equivalents if device.describes(known.hardware)), None)
 
 
 def gemms(recipe: Recipe) -> set[Arithmetic]:
@@ -45,7 +44,7 @@ def recipes(device: Identity) -> list[str]:
     def runs(recipe: Recipe) -> bool:
         asked = gemms(recipe)
         rule = recipe.update.rule(0.0, 0.0, 0.0) if recipe.update else None
-        fits = not isinstance(rule, HardwareRule) or device.update in ("", update_name(rule))
+        fits = rule is None or not has_unit(rule) or device.update is None or device.update.describes(rule)
         return bool(asked) and fits and all(as_computed(gemm, device.arithmetic) for gemm in asked)
 
     return [name for name, recipe in RECIPES.items() if runs(recipe)]
@@ -53,7 +52,8 @@ def recipes(device: Identity) -> list[str]:
 
 def way_out(device: Identity, asked: Collection[Arithmetic]) -> str:
     """What to do with a device that computes something else than is asked for."""
-    fit = [name for name, built in BUILT.items() if all(as_computed(gemm, repr(built)) for gemm in asked)]
+    boards = {name: descriptor(built.hardware) for name, built in BUILT.items()}
+    fit = [name for name, board in boards.items() if all(as_computed(gemm, board) for gemm in asked)]
     ways = [f"--recipe {' or '.join(fitting)}"] if (fitting := recipes(device)) else []
     ways += [f"a board of quaver build --arithmetic {fit[0]}"] if asked and fit else []
     return f"take {', or '.join(ways or ['--engine sim, which is any device'])}"
@@ -103,18 +103,20 @@ class BoardEngine:
         ours = as_computed(arithmetic, self.identity.arithmetic)
         if ours is None:
             raise DeviceError(
-                f"the device computes {self.identity.arithmetic}, but {arithmetic!r} is asked for; "
+                f"the device computes {self.identity.arithmetic}, but "
+                f"{descriptor(arithmetic.hardware)} is asked for; "
                 f"{way_out(self.identity, asked)}"
             )
         return ours
 
     def _known(self, rule: UpdateRule) -> HardwareRule:
         """`rule`, which is the device's."""
-        if not isinstance(rule, HardwareRule):
-            raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
-        if self.identity.update not in ("", update_name(rule)):
+        if not has_unit(rule):
+            units = " and ".join(UPDATE_UNITS)
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by {units} only")
+        if self.identity.update is not None and not self.identity.update.describes(rule):
             raise DeviceError(
-                f"the device updates {self.identity.update}, but {update_name(rule)} is asked "
+                f"the device updates {self.identity.update}, but {descriptor(rule)} is asked "
                 f"for; {way_out(self.identity, [])}"
             )
         return rule
@@ -125,9 +127,9 @@ class BoardEngine:
         """C = A·B on the board; `Engine.gemm`, and `Driver.gemm` for what it refuses."""
         ours = self._ours(arithmetic, [arithmetic])
         if ours != arithmetic:
-            a = arithmetic.operand.check_codes(a_codes, "a_codes")
-            b = arithmetic.operand.check_codes(b_codes, "b_codes")
-            a_codes, b_codes = (ours.operand.encode(arithmetic.operand.decode(x)) for x in (a, b))
+            a, b = arithmetic.check(a_codes, b_codes, seed=seed)
+            a_codes = ours.a.encode(arithmetic.a.decode(a))
+            b_codes = ours.b.encode(arithmetic.b.decode(b))
         return self._driver.gemm(a_codes, b_codes, seed=seed)
 
     def update(
@@ -141,6 +143,6 @@ class BoardEngine:
     ) -> tuple[Codes, Codes]:
         """One step of `rule` on the board, or on the host if that has no unit; `Driver.update` for what it
         refuses."""
-        if not self.identity.update:
+        if self.identity.update is None:
             return rule.update(weights, momenta, gradients, seed=seed)
         return self._driver.update(self._known(rule), weights, momenta, gradients, seed=seed)

@@ -6,16 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.engine import Arithmetic, Codes
+from quaver.golden.contracts import Arithmetic, Codes, Draws, HardwareRule
+from quaver.golden.descriptor import descriptor
 from quaver.rtl.commands import (
     MAX_LENGTH,
     GemmArguments,
-    HardwareRule,
     Identity,
     LoadArguments,
     Opcode,
@@ -28,7 +28,6 @@ from quaver.rtl.commands import (
     pack,
     slots_per_word,
     unpack,
-    update_name,
     update_slot,
 )
 
@@ -45,7 +44,8 @@ AHEAD = 8
 #: Groups of elements in one UPDATE: what its length can say, arguments and settings aside.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
-#: Row and column of a result → the states of the random sources that a GEMM command brings which begins there.
+#: Row and column of a result → the states of the random sources that a GEMM command brings which begins
+#: there.
 _Sources = Callable[[int, int], list[int]]
 
 #: Opcode, arguments, operand words, and what takes the words of the response.
@@ -133,10 +133,11 @@ class Driver:
         self.transport, self.arithmetic = transport, arithmetic
         transport.reset()
         identity = identify(transport)
-        if identity.arithmetic != repr(arithmetic):
+        if not identity.arithmetic.describes(arithmetic.hardware):
             raise DeviceError(
-                f"the device computes {identity.arithmetic}, but the driver was asked for {arithmetic!r}; "
-                f"ask for the device's arithmetic, or build a device for this one"
+                f"the device computes {identity.arithmetic}, but the driver was asked for "
+                f"{descriptor(arithmetic.hardware)}; ask for the device's arithmetic, or build a device for "
+                f"this one"
             )
         self.geometry, self.updates = identity.geometry, identity.update
 
@@ -151,20 +152,20 @@ class Driver:
         Raises
         ------
         TypeError, ValueError
-            No codes of the operand format; shapes that do not fit; a seed where nothing draws, or none.
+            As of the arithmetic's `check`.
         DeviceError, TimeoutError
             The device did not do as told. It is reset if it still answers, as when the call is interrupted.
         """
-        a = self.arithmetic.operand.check_codes(a_codes, "a_codes")
-        b = self.arithmetic.operand.check_codes(b_codes, "b_codes")
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-            raise ValueError(
-                f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
-            )
+        a, b = self.arithmetic.check(a_codes, b_codes, seed=seed)
         sources = self._sources(seed)
         c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
         if not c.size or not a.shape[1]:
             return c
+        short = -a.shape[1] % self.geometry.group
+        if short:  # products that change no sum
+            a_code, b_code = self.arithmetic.identity
+            a = np.pad(a, ((0, 0), (0, short)), constant_values=a_code)
+            b = np.pad(b, ((0, short), (0, 0)), constant_values=b_code)
         self._run(self._commands(a, b, c, sources))
         return c
 
@@ -189,10 +190,10 @@ class Driver:
         """
         w, v, g = rule.check(weights, momenta, gradients)
         rule.sources(seed)  # refuses a wrong seed
-        if update_name(rule) != self.updates:
+        if self.updates is None or not self.updates.describes(rule):
             raise DeviceError(
                 f"the device updates {self.updates or 'nothing'}, but the driver was asked for "
-                f"{update_name(rule)}; ask for the device's, or build a device for this one"
+                f"{descriptor(rule)}; ask for the device's, or build a device for this one"
             )
         new_w, new_v = np.empty_like(w), np.empty_like(v)
         self._run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
@@ -217,26 +218,22 @@ class Driver:
 
     def _sources(self, seed: int | None) -> _Sources:
         """What a GEMM command brings whose results begin in row i, column j: the states of both sources."""
-        arithmetic: Any = self.arithmetic
-        if not getattr(arithmetic, "stochastic", False):
-            if seed is not None:
-                raise ValueError(f"seed is {seed}, but {arithmetic!r} draws nothing; leave it out")
+        if seed is None or self.arithmetic.draws is Draws.NOTHING:
             return lambda i, j: []
-        arithmetic.sources(seed)  # refuses a wrong seed
-        return lambda i, j: list(arithmetic.sources(seed, i, j))
+        return lambda i, j: list(self.arithmetic.sources(seed, i, j))
 
     def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
         g = self.geometry
         m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
-        k = a.shape[1]
-        if k <= g.depth:
+        steps = g.steps(a.shape[1])
+        if steps <= g.depth:
             # A GEMM must last longer than its A takes to load and its command to take in. Larger blocks would
             # only make the first loads longer, which nothing overlaps.
-            room, results = g.depth // k, MAX_LENGTH // self._tile_words
-            slots = slots_per_word(self.arithmetic.operand.width)
-            n_block = min(n_tiles, room, results, 1 + g.rows // (slots * g.interleave))
-            enough = 1 + _COMMAND_CYCLES // (n_block * k * g.interleave)
+            room, results = g.depth // steps, MAX_LENGTH // self._tile_words
+            slots = slots_per_word(self.arithmetic.a.width)
+            n_block = min(n_tiles, room, results, 1 + g.rows * g.group // (slots * g.step))
+            enough = 1 + _COMMAND_CYCLES // (n_block * steps * g.step)
             m_block = min(m_tiles, room, results // n_block, enough)
             yield from self._blocks(a, b, c, sources, m_block, n_block)
         else:
@@ -273,9 +270,10 @@ class Driver:
     def _slices(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """K does not fit: a tile at a time, in slices of K; the sums stay in the array in between."""
         height, width = self.geometry.rows, self.geometry.tile_columns
-        k = a.shape[1]
-        slices = -(-k // self.geometry.depth)
-        length = -(-k // slices)
+        k, group = a.shape[1], self.geometry.group
+        steps = self.geometry.steps(k)
+        slices = -(-steps // self.geometry.depth)
+        length = -(-steps // slices) * group
         half = 0
         for i in range(0, c.shape[0], height):
             for j in range(0, c.shape[1], width):
@@ -295,8 +293,10 @@ class Driver:
         tiles = -(-len(a) // g.rows)
         padded = np.zeros((tiles * g.rows, a.shape[1]), a.dtype)
         padded[: len(a)] = a
-        banks = padded.reshape(tiles, g.rows, -1).transpose(0, 2, 1)
-        return pack(banks, self.arithmetic.operand.width).reshape(tiles * a.shape[1], -1)
+        steps = a.shape[1] // g.group
+        banks = padded.reshape(tiles, g.rows, steps, g.group).transpose(0, 2, 1, 3)
+        addresses = tiles * steps
+        return pack(banks.reshape(addresses, -1), self.arithmetic.a.width).reshape(addresses, -1)
 
     def _b_words(self, b: Codes) -> Words:
         """Columns of B as the column banks take them: (addresses, groups)."""
@@ -304,8 +304,10 @@ class Driver:
         tiles = -(-b.shape[1] // g.tile_columns)
         padded = np.zeros((len(b), tiles * g.tile_columns), b.dtype)
         padded[:, : b.shape[1]] = b
-        banks = padded.reshape(len(b), tiles, g.interleave, g.columns).transpose(1, 0, 2, 3)
-        return pack(banks, self.arithmetic.operand.width).reshape(tiles * len(b) * g.interleave, -1)
+        steps = len(b) // g.group
+        banks = padded.reshape(steps, g.group, tiles, g.interleave, g.columns).transpose(2, 0, 3, 4, 1)
+        addresses = tiles * steps * g.interleave
+        return pack(banks.reshape(addresses, -1), self.arithmetic.b.width).reshape(addresses, -1)
 
     @property
     def _tile_words(self) -> int:
@@ -335,7 +337,7 @@ class Driver:
         g = self.geometry
         m_tiles, n_tiles = -(-part.shape[0] // g.rows), -(-part.shape[1] // g.tile_columns)
         flags = GemmArguments.const(
-            {"k": k, "a_half": a_half, "b_half": b_half, "first": first, "last": last}
+            {"k": g.steps(k), "a_half": a_half, "b_half": b_half, "first": first, "last": last}
         )
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
 

@@ -17,20 +17,26 @@ UPDATE     `UpdateArguments`, then the settings if     two for each group
            `first`, then groups of elements
 ========== =========================================== ====================================================
 
-Operands and results are packed in *slots*: 8 bits for codes of up to 8 bits, 16 of up to 16, else 32; the
-lowest slot first. What a slot holds above its code is ignored. With P slots a word:
+Operands and results are packed in *slots* of 1, 2, 4, 8, 16 or 32 bits, the smallest that hold a code; the
+lowest slot first. What a slot holds above its code is ignored. A, B and C each have slots of their own width.
+With P of them a word:
 
-* ``LOAD`` of A fills row banks. One group of ceil(rows / P) words holds one k of all rows of a tile, row 0 in
-  the lowest slot of the first word. Groups follow each other by k, then by tile of rows.
-* ``LOAD`` of B fills column banks. One group of ceil(columns / P) words holds one lane of one k of all
-  columns. Groups follow each other by lane, then by k, then by tile of columns. Lane l of the array's column
-  c is column l·columns + c of the tile.
+* A *step* is G products of every output, where G is how many k an element takes at once. K is a multiple of
+  G; who has less adds the arithmetic's `identity`.
+* ``LOAD`` of A fills row banks. One group of ceil(rows · G / P) words holds one step of all rows of a tile:
+  the G codes of row 0 in the lowest slots of the first word, then those of row 1. Groups follow each other by
+  step, then by tile of rows.
+* ``LOAD`` of B fills column banks. One group of ceil(columns · G / P) words holds one lane of one step of all
+  columns, likewise. Groups follow each other by lane, then by step, then by tile of columns. Lane l of the
+  array's column c is column l·columns + c of the tile.
 * ``GEMM`` results come tile by tile, column tiles fastest. One group of ceil(columns / P) words holds one
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
 
 A source is the state of an LFSR before the first sum of the first tile's first output, as
-`quaver.golden.random_bits` has it. A GEMM that goes on with an open tile (``first`` = 0) brings them too; the draws
-go on from where they are, and only an arithmetic that rounds on the way out looks at those of the last slice.
+`quaver.golden.random_bits` has it. A GEMM that goes on with an open tile (``first`` = 0) brings them too; the
+draws go on from where they are, and only an arithmetic that rounds on the way out looks at those of the last
+slice. An LFSR never leaves zero: where bits are drawn, a GEMM with a source of zero and an UPDATE with a seed
+of zero are refused with BAD_ARGUMENT.
 
 ``UPDATE`` has slots of 16 bits for numbers of up to 16 bits, else of 32:
 
@@ -41,31 +47,27 @@ go on from where they are, and only an arithmetic that rounds on the way out loo
 Its response has the new weight and the new momentum of each element, packed likewise: two words a group.
 Without `first`, an UPDATE goes on with the run of the one before: its settings, and its LFSRs as they are.
 
-Any command that is refused leaves the operand memory marked empty and closes the run: LOAD anew before the
-next GEMM, and begin the next UPDATE with `first`.
+A command that is refused, or a word that is no header, closes whatever was open: all four halves of the
+operand memory are marked empty, and the open tile and the run are forgotten. LOAD anew before the next GEMM,
+and begin the next tile and the next run with `first`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from enum import IntEnum
 
 import numpy as np
 from amaranth.lib import data
 from numpy.typing import NDArray
 
-import quaver.golden.update.float_sgd
+from quaver.golden.descriptor import Descriptor
 from quaver.golden.formats import Format
-from quaver.golden.rounding import Rounding
-from quaver.golden.update.fixed_sgd import FixedUpdate
-from quaver.rtl.update.unit import UpdateUnit
 
-#: The update rules that have a unit in hardware.
-HardwareRule = quaver.golden.update.float_sgd.Update | FixedUpdate
-
-#: Version of everything on this page.
-VERSION = 1
+#: Version of everything on this page. Until 2, a device had its arithmetic as Python prints it, and slots of
+#: 8 bits at least.
+VERSION = 2
 #: The top byte of each command's header: words that a lost host sends by chance are refused one by one.
 MAGIC = 0x51
 
@@ -88,7 +90,7 @@ class Status(IntEnum):
     BAD_HEADER = 1  # the word was no header; it alone was dropped
     UNKNOWN_OPCODE = 2
     BAD_LENGTH = 3  # not the opcode's number of words; all of them were dropped
-    BAD_ARGUMENT = 4  # a field that must be zero is not
+    BAD_ARGUMENT = 4  # a field that must be zero is not, or a source or a seed that must not be zero is
     OUT_OF_RANGE = 5  # a size of zero, or operands beyond the end of the memory
     NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
     NOT_OPEN = 7  # GEMM or UPDATE continues (first = 0), but no tile or run is open
@@ -108,8 +110,8 @@ CommandHeader = data.StructLayout({"length": 16, "opcode": 8, "magic": 8})
 ResponseHeader = data.StructLayout({"length": 16, "status": 8, "opcode": 8})
 #: LOAD: the bank address of the first group, which half of the memory, which operand.
 LoadArguments = data.StructLayout({"start": 24, "half": 1, "operand": 1, "zero": 6})
-#: GEMM: the length of the inner dimension and the halves to read. The results of the tiles start from zero if
-#: `first`, and leave if `last`; a GEMM without both is one slice in k of one tile.
+#: GEMM: the length of the inner dimension in steps, and the halves to read. The results of the tiles start
+#: from zero if `first`, and leave if `last`; a GEMM without both is one slice in k of one tile.
 GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
 #: GEMM: how many tiles of rows and of columns.
 TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
@@ -128,9 +130,14 @@ def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> lis
     return [header.as_value().value, *arguments]
 
 
+def slot_bits(width: int) -> int:
+    """Bits of the slots for codes of `width` bits: the next power of two."""
+    return 1 << (width - 1).bit_length()
+
+
 def slots_per_word(width: int) -> int:
-    """How many codes of `width` bits share a word: 4 of up to 8 bits, 2 of up to 16, else 1."""
-    return 4 if width <= 8 else 2 if width <= 16 else 1
+    """How many codes of `width` bits, 1 … 32, share a word."""
+    return 32 // slot_bits(width)
 
 
 def update_slot(formats: Iterable[Format]) -> int:
@@ -145,15 +152,23 @@ def settings_words(scalar: Format) -> int:
 
 def pack(codes: NDArray[np.unsignedinteger], width: int) -> NDArray[np.uint32]:
     """Words of `codes`; the last axis is filled up to whole words with zeros, and all axes are flattened."""
-    slots = slots_per_word(width)
+    bits, slots = slot_bits(width), slots_per_word(width)
     short = -codes.shape[-1] % slots
     padded = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, short)])
-    return np.ascontiguousarray(padded, dtype=f"<u{4 // slots}").reshape(-1).view("<u4")
+    if bits < 8:  # several slots a byte
+        parts = padded.astype(np.uint8, copy=False).reshape(-1, 8 // bits)
+        padded = np.bitwise_or.reduce(parts << np.arange(0, 8, bits, dtype=np.uint8), axis=1)
+    return np.ascontiguousarray(padded, dtype=f"<u{max(bits // 8, 1)}").reshape(-1).view("<u4")
 
 
 def unpack(words: NDArray[np.uint32], width: int) -> NDArray[np.unsignedinteger]:
     """The codes in `words`, all slots."""
-    return np.ascontiguousarray(words, dtype="<u4").view(f"<u{4 // slots_per_word(width)}")
+    bits = slot_bits(width)
+    slots = np.ascontiguousarray(words, dtype="<u4").view(f"<u{max(bits // 8, 1)}")
+    if bits < 8:
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        slots = (slots[:, None] >> shifts & np.uint8((1 << bits) - 1)).reshape(-1)
+    return slots
 
 
 @dataclass(frozen=True)
@@ -167,18 +182,33 @@ class Geometry:
     interleave
         Outputs that each of them works on in turn.
     depth
-        Steps in k that each half of the operand memory holds, summed over the tiles that are in it.
+        Steps that each half of the operand memory holds, summed over the tiles that are in it.
+    group
+        Products of one output that an element takes in one step.
+    product_cycles
+        Cycles that they take.
     """
 
     rows: int
     columns: int
     interleave: int
     depth: int
+    group: int = 1
+    product_cycles: int = 1
 
     @property
     def tile_columns(self) -> int:
         """Columns of the result that one tile has; its rows are `rows`."""
         return self.columns * self.interleave
+
+    @property
+    def step(self) -> int:
+        """Cycles of one step."""
+        return self.interleave * self.product_cycles
+
+    def steps(self, products: int) -> int:
+        """Steps that so many products of one output take."""
+        return -(-products // self.group)
 
 
 @dataclass(frozen=True)
@@ -190,36 +220,40 @@ class Identity:
     geometry
         Its size.
     arithmetic
-        As ``repr`` prints it.
+        The `quaver.golden.descriptor` of its arithmetic's `hardware`.
     update
-        Its update unit as `update_name` has it; empty if there is none.
+        That of the rule that its update unit computes; None if there is none.
     """
 
     geometry: Geometry
-    arithmetic: str
-    update: str = ""
+    arithmetic: Descriptor
+    update: Descriptor | None = None
 
     def to_words(self) -> list[int]:
-        """Version, rows, columns, interleave, depth; then two lines of text, four bytes a word."""
-        g = self.geometry
-        text = f"{self.arithmetic}\n{self.update}".encode("ascii")
+        """Version and geometry; then two lines of text, four bytes a word."""
+        text = f"{self.arithmetic}\n{self.update or ''}".encode("ascii")
         text += b" " * (-len(text) % 4)
-        return [VERSION, g.rows, g.columns, g.interleave, g.depth, *np.frombuffer(text, "<u4").tolist()]
+        return [VERSION, *astuple(self.geometry), *np.frombuffer(text, "<u4").tolist()]
 
     @classmethod
     def from_words(cls, words: Sequence[int]) -> Identity:
-        """The inverse of `to_words`; a ValueError if the version is another."""
-        if len(words) < 5 or words[0] != VERSION:
+        """The inverse of `to_words`. ValueError: the version of the stream or of a descriptor is another."""
+        size = len(fields(Geometry))
+        version = words[0] if len(words) else None
+        if version == 1 and len(words) > 5:
             raise ValueError(
-                f"the device speaks version {words[0] if len(words) else 'none'} of the command stream, but "
-                f"this driver speaks {VERSION}; build device and driver from one release"
+                f"the device speaks version 1 of the command stream and calls itself {_text(words[5:])}, but "
+                f"this driver speaks {VERSION}; build the device anew, or use the release that built it"
             )
-        text = np.array(words[5:], "<u4").tobytes().decode("ascii", "replace").rstrip()
-        arithmetic, _, update = text.partition("\n")
-        return cls(Geometry(*(int(w) for w in words[1:5])), arithmetic, update)
+        if version != VERSION or len(words) <= size:
+            raise ValueError(
+                f"the device speaks version {version or 'none'} of the command stream, but this driver "
+                f"speaks {VERSION}; build device and driver from one release"
+            )
+        arithmetic, _, update = _text(words[1 + size :]).partition("\n")
+        geometry = Geometry(*(int(word) for word in words[1 : 1 + size]))
+        return cls(geometry, Descriptor.parse(arithmetic), Descriptor.parse(update) if update else None)
 
 
-def update_name(update: HardwareRule | UpdateUnit) -> str:
-    """What tells one update unit from another: "e6m9 stochastic 16", "q4.12 q4.12 q2.14 nearest"."""
-    draws = f" {update.random_bits}" if update.rounding is Rounding.STOCHASTIC else ""
-    return f"{' '.join(map(str, update.formats))} {update.rounding}{draws}"
+def _text(words: Sequence[int]) -> str:
+    return np.array(words, "<u4").tobytes().decode("ascii", "replace").rstrip()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.emit.verilog import to_verilog_around
+from quaver.rtl.emit.verilog import Elements, to_verilog_around
 from quaver.sim.verilated import compile_library
 
 Words = NDArray[np.uint32]
@@ -30,6 +30,8 @@ class SimulatedDevice:
         What to simulate.
     progress
         As of `quaver.sim.verilated.compile_library`.
+    verilog
+        Other Verilog of it than `to_verilog_around` gives (tests put mutants here).
 
     Raises
     ------
@@ -37,10 +39,16 @@ class SimulatedDevice:
         No C++ compiler or no Verilator; the message says what to install.
     """
 
-    def __init__(self, accelerator: Accelerator, *, progress: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        *,
+        progress: Callable[[str], None] | None = None,
+        verilog: tuple[str, Elements] | None = None,
+    ):
         harness = Path(__file__).with_name("harness.cpp")
-        verilog, elements = to_verilog_around(accelerator, "accelerator")
-        library = compile_library(verilog, "accelerator", harness, elements=elements, progress=progress)
+        text, elements = verilog or to_verilog_around(accelerator, "accelerator")
+        library = compile_library(text, "accelerator", harness, elements=elements, progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p
         library.device_new.restype = pointer

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.engine import Arithmetic, Codes, UpdateRule
+from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
+from quaver.golden.descriptor import descriptor
+from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.accelerator.update_stream import unit_for
-from quaver.rtl.commands import HardwareRule, update_name
-from quaver.rtl.update.float_sgd import Update
+from quaver.rtl.emit.shared_modules import ports_of
+from quaver.rtl.pe import pe_for
+from quaver.rtl.update import UPDATE_UNITS, has_unit, unit_for
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.verilated import require_tools
+
+#: Bits that the elements of an array give to what is around them, which Amaranth's converter takes at most,
+#: less those of the accelerator's own ports.
+MOST_SIGNALS = (1 << 16) - 1024
 
 
 class SimulatedEngine:
     """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
-    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used; fixed
-    points that drop equally many bits share one. Those of floats can update FP16 with stochastic rounding
-    too; the last one used does it. Any other update has an accelerator of its own, with one processing
-    element.
+    Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used;
+    arithmetics of the same `hardware` share one. Each has the unit of its arithmetic's default update too;
+    the last one used does it. Any other update has an accelerator of its own, with one processing element.
 
     Parameters
     ----------
@@ -34,6 +42,8 @@ class SimulatedEngine:
 
     Raises
     ------
+    ValueError
+        There are no rows, columns, stages or depth.
     RuntimeError
         No C++ compiler or no Verilator; the message says what to install.
     """
@@ -47,6 +57,9 @@ class SimulatedEngine:
         *,
         progress: Callable[[str], None] | None = None,
     ):
+        for name, value in (("rows", rows), ("columns", columns), ("stages", stages), ("depth", depth)):
+            if as_integer(value, name) < 1:
+                raise ValueError(f"{name} is {value}, but it must be at least 1")
         require_tools()
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
@@ -59,21 +72,35 @@ class SimulatedEngine:
         """Clock cycles simulated so far, on all accelerators."""
         return sum(device.cycles for device in self._devices)
 
+    def check(self, arithmetic: Arithmetic) -> None:
+        """ValueError: an array of this size is too large to be simulated with `arithmetic`."""
+        self._check(pe_for(arithmetic, stages=self.stages))
+
+    def _check(self, element: wiring.Component) -> None:
+        bits = sum(len(Value.cast(value)) for value, flow in ports_of(element).values() if flow is Out)
+        count, most = self.rows * self.columns, MOST_SIGNALS // bits
+        if count > most:
+            raise ValueError(
+                f"the array has {self.rows}×{self.columns} = {count} elements, but at most {most} of this "
+                f"arithmetic can be simulated; take fewer rows or columns"
+            )
+
     def driver(self, arithmetic: Arithmetic) -> Driver:
         """The driver of the accelerator of `arithmetic`."""
-        if isinstance(arithmetic, FixedPoint):
-            arithmetic = arithmetic.on_integers
-        if arithmetic not in self._drivers:
+        hardware = arithmetic.hardware
+        if hardware not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
-            update = None if isinstance(arithmetic, FixedPoint) else Update()
-            self._drivers[arithmetic] = self._simulate(Accelerator(arithmetic, **size, update=update))
-        driver = self._drivers[arithmetic]
-        self._updaters[driver.updates] = driver
+            rule = arithmetic.default_update
+            accelerator = Accelerator(hardware, **size, update=None if rule is None else unit_for(rule))
+            self._check(accelerator.array.element)
+            self._drivers[hardware] = self._simulate(accelerator)
+        driver = self._drivers[hardware]
+        self._updaters[str(driver.updates)] = driver
         return driver
 
     def updater(self, rule: HardwareRule) -> Driver:
         """The driver of an accelerator that has the unit for `rule`."""
-        name = update_name(rule)
+        name = str(descriptor(rule))
         if name not in self._updaters:
             self._updaters[name] = self._simulate(
                 Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
@@ -101,6 +128,7 @@ class SimulatedEngine:
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
         """One step of `rule` on a simulated accelerator; `Driver.update` for what it refuses."""
-        if not isinstance(rule, HardwareRule):
-            raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
+        if not has_unit(rule):
+            units = " and ".join(UPDATE_UNITS)
+            raise TypeError(f"rule is {rule!r}, but the hardware updates by {units} only")
         return self.updater(rule).update(rule, weights, momenta, gradients, seed=seed)

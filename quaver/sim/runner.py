@@ -26,6 +26,7 @@ import find_libpython
 from amaranth.lib import wiring
 from cocotb_tools import config
 
+from quaver.golden import caches
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.sim import verilated
 from quaver.sim.coverage import Counts, holes
@@ -186,7 +187,7 @@ def build(
     them.
     """
     verilog = verilog or to_verilog(unit, name)
-    compiler, root = verilated._compiler(), verilated._verilator()
+    compiler, root = verilated.compiler(), verilated._verilator()
     compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
     flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
     if waves:
@@ -194,10 +195,11 @@ def build(
     if cells:  # whose models are what they are
         flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
-    tools = (verilated._tools(compiler), *compiler_flags, str(config.libs_dir))
-    program = _cache_folder() / verilated._digest(*tools, *flags, harness.read_text(), name, verilog, cells)
-    compile_ = (compiler, *compiler_flags, *verilated._include(root))
-    with verilated.building(program) as work:
+    tools = (verilated._tools((*compiler, *compiler_flags)), str(config.libs_dir))
+    told = harness.read_text(encoding="utf-8")
+    program = caches.place("benches", verilated._digest(*tools, *flags, told, name, verilog, cells))
+    compile_ = (*compiler, *compiler_flags, *verilated._include(root))
+    with caches.building(program) as work:
         if work is None:
             return program, name
         (work / "design.v").write_text(verilog + cells)
@@ -214,8 +216,9 @@ def build(
             f"-L{config.libs_dir}",
             "-lcocotbvpi_verilator",
             "-pthread",
+            *verilated.libraries(compiler),
         )
-        verilated._run([compiler, "-o", "program", "all.o", *map(str, runtime), *libraries], work)
+        verilated._run([*compiler, "-o", "program", "all.o", *map(str, runtime), *libraries], work)
         os.replace(work / "program", program)
     return program, name
 
@@ -234,14 +237,10 @@ def _run(command: list[str], scratch: Path, environment: dict[str, str], report:
     return {"failures": ["the bench did not come to its end:", *said[-30:]]}
 
 
-def _cache_folder() -> Path:
-    return verilated.cache_folder().with_name("benches")
-
-
 def _runtime_object(unit: str, root: Path, compile_: tuple[str, ...], tools: tuple[str, ...]) -> Path:
     """One of Verilator's own run-time objects, compiled once for all benches."""
-    kept = _cache_folder() / f"{unit}-{verilated._digest(*tools)}.o"
-    with verilated.building(kept) as work:
+    kept = caches.place("benches", f"{unit}-{verilated._digest(*tools)}.o")
+    with caches.building(kept) as work:
         if work:
             source = root / "include" / f"{unit}.cpp"
             verilated._run([*compile_, "-c", str(source), "-o", "unit.o"], work)

@@ -7,41 +7,35 @@ kept in the user's cache by the content of everything that went into them.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
+from quaver.golden import caches
 from quaver.rtl.emit.verilog import Elements
 from quaver.sim.elements import ELEMENT, ELEMENT_FLAGS, write_parts
 
+Command = tuple[str, ...]
+
 ELEMENTS_H = Path(__file__).with_name("elements.h")
+#: Programs that run the compiler that is named after them.
+LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 #: Every library has this class; a harness includes "Vmodel.h" whatever its top module is called.
 MODEL = "Vmodel"
 # Two states only, no delays. Lint is the business of whoever emits the Verilog, not of the simulation.
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "-Wno-lint")
-# Calls within the library may be inlined; nothing is shared with another library's class of the same name.
-COMPILER_FLAGS = (
-    "-std=c++20",
-    "-O3",
-    "-march=native",
-    "-fopenmp-simd",
-    "-fPIC",
-    "-fno-semantic-interposition",
-    "-fno-gnu-unique",
-    "-DVL_TIME_CONTEXT",
-)
+COMPILER_FLAGS = ("-std=c++20", "-O3", "-fPIC", "-DVL_TIME_CONTEXT")
+#: Calls within the library may be inlined; nothing is shared with another library's class of the same name.
+#: A compiler that does not know one of these does without.
+OPTIONAL_FLAGS = ("-march=native", "-fopenmp-simd", "-fno-semantic-interposition", "-fno-gnu-unique")
 
 
 def compile_library(
@@ -72,17 +66,17 @@ def compile_library(
         No C++ compiler or no Verilator (the message says what to install), or one of them refused its input
         (the message ends with what it said).
     """
-    compiler, verilator = _compiler(), _verilator()
-    sources = {"design.v": verilog, "harness.cpp": harness.read_text()}
+    cxx, verilator = compiler(), _verilator()
+    sources = {"design.v": verilog, "harness.cpp": harness.read_text(encoding="utf-8")}
     if elements:
-        sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text()}
-    flags = (*VERILATOR_FLAGS, *ELEMENT_FLAGS, *COMPILER_FLAGS)
-    name = _digest(_tools(compiler), *flags, top, repr(elements), *sources.values())
-    library = cache_folder() / f"{name}.so"
-    with building(library) as work:
+        sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text(encoding="utf-8")}
+    compile_ = (*cxx, *COMPILER_FLAGS, *_known(cxx))
+    name = _digest(_tools(compile_), *VERILATOR_FLAGS, *ELEMENT_FLAGS, top, repr(elements), *sources.values())
+    library = caches.place("verilated", f"{name}.so")
+    with caches.building(library, _waiting(top, progress)) as work:
         if work:
             for file, text in sources.items():
-                (work / file).write_text(text)
+                (work / file).write_text(text, encoding="utf-8")
             if progress:
                 progress(f"Verilator reads {top}")
             verilate = [str(verilator / "bin" / "verilator_bin"), *VERILATOR_FLAGS, "--Mdir", str(work)]
@@ -94,46 +88,30 @@ def compile_library(
                 write_parts(elements, work)
             (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")))
             if progress:
-                progress(f"{compiler} compiles {top}")
+                progress(f"{' '.join(cxx)} compiles {top}")
             with ThreadPoolExecutor() as pool:
-                runtime = pool.submit(_runtime, compiler, verilator)
-                _run([compiler, *COMPILER_FLAGS, *_include(verilator), "-c", "all.cpp"], work)
-                _run([compiler, "-shared", "-o", "all.so", "all.o", *map(str, runtime.result())], work)
+                runtime = pool.submit(_runtime, compile_, verilator)
+                _run([*compile_, *_include(verilator), "-c", "all.cpp"], work)
+                objects = ["all.o", *map(str, runtime.result())]
+                _run([*cxx, "-shared", "-o", "all.so", *objects, *libraries(cxx)], work)
             os.replace(work / "all.so", library)
     return ctypes.CDLL(str(library))
 
 
-def cache_folder() -> Path:
-    """Where the libraries are kept. It may be deleted at any time."""
-    return Path(user_cache_dir("quaver")) / "verilated"
+def _waiting(what: str, progress: Callable[[str], None] | None) -> Callable[[], None]:
+    """Says that another process compiles the same."""
+    return lambda: progress(f"another process compiles {what}; waiting for it") if progress else None
 
 
-@contextmanager
-def building(target: Path) -> Iterator[Path | None]:
-    """A scratch folder to build `target` in, or None where it is. What another builds is waited for."""
-    if target.exists():
-        yield None
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_suffix(".lock")
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as folder:
-                yield None if target.exists() else Path(folder)
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _runtime(compiler: str, verilator: Path) -> list[Path]:
+def _runtime(compile_: Command, verilator: Path) -> list[Path]:
     """Verilator's own run-time objects, compiled once for all libraries."""
     objects = []
     for unit in ("verilated", "verilated_threads"):
-        kept = cache_folder() / f"{unit}-{_digest(_tools(compiler), *COMPILER_FLAGS)}.o"
-        with building(kept) as work:
+        kept = caches.place("verilated", f"{unit}-{_digest(_tools(compile_))}.o")
+        with caches.building(kept) as work:
             if work:
                 source = verilator / "include" / f"{unit}.cpp"
-                _run([compiler, *COMPILER_FLAGS, *_include(verilator), "-c", str(source)], work)
+                _run([*compile_, *_include(verilator), "-c", str(source)], work)
                 os.replace(work / f"{unit}.o", kept)
         objects.append(kept)
     return objects
@@ -141,7 +119,7 @@ def _runtime(compiler: str, verilator: Path) -> list[Path]:
 
 def require_tools() -> None:
     """RuntimeError: there is no C++ compiler or no Verilator; the message says what to install."""
-    _compiler()
+    compiler()
     _verilator()
 
 
@@ -149,13 +127,30 @@ def _include(verilator: Path) -> tuple[str, ...]:
     return ("-I.", f"-I{verilator / 'include'}", f"-I{verilator / 'include' / 'vltstd'}")
 
 
-def _compiler() -> str:
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler.split()[0]) is None:
-        raise RuntimeError(
-            f"no C++ compiler {compiler!r} to compile the simulation with; install g++ or set CXX"
-        )
-    return compiler
+def compiler() -> Command:
+    """The C++ compiler that the environment's CXX names, such as "clang++" or "ccache g++"; g++ without one.
+
+    RuntimeError: there is none.
+    """
+    words = tuple(shlex.split(os.environ.get("CXX", ""))) or ("g++",)
+    for word in words[:2] if Path(words[0]).name in LAUNCHERS else words[:1]:
+        if shutil.which(word) is None:
+            raise RuntimeError(
+                f"no C++ compiler {shlex.join(words)!r} to compile the simulation with; install g++ or set "
+                f"CXX"
+            )
+    return words
+
+
+@lru_cache
+def _known(compiler: Command) -> Command:
+    """Those of `OPTIONAL_FLAGS` that the compiler takes."""
+
+    def takes(*flags: str) -> bool:
+        command = [*compiler, *COMPILER_FLAGS, *flags, "-x", "c++", "-fsyntax-only", os.devnull]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    return OPTIONAL_FLAGS if takes(*OPTIONAL_FLAGS) else tuple(flag for flag in OPTIONAL_FLAGS if takes(flag))
 
 
 def _verilator() -> Path:
@@ -167,11 +162,19 @@ def _verilator() -> Path:
 
 
 @lru_cache
-def _tools(compiler: str) -> str:
+def libraries(compiler: Command) -> Command:
+    """What clang needs to link Verilator's run time and GCC takes, where the linker does."""
+    flags = ("-Wl,--as-needed", "-latomic")
+    command = [*compiler, "-shared", "-fPIC", "-x", "c++", os.devnull, "-o", os.devnull, *flags]
+    return flags if subprocess.run(command, capture_output=True).returncode == 0 else ()
+
+
+@lru_cache
+def _tools(compile_: Command) -> str:
+    """Names the tools and what they compile for."""
     # The macros tell the compiler's version and, by -march=native, the processor's instructions.
-    command = [compiler, *COMPILER_FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
-    macros = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return f"verilator {version('verilator')}; {compiler}; {macros}"
+    done = _ran([*compile_, "-dM", "-E", "-x", "c++", os.devnull], Path.cwd())
+    return f"verilator {version('verilator')}; {' '.join(compile_)}; {done}"
 
 
 def _digest(*parts: str) -> str:
@@ -179,8 +182,16 @@ def _digest(*parts: str) -> str:
 
 
 def _run(command: list[str], folder: Path) -> None:
+    _ran(command, folder)
+
+
+def _ran(command: list[str], folder: Path) -> str:
+    """What `command` printed. RuntimeError: it failed; with the end of what it said."""
     environment = {**os.environ, "VERILATOR_ROOT": str(_verilator())}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+    )
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).splitlines()[-20:])
         raise RuntimeError(f"{Path(command[0]).name} failed with exit code {done.returncode}:\n{said}")
+    return done.stdout

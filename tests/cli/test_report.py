@@ -85,9 +85,12 @@ def test_without_runs_there_are_the_sums(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_a_run_without_fp16_weights_has_no_histogram(runs: list[Path], tmp_path: Path) -> None:
+def test_a_run_without_fp16_weights_has_no_histogram(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["report", str(runs[0]), "-o", str(tmp_path / "r.html")]) == 0
     assert "No run here keeps its weights in FP16" in (tmp_path / "r.html").read_text()
+    assert "left out, the histograms: No run here keeps its weights in FP16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -136,12 +139,12 @@ def test_garbage_is_named_and_left_out(
     assert cli.main(["report", "--json", str(torn)]) == 0
     out, err = capsys.readouterr()
     assert f'left out of {torn}/metrics.jsonl: its last line, which is torn: {{"kind": "epoch"' in err
-    ((row,),) = (one["recipes"] for one in json.loads(out))
+    ((row,),) = (one["recipes"] for one in json.loads(out)["experiments"])
     assert (row["recipe"], row["epochs"]) == ("fp8", 0)
     assert cli.main(["report", "--json", str(bad), str(runs[2])]) == 2
     out, err = capsys.readouterr()
     assert f"left out: {bad}/metrics.jsonl is not a whole metrics file" in err
-    assert json.loads(out)[0]["recipes"][0]["epochs"] == 1
+    assert json.loads(out)["experiments"][0]["recipes"][0]["epochs"] == 1
 
 
 def copied(run: Path, to: Path, *, epochs: int = 1, **settings: object) -> Path:
@@ -171,7 +174,7 @@ def test_the_table_of_an_experiment(
     out = capsys.readouterr()
     assert "a.log" in out.err
     assert not (Path.cwd() / "report.html").exists()
-    small, main = json.loads(out.out)
+    small, main = json.loads(out.out)["experiments"]
     assert [small["experiment"], main["experiment"]] == [
         "mlp on digits, batch 64",
         "mlp on digits, batch 128",

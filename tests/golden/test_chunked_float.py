@@ -21,7 +21,7 @@ import pytest
 from quaver.golden import exact
 from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat
 from quaver.golden.arithmetic.chunked_float import FewRandomBits
-from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
+from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from quaver.golden.kernels import scalar, vector, vector_kernel
 from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import Plan, largest_sum, plan, vector_gemm
@@ -65,6 +65,11 @@ PAIRS = [
     (FP8, FloatFormat(5, 23)),
     (FP8, FloatFormat(4, 23)),  # with sums that are subnormal
     (FP8, FloatFormat(5, 23, specials="fn", saturate=True)),
+    (FP8, DLFLOAT),
+    (DLFLOAT, DLFLOAT),
+    (FP8, FloatFormat(5, 6, specials="dl", saturate=True)),  # sums that end in its gap and beyond its end
+    (E4M3, FloatFormat(4, 12, specials="dl")),
+    (FP8, FloatFormat(6, 23, specials="dl")),
 ]
 ROUNDINGS = [("nearest", 14), ("stochastic", 14), ("stochastic", 1), ("stochastic", 24)]
 KINDS = ("any", "near", "small", "large", "ties")
@@ -262,7 +267,7 @@ def test_the_plans():
         how = plan(ChunkedFloat(operand, accumulator, **options), bound, directed=True)
         if how is None:
             return None
-        clauses = ("corrected", "subnormal", "checked", "directed")
+        clauses = ("corrected", "subnormal", "checked", "directed", "ties_away", "gap")
         return np.dtype(how.value).itemsize * 8, {clause for clause in clauses if getattr(how, clause)}
 
     assert chosen(FP8) == (32, set())
@@ -294,6 +299,11 @@ def test_the_plans():
     assert chosen(BFLOAT16, FP32) == (64, {"subnormal"})
     assert chosen(FloatFormat(6, 2, bias=0), FP32, bound=math.inf) == (32, set())
     assert chosen(FloatFormat(6, 2, bias=-1), FP32, bound=math.inf) == (64, {"checked"})
+    assert chosen(FP8, DLFLOAT) == (32, {"directed", "ties_away", "gap"})
+    assert chosen(DLFLOAT, DLFLOAT) == (32, {"directed", "ties_away", "gap"})
+    assert chosen(FP8, DLFLOAT, rounding="stochastic") == (32, {"directed", "gap"})
+    assert chosen(hfp8(), DLFLOAT, bound=math.inf) == (32, {"checked", "directed", "ties_away"})
+    assert chosen(FP8, FloatFormat(6, 23, specials="dl")) == (64, {"directed", "ties_away", "gap"})
     assert [chosen(FP8, FloatFormat(6, m))[0] for m in range(4, 13)] == 7 * [32] + 2 * [64]
     assert chosen(FP16, WIDEST) == (64, {"corrected", "subnormal", "directed"})
     assert chosen(FP8, WIDEST, rounding="stochastic") == (64, {"directed"})
@@ -475,9 +485,17 @@ MUTATIONS = {
         "self.multiply_add(total, self.minus_scale, self.multiply_add(total, self.scale, total))",
     ),
     "a fold too few": (vector_kernel, "n += stop - k + 1", "n += stop - k"),
-    "a fold too few between blocks": (vector_kernel, "end - start + end // chunk - start // chunk", "end - start"),
+    "a fold too few between blocks": (
+        vector_kernel,
+        "end - start + end // chunk - start // chunk",
+        "end - start",
+    ),
     "the next column's diagonal": (vector_kernel, "down * r // right)", "down * r // right + 1)"),
-    "the first tile's columns": (vector_kernel, "pointer(y, y_v, at, none, wide)", "pointer(y, y_v, at, none, none)"),
+    "the first tile's columns": (
+        vector_kernel,
+        "pointer(y, y_v, at, none, wide)",
+        "pointer(y, y_v, at, none, none)",
+    ),
     "no rounding": (vector_kernel, "total if self.scale is None else self.nearest(total)", "total"),
     "double rounding": (vector_kernel, "self.sum_to_odd(a, b, c) if self.corrected else ", ""),
 }
@@ -559,7 +577,9 @@ def test_stochastic_rounding_needs_a_seed(seed):
 
 def test_few_random_bits_are_warned_of():
     for bits in (9, 1):
-        with pytest.warns(FewRandomBits, match=rf"random_bits is {bits}: every sum loses 2\*\*-{bits + 1} of a step"):
+        with pytest.warns(
+            FewRandomBits, match=rf"random_bits is {bits}: every sum loses 2\*\*-{bits + 1} of a step"
+        ):
             ChunkedFloat(rounding="stochastic", random_bits=bits)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

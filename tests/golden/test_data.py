@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from quaver.golden import data
+from quaver.golden import caches, data
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -33,7 +33,7 @@ def mnist(tmp_path, monkeypatch):
         (source / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
     sums = {name: hashlib.sha256(idx(array)).hexdigest() for name, array in arrays.items()}
     monkeypatch.setattr(data, "_MNIST", data._idx_files(source.as_uri(), sums))
-    monkeypatch.setattr(data, "user_cache_dir", lambda name: str(tmp_path / "cache"))
+    monkeypatch.setattr(caches, "_usual", lambda: tmp_path / "cache")
     return source, arrays
 
 

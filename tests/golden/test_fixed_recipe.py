@@ -7,7 +7,7 @@ from quaver.golden import data
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.formats import FixedFormat
 from quaver.golden.nn import models, recipes
-from quaver.golden.nn.recipe import Precision, Recipe
+from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Epoch, Trainer
 
@@ -81,9 +81,10 @@ def test_refused():
     with pytest.raises(ValueError, match="later_at is 0, but it is a number of epochs, 1 or more"):
         Settings(later_at=0)
     gemm = FixedPoint(FixedFormat(6, 10), FixedFormat(2, 14), FixedFormat(6, 10))
-    message = r"weights to None, but the forward GEMM's operands are q6\.10 and q2\.14; cast to these"
+    message = r"inputs are cast to q2\.14, but the forward GEMM takes them as q6\.10, which does not hold"
     with pytest.raises(ValueError, match=message):
-        Precision(forward=gemm, inputs=gemm.a)
+        Precision(forward=gemm, inputs=gemm.b, weights=gemm.a)  # the wrong way round
+    assert Precision(forward=gemm).operand(Role.FORWARD, "weights") == gemm.b
     run, other = trainer(later_at=1), trainer(recipes.fp8)
     state = other.state() | {"counters": np.array([10**6, 0, 0, 0])}
     with pytest.raises(ValueError, match=r"the state holds uint16 .* but here it is uint32"):

@@ -306,7 +306,7 @@ def test_long_arrays_on_threads(dtype):
 
 def test_bad_values_and_random_bits():
     for bad in ([1j], ["1"], [None], np.zeros(1, np.longdouble)):
-        with pytest.raises(TypeError, match="but they must be float16, 32, 64 or integer"):
+        with pytest.raises(TypeError, match="but they must be float16, 32, 64, integer or of ml_dtypes"):
             FP8.encode(bad)
     with pytest.raises(ValueError, match=r"beyond ±2\*\*53"):
         FP8.encode(np.array([2**53 + 1]))

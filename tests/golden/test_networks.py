@@ -188,7 +188,7 @@ def test_bad_rows(table, change, message):
         ("", "n.csv", "line 1: name is missing"),
         ("name,in_channels,out_channels,name\na,3,8,b\n", "n.csv", "line 1: name stands there 2 times"),
         ("[" * 100_000, "n.json", "n.json is not JSON: maximum recursion depth exceeded"),
-        ("", "n.pt", "ends in '.pt', but a layer table is a .csv, .json, .onnx file"),
+        ("", "n.pt", "ends in '.pt', but a layer table is a .csv, .tsv, .json, .onnx file"),
     ],
 )
 def test_files_that_are_no_tables(table, text, name, message):

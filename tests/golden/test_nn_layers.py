@@ -255,3 +255,17 @@ def test_normalisation_in_one_pass_is_the_textbooks():
     expected = error - error.mean(**axes) - normal * (error * normal).mean(**axes)
     assert dx == pytest.approx(scale * inverse * expected, abs=1e-9)
     assert norm.scale.gradient == pytest.approx((error * normal).sum(axis=(0, 2, 3)), abs=1e-9)
+
+
+def test_a_layer_in_two_places_is_refused():
+    rng = np.random.default_rng(0)
+    twice = layers.Linear(4, 4, rng)
+    with pytest.raises(ValueError, match=r"^tied has one Linear in two places, .* for each place$"):
+        models.Network("tied", twice, layers.ReLU(), twice)
+    relu = layers.ReLU()
+    with pytest.raises(ValueError, match=r"^tied has one ReLU in two places"):
+        models.Network("tied", layers.Linear(4, 4, rng), relu, layers.Linear(4, 4, rng), relu)
+    network = models.Network("tied", layers.Linear(4, 4, rng), layers.Linear(4, 4, rng))
+    network.layers[1].weight = network.layers[0].weight
+    with pytest.raises(ValueError, match=r"^linear2.weight of tied is linear1.weight as well, but"):
+        list(network.all_parameters())

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_features__
 
 from quaver.golden import data
 from quaver.golden.engine import GoldenEngine
@@ -120,17 +121,30 @@ for recipe in (recipes.fp8, recipes.fp8.with_gemms("stochastic", rounding="stoch
 """
 
 
-def test_the_same_bits_whatever_the_thread_count():
+#: Kernels of OpenBLAS that this processor has, each of which sums in an order of its own.
+BLAS_KERNELS = {"Haswell": "AVX2", "Zen": "AVX2", "SkylakeX": "AVX512_SKX"}
+
+
+@pytest.mark.parametrize(
+    "kernel", ["", "Haswell", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Zen", "SkylakeX"))]
+)
+def test_the_same_bits_whatever_the_thread_count(kernel):
+    if kernel and not __cpu_features__.get(BLAS_KERNELS[kernel]):
+        pytest.skip(f"this processor has no {BLAS_KERNELS[kernel]}")
+
     def digests(threads):
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        environment = os.environ | counts | {"NUMBA_NUM_THREADS": "2"}
+        environment = os.environ | counts | {"NUMBA_NUM_THREADS": "3"}
+        if kernel:
+            environment["OPENBLAS_CORETYPE"] = kernel
         command = [sys.executable, "-c", THREADS, str(threads)]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         return done.stdout.split()
 
-    one, two = digests(1), digests(2)
+    one = digests(1)
     assert len(set(one)) == 3
-    assert one == two
+    assert one == digests(2)
+    assert one == digests(3)
 
 
 class Overflowing(GoldenEngine):

@@ -12,7 +12,9 @@ import pytest
 from quaver.golden.lfsr import LFSR, numbered_seed
 from quaver.golden.random_bits import SOURCES, draws_of, first_draws, states
 
-_spec = importlib.util.spec_from_file_location("random_bits", Path(__file__).parents[2] / "bench/random_bits.py")
+_spec = importlib.util.spec_from_file_location(
+    "random_bits", Path(__file__).parents[2] / "bench/random_bits.py"
+)
 assert _spec
 assert _spec.loader
 bench = importlib.util.module_from_spec(_spec)
@@ -68,9 +70,9 @@ def rank(matrix: np.ndarray) -> int:
 
 @pytest.mark.parametrize("bits", [1, 14, 24])
 def test_any_two_outputs_draw_independently(bits):
-    """Two outputs' bits are linear in the 96 of the sources, and of full rank: all pairs of draws are as likely.
-    The upper bits of four at the corners of a rectangle are independent too; of a row's and a column's draw
-    alone, three corners would decide the fourth."""
+    """Two outputs' bits are linear in the 96 of the sources, and of full rank: all pairs of draws are as
+    likely. The upper bits of four at the corners of a rectangle are independent too; of a row's and a
+    column's draw alone, three corners would decide the fourth."""
 
     def drawn(i, j, sources=SOURCES, first=0):
         places = [s.hop * (i * s.per_row + j * s.per_column) for s in sources]
@@ -87,8 +89,8 @@ def test_any_two_outputs_draw_independently(bits):
             assert found == independent * upper
 
 
-# Means of 600 seeds and their sampling errors: singular value 6.32 ± 0.01, correlation 0.1250 ± 0.0001, variance 1 ±
-# 0.06, share 0.0587 ± 0.0002.
+# Means of 600 seeds and their sampling errors: singular value 6.32 ± 0.01, correlation 0.1250 ± 0.0001,
+# variance 1 ± 0.06, share 0.0587 ± 0.0002.
 
 
 def close(found):

@@ -85,7 +85,7 @@ def test_other_formats_are_one_field():
 
 
 def test_a_cast_that_the_operand_does_not_hold():
-    message = "{} are cast to {}, but the {} GEMM's operands are {}"
+    message = "{} are cast to {}, but the {} GEMM takes them as {}"
     with pytest.raises(ValueError, match=message.format("weights", E4M3, "forward", FP8)):
         Precision(forward=ChunkedFloat(operand=FP8), weights=E4M3)
     with pytest.raises(ValueError, match=message.format("errors", FP16, "gradient", FP8)):
@@ -112,7 +112,11 @@ def test_bad_values():
         ("update", "FP16", "update is 'FP16', but it must be UpdatePrecision or FixedUpdatePrecision"),
         ("loss_scale", 1000, "loss_scale is 1000, but it must be LossScale"),
         ("loss_scale", {"is": "LossScale", "initial": "1000"}, "initial is '1000'"),
-        ("loss_scale", {"is": "LossScale", "grow_every": 2.5}, "grow_every is 2.5, but it must be int"),
+        (
+            "loss_scale",
+            {"is": "LossScale", "grow_every": 2.5},
+            "grow_every is 2.5, but it must be an integer",
+        ),
         ("update", {"is": "UpdatePrecision", "random_bits": "x"}, "random_bits is 'x'"),
         ("layers", {"linear1": 5}, "layers has 5 for linear1"),
         ("layers", ["linear1"], "layers is"),

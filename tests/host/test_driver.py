@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from devices import ARITHMETIC, DEPTH, accelerator, device
@@ -94,12 +96,25 @@ def test_refused_command_is_an_error_and_leaves_a_working_device(monkeypatch: py
 
 
 def test_refuses_a_device_of_another_arithmetic() -> None:
-    with pytest.raises(DeviceError, match=r"the device computes ChunkedFloat\(.*chunk=64.*chunk=32"):
+    with pytest.raises(DeviceError, match=r"the device computes 1 chunked_float .*chunk=64.*chunk=32"):
         Driver(device(), ChunkedFloat(chunk=32))
 
 
+def test_refuses_a_device_from_before_descriptors() -> None:
+    text = "ChunkedFloat(operand=FloatFormat(exponent_bits=5, mantissa_bits=2), chunk=64)\ne6m9 stochastic 16"
+    words = [1, 13, 13, 5, 816, *np.frombuffer(text.ljust(-(-len(text) // 4) * 4).encode(), "<u4").tolist()]
+    with pytest.raises(ValueError, match=r"version 1 .* calls itself ChunkedFloat\(.*build the device anew"):
+        Identity.from_words(words)
+
+
+def test_identity_is_read_back() -> None:
+    unit = accelerator()
+    for identity in (unit.identity, replace(unit.identity, update=None)):
+        assert Identity.from_words(identity.to_words()) == identity
+
+
 def test_refuses_a_device_of_another_version() -> None:
-    words = [9, *Identity(accelerator().geometry, "x").to_words()[1:]]
+    words = [9, *accelerator().identity.to_words()[1:]]
     with pytest.raises(
         ValueError, match="the device speaks version 9 of the command stream, but this driver"
     ):
@@ -113,7 +128,7 @@ def test_refuses_a_device_of_another_version() -> None:
             np.zeros((2, 3), np.uint8),
             np.zeros((4, 2), np.uint8),
             ValueError,
-            r"shape \(2, 3\) and b_codes \(4, 2\)",
+            r"\(2, 3\) and b_codes \(4, 2\)",
         ),
         (np.zeros(3, np.uint8), np.zeros((3, 2), np.uint8), ValueError, r"shape \(3,\)"),
         (np.zeros((2, 3)), np.zeros((3, 2), np.uint8), TypeError, "a_codes has dtype float64"),

@@ -17,6 +17,7 @@ from links import BOARD, board_verilog, pins_line
 
 from quaver.cli import main
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.formats import FP16
 from quaver.golden.nn.recipes import RECIPES
 from quaver.golden.rounding import Rounding
@@ -141,12 +142,13 @@ def test_reset_button(board: Terminal, transport: LinkTransport) -> None:
 def test_refuses_what_does_not_match(transport: LinkTransport) -> None:
     other = replace(BOARD, chunk=32)
     with pytest.raises(
-        DeviceError, match=r"the device computes ChunkedFloat\(.*chunk=64.*chunk=32.* is asked for"
+        DeviceError, match=r"the device computes 1 chunked_float .*chunk=64.*chunk=32.* is asked for"
     ):
         BoardEngine(transport, [BOARD, other])
     nearest = Update(0.1, rounding=Rounding.NEAREST_EVEN)
     with pytest.raises(
-        DeviceError, match="the device updates e6m9 stochastic 16, but e6m9 nearest is asked for; take"
+        DeviceError,
+        match=r"the device updates 1 float_sgd .*=stochastic .* but 1 float_sgd .*=nearest .*; take",
     ):
         BoardEngine(transport, [BOARD], nearest)
     with pytest.raises(TypeError, match=r"rule is .* but the hardware updates by"):
@@ -154,8 +156,9 @@ def test_refuses_what_does_not_match(transport: LinkTransport) -> None:
 
 
 def test_way_out_of_a_device_that_does_not_match() -> None:
+    update = descriptor(RULE)
     narrow, wide = (
-        Identity(Geometry(1, 1, 1, 1), repr(BUILT[name]), "e6m9 stochastic 16") for name in ("fp8", "fp16")
+        Identity(Geometry(1, 1, 1, 1), descriptor(BUILT[name]), update) for name in ("fp8", "fp16")
     )
     assert recipes(narrow) == ["fp8-everywhere"]
     assert way_out(narrow, gemms(RECIPES["fp8"])) == (
@@ -165,8 +168,11 @@ def test_way_out_of_a_device_that_does_not_match() -> None:
     assert way_out(wide, gemms(RECIPES["fixed16-q8.8"])).endswith(
         "a board of quaver build --arithmetic fixed16"
     )
-    assert recipes(replace(narrow, update="")) == ["fp8-everywhere"]  # and the host updates
-    assert way_out(replace(narrow, update="another"), []) == "take --engine sim, which is any device"
+    assert recipes(replace(narrow, update=None)) == ["fp8-everywhere"]  # and the host updates
+    assert (
+        way_out(replace(narrow, update=Descriptor("another", {})), [])
+        == "take --engine sim, which is any device"
+    )
 
 
 def test_port_in_use(board: Terminal, transport: LinkTransport) -> None:

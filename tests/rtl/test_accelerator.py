@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from devices import ARITHMETIC, DEPTH, accelerator, device
 
+import quaver.rtl.accelerator.accelerator
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.commands import (
     MAGIC,
     GemmArguments,
@@ -134,6 +136,28 @@ def test_refuses_a_half_that_was_not_loaded() -> None:
     assert status(transport, gemm(1, a_half=0, b_half=1)) is Status.NOT_LOADED
 
 
+@pytest.mark.parametrize("a_half", [0, 1])
+@pytest.mark.parametrize("b_half", [0, 1])
+def test_each_half_of_each_operand_is_loaded_for_itself(a_half: int, b_half: int) -> None:
+    transport = device()
+    for a, b in np.ndindex(2, 2):
+        for operand, half in ((Operand.A, a_half), (Operand.B, b_half)):
+            assert status(transport, load(operand, half, ONES)) is Status.OK
+        expected = Status.OK if (a, b) == (a_half, b_half) else Status.NOT_LOADED
+        assert status(transport, gemm(1, a_half=a, b_half=b)) is expected
+        transport.reset()
+
+
+@pytest.mark.parametrize("operand", Operand)
+@pytest.mark.parametrize("half", [0, 1])
+def test_one_operand_alone_is_not_enough(operand: int, half: int) -> None:
+    """One half of one operand is loaded; no GEMM has both of its operands."""
+    transport = device()
+    for a, b in np.ndindex(2, 2):
+        assert status(transport, load(operand, half, ONES)) is Status.OK
+        assert status(transport, gemm(1, a_half=a, b_half=b)) is Status.NOT_LOADED
+
+
 def test_refuses_a_result_beyond_one_response() -> None:
     transport = wide_device()
     assert status(transport, load(Operand.A, 0, ONES)) is Status.OK
@@ -197,6 +221,18 @@ def test_an_open_tile_can_be_abandoned() -> None:
     assert status(transport, gemm(1, first=0)) is Status.NOT_OPEN
 
 
+def test_a_refusal_forgets_the_open_tile() -> None:
+    """A host that sends slices ahead must not get the sum of two tiles with status OK."""
+    transport = device()
+    for refused, reason in (([0], Status.BAD_HEADER), (gemm(0), Status.OUT_OF_RANGE)):
+        load_ones(transport)
+        assert status(transport, gemm(7, last=0)) is Status.OK
+        assert status(transport, refused) is reason
+        load_ones(transport)
+        assert status(transport, gemm(1, first=0)) is Status.NOT_OPEN
+    works(transport)
+
+
 def cycles_of(words: list[int], answers: int) -> int:
     transport = device()
     load_ones(transport)
@@ -205,6 +241,22 @@ def cycles_of(words: list[int], answers: int) -> int:
     transport.send(np.array(words, np.uint32))
     transport.receive(answers)
     return transport.cycles - before
+
+
+def test_identity_while_results_wait() -> None:
+    """IDENTIFY between two GEMMs, whose results wait at the exit: nothing is lost, doubled or mixed up."""
+    transport = device()
+    load_ones(transport)
+    identity = accelerator().identity.to_words()
+    results = [1 + 4 * TILE_WORDS, 1 + len(identity), 1 + TILE_WORDS]
+    for rate in (0, 0.5, 0.9, 0.99):
+        transport.stall(5, 0, rate)
+        transport.send(np.array(gemm(2, 2, 2) + command(Opcode.IDENTIFY) + gemm(3), np.uint32))
+        two, who, three = (transport.receive(length) for length in results)
+        assert who[1:].tolist() == identity
+        for words, value in ((two, 2.0), (three, 3.0)):
+            codes = words[1:].view(np.uint16).reshape(-1, 4)[:, :3]
+            assert (codes == ARITHMETIC.result.encode(value)).all()
 
 
 def test_tiles_and_jobs_follow_each_other_without_a_gap() -> None:
@@ -263,12 +315,13 @@ def test_refuses_sizes(changes: dict[str, int], message: str) -> None:
         Accelerator(ARITHMETIC, **({"rows": 1, "columns": 1} | changes))
 
 
-def test_refuses_an_arithmetic_that_draws() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"ChunkedFloat with stoch.*draws random bits for every sum, but .*; take rounding nearest",
-    ):
-        Accelerator(ChunkedFloat(rounding="stochastic"), rows=1, columns=1)
+def test_refuses_draws_for_sums_of_several_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    arithmetic = ChunkedFloat(rounding="stochastic")
+    array = SystolicArray(arithmetic, 1, 1, 2)
+    array.element.product_cycles = 2
+    monkeypatch.setattr(quaver.rtl.accelerator.accelerator, "SystolicArray", lambda *_: array)
+    with pytest.raises(ValueError, match="a product takes 2 cycles, but the accelerator draws"):
+        Accelerator(arithmetic, rows=1, columns=1)
 
 
 def test_a_reset_amid_a_gemm_leaves_nothing_behind() -> None:

@@ -5,12 +5,15 @@ A mutation is one edit of a unit's source, on a copy in memory; an edit that no 
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_loader
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pytest
@@ -54,22 +57,37 @@ STOCHASTIC = {
 }
 
 
+class Edited(SourceFileLoader, MetaPathFinder):
+    """Finds one module, whose source it has edited."""
+
+    def __init__(self, name: str, path: Path, old: str, new: str) -> None:
+        super().__init__(name, str(path))
+        self.old, self.new = old, new
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname == self.name else None
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = Path(self.path).read_text()
+        return compile(source.replace(self.old, self.new), f"mutated {fullname}", "exec")
+
+
 @contextmanager
 def mutated(module: str, old: str, new: str) -> Iterator[None]:
-    """`quaver.rtl` with one edit in `module`, such as float/adder. All its modules are imported anew, and put
+    """`quaver.rtl` with one edit in `module`, such as float/adder; all its modules are imported anew, and put
     back afterwards."""
-    source = (ROOT / f"{module}.py").read_text()
-    assert source.count(old) == 1, f"rtl/{module}.py has {source.count(old)} times: {old}"
+    path = ROOT / f"{module}.py"
+    times = path.read_text().count(old)
+    assert times == 1, f"rtl/{module}.py has {times} times: {old}"
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("quaver.rtl")}
+    name = f"quaver.rtl.{module}".replace("/", ".")
+    finder = Edited(name, path, old, new)
+    sys.meta_path.insert(0, finder)
     try:
-        name = f"quaver.rtl.{module}".replace("/", ".")
-        spec = importlib.util.spec_from_file_location(name, ROOT / f"{module}.py")
-        assert spec
-        mutant = importlib.util.module_from_spec(spec)
-        sys.modules[name] = mutant
-        exec(compile(source.replace(old, new), f"mutated {name}", "exec"), mutant.__dict__)
+        import_module(name)
         yield
     finally:
+        sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.startswith("quaver.rtl")]:
             del sys.modules[name]
         sys.modules.update(kept)
@@ -133,9 +151,20 @@ def test_cocotb_catches_an_lfsr_with_another_tap() -> None:
     ("old", "new"),
     [
         ("lower.b_random.eq(upper.b_random_out)", "lower.b_random.eq(upper.b_random)"),
-        ("right.a_random.eq(left.a_random_out)", "right.a_random.eq(self.a_random[0])"),
+        ("first.a_random.eq(row[:bits])", "first.a_random.eq(self.random.row[:bits])"),
+        ("row.eq(places_on(above, ROW, 1))", "row.eq(places_on(above, ROW, 2))"),
+        ("places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)", "places_on(above_diagonal, DIAGONAL, 1)"),
+        ("right.diagonal.eq(left.diagonal_out)", "right.diagonal.eq(left.diagonal)"),
+        ("column.eq(places_on(before, COLUMN, 1))", "column.eq(before)"),
     ],
-    ids=["draws of a column not delayed", "one row's draws for all"],
+    ids=[
+        "draws of a column not delayed",
+        "one row's draws for all",
+        "a row too far",
+        "diagonals that go down as they go right",
+        "a diagonal that does not hop",
+        "one column's draws for all",
+    ],
 )
 def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new: str) -> None:
     from quaver.sim.benches import systolic
@@ -151,19 +180,19 @@ def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new:
 
 
 @pytest.mark.parametrize(
-    ("unit", "old", "new"),
+    ("bench", "unit", "old", "new"),
     [
-        ("float_sgd", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
-        ("fixed_sgd", "terms[0] + terms[1]", "terms[1]"),
+        ("update", "float_sgd", "momentum.y.eq(decay.result)", "momentum.y.eq(decay.y)"),
+        ("fixed_update", "fixed_sgd", "terms[0] + terms[1]", "terms[1]"),
     ],
 )
-def test_cocotb_catches_an_update_that_forgets_its_decay(unit: str, old: str, new: str) -> None:
-    variant = import_module(f"quaver.sim.benches.{unit}").VARIANTS[unit]()
+def test_cocotb_catches_an_update_that_forgets_its_decay(bench: str, unit: str, old: str, new: str) -> None:
+    variant = import_module(f"quaver.sim.benches.{bench}").VARIANTS[bench]()
     with mutated(f"update/{unit}", old, new):
         module = sys.modules[f"quaver.rtl.update.{unit}"]
-        mutant = module.Update(FP16) if unit == "update" else module.FixedUpdate(*variant.formats)
-        verilog = to_verilog(mutant, unit)
-    assert any("expected" in line for line in run_bench(unit, verilog=verilog).failures)
+        mutant = module.Update(FP16) if bench == "update" else module.FixedUpdate(*variant.formats)
+        verilog = to_verilog(mutant, bench)
+    assert any("expected" in line for line in run_bench(bench, verilog=verilog).failures)
 
 
 @pytest.mark.parametrize(

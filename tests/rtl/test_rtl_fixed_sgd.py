@@ -19,8 +19,8 @@ from quaver.golden.formats import FixedFormat
 from quaver.golden.nn.recipes import fixed16, fixed20
 from quaver.golden.update.fixed_sgd import SCALAR
 from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenFixedUpdate
-from quaver.rtl.accelerator.update_stream import unit_for
 from quaver.rtl.round_and_saturate import RoundAndSaturate
+from quaver.rtl.update import unit_for
 from quaver.rtl.update.fixed_sgd import FixedUpdate
 from quaver.rtl.update.unit import UpdateUnit
 
@@ -167,7 +167,7 @@ SLIPS = {
     "the old momentum": ("update/fixed_sgd", "delayed(m, 1, v)", "delayed(m, 5, element.momentum)"),
     "saturates a bit late": ("round_and_saturate", "self.result.width - 1 :]", "self.result.width :]"),
     "wraps": ("round_and_saturate", "Mux(overflows, end, rounded)", "rounded"),
-    "no seed": ("update_unit", "self.settings.payload.seed ^", "0 ^"),
+    "no seed": ("update/unit", "self.settings.payload.seed ^", "0 ^"),
 }
 
 
@@ -200,5 +200,5 @@ def test_refuses() -> None:
         FixedUpdate(random_bits=0)
     with pytest.raises(ValueError, match=r"^dropped_bits is 8, but of 8 bits 0 to 7 can go$"):
         RoundAndSaturate(8, 8, Q8_8)
-    with pytest.raises(TypeError, match="but the hardware updates by Update and FixedUpdate only"):
+    with pytest.raises(TypeError, match="but the hardware updates by fixed_sgd and float_sgd only"):
         unit_for(None)  # type: ignore[arg-type]

@@ -121,6 +121,8 @@ def ask(transport: SimulatedDevice, words: list[int]) -> tuple[Status, list[int]
         (update(SETTINGS + PAIR, 1 + (1 << 14)), Status.BAD_LENGTH),
         (update(SETTINGS + PAIR, 1, zero=1), Status.BAD_ARGUMENT),
         (update(SETTINGS + PAIR, 1, zero=1 << 14), Status.BAD_ARGUMENT),
+        (update([0, 0, 0, *PAIR], 1), Status.BAD_ARGUMENT),  # an LFSR never leaves zero
+        (update([0, 0, 0] + PAIR * 9, 9), Status.BAD_ARGUMENT),
         (update(SETTINGS, 0), Status.OUT_OF_RANGE),
         (update([], 0, first=0), Status.OUT_OF_RANGE),
     ],

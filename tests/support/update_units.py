@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.rtl.commands import HardwareRule
+from quaver.golden.contracts import HardwareRule
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.update.unit import UpdateUnit
 from quaver.sim.verilated import compile_library

@@ -15,27 +15,31 @@ of 64. What one output is, with A of shape (M, K) and B of shape (K, N)::
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from quaver.golden import exact
+from quaver.golden.arithmetic.operands import check_operands
+from quaver.golden.contracts import Codes, Draws
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm
 from quaver.golden.random_bits import States, draws_of, states
 from quaver.golden.rounding import Rounding
-from quaver.golden.validation import as_integer
-
-Codes = NDArray[Any]
+from quaver.golden.update.float_sgd import Update
+from quaver.golden.validation import set_integers
 
 #: With fewer random bits an accumulation is warned of: see `ChunkedFloat`.
 ENOUGH_RANDOM_BITS = 10
 
 #: A chunk longer than any dot product: plain accumulation.
 NO_CHUNKS = 1 << 30
+
+#: Operands are looked up in tables of all their values.
+MAX_OPERAND_BITS = 16
 
 #: The widest draw that both LFSRs make in one leap: their lowest taps are at 25 and 24.
 MAX_RANDOM_BITS = 24
@@ -62,18 +66,21 @@ class ChunkedFloat:
         "nearest" (ties as the accumulator has them) or "stochastic".
     random_bits
         R, the bits of each draw of stochastic rounding, 1 … 24. What lies more than R bits below the last one
-        kept is cut off, which takes 2**−(R + 1) of a step from every sum: without chunks, a sum of 65,536 terms
-        keeps 0.70 of itself with 6 bits, 0.92 with 8 and 0.98 with 10 (`bench/random_bits.py`). Fewer than
-        10 bits are a `FewRandomBits` warning.
+        kept is cut off, which takes 2**−(R + 1) of a step from every sum: without chunks, a sum of 65,536
+        terms keeps 0.70 of itself with 6 bits, 0.92 with 8 and 0.98 with 10 (`bench/random_bits.py`). Fewer
+        than 10 bits are a `FewRandomBits` warning.
 
     Notes
     -----
-    Stochastic rounding draws as `quaver.golden.random_bits` says. The sums of an output count as they come: the K
-    products, and each chunk's fold after the products of that chunk, the last fold included. Hence the result
-    depends on the seed alone: not on threads, tiles or the size of an array.
+    Stochastic rounding draws as `quaver.golden.random_bits` says. The sums of an output count as they come:
+    the K products, and each chunk's fold after the products of that chunk, the last fold included. Hence the
+    result depends on the seed alone: not on threads, tiles or the size of an array.
 
-    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. Zeros: x + (−x) = +0, and because
-    the total starts at +0, no result is −0.
+    Specials follow IEEE 754: ∞·0 and ∞ − ∞ are the accumulator's one NaN. So do zeros: x + (−x) = +0,
+    (−0) + (−0) = −0, and a negative sum that rounds to zero is −0. A partial sum may be −0; a result of an
+    accumulator with gradual underflow is not, because its total starts at +0 and a fold adds two multiples of
+    the accumulator's quantum, which round to zero only if they cancel. Two DLFloats may differ by less than
+    the smallest one: there a fold can underflow, and a result of −0 says on which side.
     """
 
     operand: FloatFormat = FP8
@@ -89,13 +96,12 @@ class ChunkedFloat:
                 raise TypeError(
                     f"{name} is {value!r}, but it must be a FloatFormat, e.g. quaver.golden.formats.FP8"
                 )
-        if self.operand.width > 16:
+        if self.operand.width > MAX_OPERAND_BITS:
             raise ValueError(
-                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most 16; "
-                f"take fewer mantissa bits"
+                f"operand is {self.operand}, {self.operand.width} bits, but operands have at most "
+                f"{MAX_OPERAND_BITS}; take fewer mantissa bits"
             )
-        for name in ("chunk", "random_bits"):
-            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        set_integers(self, "chunk", "random_bits")
         if self.chunk < 1:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
@@ -109,16 +115,21 @@ class ChunkedFloat:
             )
         if self.stochastic and self.random_bits < ENOUGH_RANDOM_BITS:
             warnings.warn(
-                f"random_bits is {self.random_bits}: every sum loses 2**-{self.random_bits + 1} of a step on average, "
-                f"which adds up in long ones; take {ENOUGH_RANDOM_BITS} or more",
+                f"random_bits is {self.random_bits}: every sum loses 2**-{self.random_bits + 1} of a step on "
+                f"average, which adds up in long ones; take {ENOUGH_RANDOM_BITS} or more",
                 FewRandomBits,
                 stacklevel=3,
             )
 
     @property
-    def operands(self) -> tuple[FloatFormat, FloatFormat]:
-        """Formats of the two operands."""
-        return self.operand, self.operand
+    def a(self) -> FloatFormat:
+        """Format of the codes of A."""
+        return self.operand
+
+    @property
+    def b(self) -> FloatFormat:
+        """Format of the codes of B."""
+        return self.operand
 
     @property
     def result(self) -> FloatFormat:
@@ -127,8 +138,32 @@ class ChunkedFloat:
 
     @property
     def stochastic(self) -> bool:
-        """Whether `gemm` draws random bits and so needs a seed."""
+        """Whether a GEMM takes a seed."""
         return self.rounding is Rounding.STOCHASTIC
+
+    @property
+    def draws(self) -> Draws:
+        """Random bits for every sum, if `stochastic`."""
+        return Draws.SUMS if self.stochastic else Draws.NOTHING
+
+    @property
+    def hardware(self) -> ChunkedFloat:
+        """`self`: every parameter is one of the circuit's."""
+        return self
+
+    @property
+    def equivalents(self) -> tuple[ChunkedFloat, ...]:
+        """`self`; and with operands as wide as the sums, where those hold every operand."""
+        wide = self.accumulator
+        # Sums that saturate would turn an operand's infinity into a number.
+        if wide.width > MAX_OPERAND_BITS or wide.saturate or not wide.holds(self.operand):
+            return (self,)
+        return self, replace(self, operand=wide)
+
+    @property
+    def default_update(self) -> Update:
+        """Wang et al.'s: SGD with momentum in FP16, rounded stochastically."""
+        return Update(rate=0.0)
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -139,6 +174,7 @@ class ChunkedFloat:
         """How many sums one output of `k` products rounds: the products and the folds."""
         return k + -(-k // self.chunk)
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -153,14 +189,15 @@ class ChunkedFloat:
         -------
         Codes of `accumulator`, shape (M, N).
         """
-        a, b = self._checked(a_codes, b_codes, seed)
+        a, b = self.check(a_codes, b_codes, seed=seed)
         if 0 in a.shape or 0 in b.shape:
             return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
         return chunked_gemm(self, a, b, self.sources(seed) if self.stochastic else None)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
-        a, b = self._checked(a_codes, b_codes, seed)
+        a, b = self.check(a_codes, b_codes, seed=seed)
         (M, K), N = a.shape, b.shape[1]
         acc = self.accumulator
 
@@ -183,25 +220,12 @@ class ChunkedFloat:
             c[i, j] = total
         return c
 
-    def sources(self, seed: int | None, row: int = 0, column: int = 0) -> States:
-        """The states of both random sources before the first sum of output (row, column)."""
-        return states(seed, row, column)
+    def check(
+        self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None
+    ) -> tuple[Codes, Codes]:
+        """The operands as arrays of codes; errors as of `check_operands`."""
+        return check_operands(self, a_codes, b_codes, seed)
 
-    def _checked(self, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> tuple[Codes, Codes]:
-        a = self.operand.check_codes(a_codes, "a_codes")
-        b = self.operand.check_codes(b_codes, "b_codes")
-        for name, codes, shape in (("a_codes", a, "(M, K)"), ("b_codes", b, "(K, N)")):
-            if codes.ndim != 2:
-                raise ValueError(
-                    f"{name} has shape {codes.shape}, but it must be {shape}; reshape it to two axes"
-                )
-        if a.shape[1] != b.shape[0]:
-            raise ValueError(
-                f"a_codes {a.shape} and b_codes {b.shape} disagree on K: {a.shape[1]} columns against"
-                f" {b.shape[0]} rows; transpose one of them?"
-            )
-        if not self.stochastic and seed is not None:
-            raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
-        if self.stochastic:
-            self.sources(seed)  # refuses a wrong seed
-        return a, b
+    def sources(self, seed: int | None, row: int = 0, column: int = 0) -> States:
+        """The states of the random sources before the first sum of output (row, column)."""
+        return states(seed, row, column)

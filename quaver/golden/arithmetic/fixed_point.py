@@ -11,16 +11,18 @@ What one output is, with A of shape (M, K) and B of shape (K, N), in integers::
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from quaver.golden.arithmetic.operands import check_operands
+from quaver.golden.contracts import Codes, Draws
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.random_bits import States, draws_of, first_draws, states
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
-
-Codes = NDArray[Any]
+from quaver.golden.update.fixed_sgd import FixedUpdate
+from quaver.golden.validation import set_integers
 
 _Q8_8 = FixedFormat(8, 8)
 
@@ -32,8 +34,7 @@ class FixedPoint:
     Parameters
     ----------
     a, b
-        Formats of the two operands, of one width. Only the sum of their fraction bits matters: the codes of A
-        and B may just as well be in `b` and `a`.
+        Formats of the two operands.
     result
         Format of C, with no more fraction bits than the products have.
     rounding
@@ -46,8 +47,8 @@ class FixedPoint:
     Notes
     -----
     Stochastic rounding is `quaver.golden.rounding.round_integer`'s, with the random bits that
-    `quaver.golden.random_bits` has for the first sum of an output. Hence the result depends on the seed alone,
-    not on tiles or the size of an array.
+    `quaver.golden.random_bits` has for the first sum of an output. Hence the result depends on the seed
+    alone, not on tiles or the size of an array.
     """
 
     a: FixedFormat = _Q8_8
@@ -62,17 +63,17 @@ class FixedPoint:
             value = getattr(self, name)
             if not isinstance(value, FixedFormat):
                 raise TypeError(f"{name} is {value!r}, but it must be a FixedFormat, e.g. FixedFormat(8, 8)")
-        if self.a.width != self.b.width:
-            raise ValueError(f"a is {self.a} and b {self.b}, but both operands have one width; extend one")
         if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
             raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        if not isinstance(self.random_bits, int) or not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits!r}, but stochastic rounding takes 1 … 32")
-        if not 2 * self.a.width <= self.accumulator_bits <= 63:
+        set_integers(self, "random_bits", "accumulator_bits")
+        if not 1 <= self.random_bits <= 32:
+            raise ValueError(f"random_bits is {self.random_bits}, but stochastic rounding takes 1 … 32")
+        product = self.a.width + self.b.width
+        if not product <= self.accumulator_bits <= 63:
             raise ValueError(
                 f"accumulator_bits is {self.accumulator_bits}, but sums of products of {self.a.width}-bit "
-                f"operands take {2 * self.a.width} … 63"
+                f"and {self.b.width}-bit operands take {product} … 63"
             )
         if not 0 <= self.dropped_bits < self.accumulator_bits:
             raise ValueError(
@@ -82,14 +83,9 @@ class FixedPoint:
             )
 
     @property
-    def operand(self) -> FixedFormat:
-        """A format of the operands' width."""
-        return self.a
-
-    @property
-    def operands(self) -> tuple[FixedFormat, FixedFormat]:
-        """Formats of the two operands."""
-        return self.a, self.b
+    def _magnitude_bits(self) -> int:
+        """No product is larger than 2 to the power of this."""
+        return self.a.width - 1 + self.b.width - 1
 
     @property
     def dropped_bits(self) -> int:
@@ -97,27 +93,47 @@ class FixedPoint:
         return self.a.fraction_bits + self.b.fraction_bits - self.result.fraction_bits
 
     @property
-    def on_integers(self) -> FixedPoint:
-        """The same on integers: what it does to codes, wherever the binary points stand. Arithmetics that
-        have it in common are one in hardware."""
-        operand, dropped = FixedFormat(self.a.width, 0), self.dropped_bits
-        return replace(self, a=operand, b=operand, result=FixedFormat(self.result.width + dropped, -dropped))
+    def hardware(self) -> FixedPoint:
+        """The same on integers: what it does to codes, wherever the binary points stand."""
+        a, b, dropped = FixedFormat(self.a.width, 0), FixedFormat(self.b.width, 0), self.dropped_bits
+        return replace(self, a=a, b=b, result=FixedFormat(self.result.width + dropped, -dropped))
+
+    @property
+    def equivalents(self) -> tuple[FixedPoint, ...]:
+        """`self` alone."""
+        return (self,)
+
+    @property
+    def default_update(self) -> FixedUpdate | None:
+        """Gupta et al.'s: weights and updates in the format of B, which weights are in the forward GEMM, and
+        gradients of 2 integer bits. None: there is no such update for a format so fine."""
+        try:
+            gradients = FixedFormat(2, self.b.width - 2)
+            return FixedUpdate(0.0, 0.0, 0.0, self.b, self.b, gradients, Rounding(self.rounding))
+        except ValueError:
+            return None
 
     @property
     def stochastic(self) -> bool:
-        """Whether `gemm` draws random bits and so needs a seed."""
+        """Whether a GEMM takes a seed."""
         return self.rounding is Rounding.STOCHASTIC
+
+    @property
+    def draws(self) -> Draws:
+        """Random bits for every result, if `stochastic` and there are bits to drop."""
+        return Draws.RESULTS if self.stochastic and self.dropped_bits else Draws.NOTHING
 
     @property
     def chunk(self) -> int:
         """The largest K, all of it one chunk: so many products of any codes fit the accumulator."""
-        return (1 << (self.accumulator_bits - 1 - 2 * (self.a.width - 1))) - 1
+        return (1 << (self.accumulator_bits - 1 - self._magnitude_bits)) - 1
 
     @property
     def identity(self) -> tuple[int, int]:
         """Codes (a, b) whose product is 0: a bubble in an array."""
         return 0, 0
 
+    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.
 
@@ -132,10 +148,10 @@ class FixedPoint:
         -------
         Codes of `result`, shape (M, N).
         """
-        a, b = self._checked(a_codes, b_codes)
+        a, b = self._integers(a_codes, b_codes, seed)
         # A float64 holds every integer up to 2**53: with so few products, every partial sum of the product of
         # two float64 matrices is exact, in whatever order it is made.
-        step = 1 << (53 - 2 * (self.a.width - 1))
+        step = 1 << (53 - self._magnitude_bits)
         x, y = a.astype(np.float64), b.astype(np.float64)
         total = np.zeros((a.shape[0], b.shape[1]), np.int64)
         for k in range(0, a.shape[1], step):
@@ -149,9 +165,10 @@ class FixedPoint:
             total += np.left_shift(random, shift) if shift >= 0 else random >> -shift
         return self.result.codes(total >> dropped)
 
+    @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""
-        a, b = self._checked(a_codes, b_codes)
+        a, b = self._integers(a_codes, b_codes, seed)
         highest = self.result.max_code
         c = np.zeros((a.shape[0], b.shape[1]), self.result.code_dtype)
         for i, j in np.ndindex(*c.shape):
@@ -161,21 +178,23 @@ class FixedPoint:
             c[i, j] = min(max(rounded, -highest - 1), highest) % (1 << self.result.width)
         return c
 
-    def _checked(self, a_codes: ArrayLike, b_codes: ArrayLike) -> tuple[Codes, Codes]:
-        """The operands as signed integers."""
-        a = self.a.check_codes(a_codes, "a_codes")
-        b = self.b.check_codes(b_codes, "b_codes")
-        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-            raise ValueError(
-                f"a_codes have shape {a.shape} and b_codes {b.shape}, but a GEMM takes (M, K) and (K, N)"
-            )
+    def check(
+        self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None
+    ) -> tuple[Codes, Codes]:
+        """The operands as arrays of codes; errors as of `check_operands`, and for K beyond `chunk`."""
+        a, b = check_operands(self, a_codes, b_codes, seed)
         if a.shape[1] > self.chunk:
             raise ValueError(
                 f"K is {a.shape[1]}, but {self.accumulator_bits} accumulator bits hold any sum of "
                 f"{self.chunk} products; take more of them"
             )
+        return a, b
+
+    def _integers(self, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> tuple[Codes, Codes]:
+        """The operands as signed integers."""
+        a, b = self.check(a_codes, b_codes, seed=seed)
         return self.a.integers(a), self.b.integers(b)
 
     def sources(self, seed: int | None, row: int = 0, column: int = 0) -> States:
-        """The states of both random sources at output (row, column)."""
+        """The states of the random sources at output (row, column)."""
         return states(seed, row, column)

@@ -1,7 +1,7 @@
 """The chunked GEMM on integers, one output at a time: right for every pair of formats, and compiled once.
 
-A number is significand · 2**exponent with a signed significand; infinities and NaN are carried beside it as
-a float, which is 0.0 for every number.
+A number is significand · 2**exponent with a signed significand. Infinities and NaN are carried beside it as a
+float, which for every number is 0.0 with the number's sign: what floats make of zeros is right for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Array = NDArray[Any]
 
 
 def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -> Array:
-    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they draw."""
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
+    draw."""
     operand, acc = sums.operand, sums.accumulator
     random_bits = sums.random_bits if sums.stochastic else 0
     c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
@@ -73,8 +74,11 @@ def _parts(code, fmt):
 
 
 @numba.njit(cache=True, nogil=True)
-def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits, random):
-    """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**58."""
+def _rounded_sum(significand, exponent, other, other_exponent, zero, fmt, random_bits, random):
+    """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**58.
+
+    `zero` is the code of their sum if it is 0.
+    """
     mantissa_bits, quantum, max_code, infinity, nan, sign, missing = fmt
     top = _bit_length(abs(significand)) + exponent
     other_top = _bit_length(abs(other)) + other_exponent
@@ -87,7 +91,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
             exponent,
         )
     if significand == 0:
-        return np.int64(0)  # the sign of a zero sum is never seen: the next term or the +0 total hides it
+        return zero
     # The larger one's highest bit goes to bit 60. What the smaller one loses below bit 0 sticks in bit 0,
     # which neither rounding looks at otherwise: at most 30 + 24 bits from the top are kept or drawn against.
     unit = top - 61
@@ -105,7 +109,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
     negative = sign if total < 0 else np.int64(0)
     total = abs(total)
     if total == 0:
-        return np.int64(0)
+        return zero
     kept_exponent = max(_bit_length(total) + unit - (mantissa_bits + 1), quantum)
     dropped = kept_exponent - unit
     if random_bits:
@@ -132,7 +136,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, fmt, random_bits,
 @numba.njit(cache=True, nogil=True)
 def _product(left, right):
     """The parts of the exact product of two numbers."""
-    special = 0.0
+    special = left[2] * right[2]
     if left[2] != 0.0 or right[2] != 0.0:  # ∞·0 is NaN here too
         unit_left = left[2] if left[2] != 0.0 else np.sign(left[0])
         unit_right = right[2] if right[2] != 0.0 else np.sign(right[0])
@@ -145,13 +149,14 @@ def _add(code, number, fmt, random_bits, random):
     """The accumulator code after adding a number."""
     sum_significand, sum_exponent, sum_special = _parts(code, fmt)
     significand, exponent, special = number
-    special += sum_special
+    special += sum_special  # of numbers: −0.0 if both are negative
+    _, _, _, infinity, nan, sign, _ = fmt
     if special != 0.0:
-        _, _, _, infinity, nan, sign, _ = fmt
         if np.isnan(special) or infinity == nan:
             return nan
         return infinity | sign if special < 0 else infinity
-    return _rounded_sum(sum_significand, sum_exponent, significand, exponent, fmt, random_bits, random)
+    zero = sign if np.signbit(special) else np.int64(0)
+    return _rounded_sum(sum_significand, sum_exponent, significand, exponent, zero, fmt, random_bits, random)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -49,6 +49,10 @@ class Plan:
     """Look for overflow, infinity and NaN after every sum."""
     directed: bool
     """Take the sum from the machine's additions with a rounding of their own (AVX-512)."""
+    ties_away: bool = False
+    """Nearest: half a step is added to the magnitude, and what lies below a step cut off."""
+    gap: bool = False
+    """What is at most the accumulator's smallest power of two becomes 0."""
 
 
 def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan | None:
@@ -67,12 +71,15 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan
     - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
     - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
       two subnormals, and rounding to p bits leaves every sum in their range as it is.
-    - DLFloat sums have ties away from zero and a gap around it, which no float has: none.
+    - Ties away from zero (DLFloat): the sum is truncated to w ≥ p + 1 bits. The last of them alone says
+      whether at least half a step was cut off.
+    - The gap around zero (DLFloat): a magnitude that is rounded to p bits and then not above 2**min_exponent
+      is 0. What was below that power rounds to it at most, however many bits it keeps there. No check if the
+      product's quantum is above it: then so is every sum that is not 0.
     - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
     """
     operand, acc = sums.operand, sums.accumulator
-    if acc.specials is Specials.DLFLOAT:
-        return None
+    dlfloat, ties_away = acc.specials is Specials.DLFLOAT, acc.ties_away and not sums.stochastic
     product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
     checked = not largest_sum <= acc.max_value
     top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]
@@ -82,20 +89,24 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan
     ):
         dropped = precision - acc.precision
         # Is the accumulator's rounding the float's own?
-        own = dropped == 0 and not sums.stochastic and product_quantum >= acc.quantum_exponent
+        own = dropped == 0 and not sums.stochastic and product_quantum >= acc.quantum_exponent and not dlfloat
         alike = own and acc.max_value == np.finfo(value).max  # then so does its overflow
         reach = 2 * operand.max_exponent + 2 if alike else top + dropped
-        enough = sums.random_bits if sums.stochastic else 0 if own else acc.precision + 2
+        enough = 1 if ties_away else 0 if own else acc.precision + 2
+        if sums.stochastic:
+            enough = sums.random_bits
         in_range = product_quantum - dropped >= min_exponent and reach < max_exponent
         if product_bits > precision or dropped < enough or not in_range:
             continue
-        wide = product_bits > acc.precision
+        wide, cut = product_bits > acc.precision, sums.stochastic or ties_away
         return Plan(
             value,
-            corrected=wide and not sums.stochastic,
-            subnormal=product_quantum < acc.quantum_exponent,
+            corrected=wide and not cut,
+            subnormal=product_quantum < acc.quantum_exponent and not dlfloat,
             checked=checked and not (alike and not acc.saturate),
-            directed=directed and (wide or sums.stochastic),
+            directed=directed and (wide or cut),
+            ties_away=ties_away,
+            gap=dlfloat and product_quantum <= acc.min_exponent,
         )
     return None
 
@@ -117,7 +128,8 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
 
 
 def vector_gemm(sums: ChunkedSums, how: Plan, a: Array, b: Array, states: States | None) -> Array:
-    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they draw."""
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
+    draw."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
 
@@ -151,6 +163,8 @@ def vector_gemm(sums: ChunkedSums, how: Plan, a: Array, b: Array, states: States
         how.value(2.0**acc.min_exponent) if how.subnormal else None,
         (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
         True if how.directed else None,
+        True if how.ties_away else None,
+        how.value(2.0**acc.min_exponent) if how.gap else None,
     )
     inputs = (left, right, turned, table, random, shift, chunk, partials, totals, clauses)
     rows, columns = shape[0] // TILE_ROWS, shape[1] // width

@@ -2,8 +2,9 @@
 
 The registers are spelled out in LLVM's vector types, so their width does not hang on a compiler's taste.
 Each product costs an ordinary multiply-add and the rounding of the sum: two more (`_Vectors.nearest`), or two
-integer operations on random bits (`_Vectors.stochastic`). The other clauses are there only where
-`quaver.golden.kernels.vector.plan` cannot prove that they are not needed.
+integer operations on random bits or, where ties go away from zero, on half a step (`_Vectors.stochastic`).
+The other clauses are there only where `quaver.golden.kernels.vector.plan` cannot prove that they are not
+needed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
 TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
 #: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
 DEPTH, BLOCK_TILES = 128, 80
-#: Products whose random bits are drawn at once, and tiles of columns (TODO KiB).
+#: Products whose random bits are drawn at once, and tiles of columns (150, 120 and 530 KiB).
 DRAWN_DEPTH, DRAWN_TILES = 64, 8
 #: Places of the diagonals' source from a row to the next: they fit the compiled tile, 6 rows high.
 PER_ROW = DIAGONAL.per_row
@@ -40,10 +41,10 @@ def vector_kernel(left, right, turned, table, random, shift, chunk, partials, to
     """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
 
     `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
-    what each code is worth. `random` is None, or the three sources with their states at the first output, that
-    of rows, of columns, of diagonals, and the bits of a draw, which are shifted by `shift`. `totals`, of zeros, and
-    `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of chunks longer than `depth`;
-    where there are none, nothing touches it.
+    what each code is worth. `random` is None, or the three sources with their states at the first output,
+    that of rows, of columns, of diagonals, and the bits of a draw, which are shifted by `shift`. `totals`, of
+    zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of chunks longer
+    than `depth`; where there are none, nothing touches it.
 
     A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
@@ -81,7 +82,8 @@ def vector_kernel(left, right, turned, table, random, shift, chunk, partials, to
 
 @numba.njit(nogil=True)
 def _pack(codes, across, row, column, table, panel):
-    """What codes (rows, columns) are worth, from (row, column) on, into `panel` (columns, rows) as far as they go.
+    """What codes (rows, columns) are worth, from (row, column) on, into `panel` (columns, rows) as far as
+    they go.
 
     `across`: the codes are (columns, rows).
     """
@@ -146,29 +148,36 @@ def _draw(random, shift, states, sums, draws):
 def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
     """The products of one tile and, when its chunk is finished, their fold.
 
-    `at` is (i, j, k, n, length, row, column, resumed, finished): panel i of a (panels, K, TILE_ROWS) meets b (K,
-    width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z, (n, right,
-    places), comes with them from n on. The sums are at (row, column) of `totals`, and of `partials` before the
-    chunk is resumed and while it is not finished.
-    `clauses` are (scale, drawn, turned, corrected, tiny, huge, directed). One that is None is not compiled, and
-    Numba tells the kernels apart by these types.
+    `at` is (i, j, k, n, length, row, column, resumed, finished): panel i of a (panels, K, TILE_ROWS) meets b
+    (K, width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z,
+    (n, right, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
+    `partials` before the chunk is resumed and while it is not finished. `clauses` are (scale, drawn, turned,
+    corrected, tiny, huge, directed, ties_away, gap). One that is None is not compiled, and Numba tells the
+    kernels apart by these types.
     """
 
     def codegen(context, builder, signature, values):
         a_v, b_v, x_v, y_v, z_v, partials_v, totals_v, at_v, clauses_v = values
-        i_v, j_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
-        scale_v, _, _, _, tiny_v, huge_v, _ = cgutils.unpack_tuple(builder, clauses_v)
-        scale, drawn, turned, corrected, tiny, huge, directed = clauses
+        i_v, j_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(
+            builder, at_v
+        )
+        scale_v, _, _, _, tiny_v, huge_v, _, _, gap_v = cgutils.unpack_tuple(builder, clauses_v)
+        scale, drawn, turned, corrected, tiny, huge, directed, ties_away, gap = clauses
         vector = _Vectors(context, builder, a.dtype)
         if scale is not types.none:
             vector.scale = vector.splat(scale_v)
             vector.minus_scale = vector.splat(builder.fneg(scale_v))
             units = builder.fptoui(scale_v, vector.ints.element)
             vector.kept = vector.splat(builder.neg(units))
+            if ties_away is not types.none:
+                half = builder.lshr(units, ir.Constant(units.type, 1))
+                vector.half = vector.splat(half)
         vector.corrected = corrected is not types.none
         vector.directed = directed is not types.none
         if tiny is not types.none:
             vector.tiny = vector.splat(tiny_v)
+        if gap is not types.none:
+            vector.gap = vector.splat(gap_v)
         if huge is not types.none:
             vector.largest, vector.beyond = (vector.splat(builder.extract_value(huge_v, e)) for e in (0, 1))
 
@@ -202,7 +211,7 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
         def randoms(step):
             """Gives the random bits of row r of the tile, for its rounding number n + step."""
             if drawn is types.none:
-                return lambda r: [None for _ in tile[1]]
+                return lambda r: [vector.half for _ in tile[1]]
             at, none = builder.add(n_v, step), number(0)
             down, right = (1, PER_ROW) if turned is not types.none else (PER_ROW, 1)
             wide = builder.mul(j_v, number(TILE_VECTORS * vector.count))
@@ -257,8 +266,10 @@ class _Vectors:
     minus_scale: ir.Value
     kept: ir.Value
     """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
+    half: ir.Value | None = None
+    """Half of the last kept bit, which takes the place of random bits where ties go away from zero."""
     corrected = directed = False
-    tiny = largest = beyond = None
+    tiny = largest = beyond = gap = None
 
     def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Float) -> None:
         self.builder = builder
@@ -323,6 +334,9 @@ class _Vectors:
             if self.tiny is not None:
                 below = emit.fcmp_ordered("<", self.magnitude_of(total), self.tiny)
                 result = emit.select(below, self.stochastic_subnormal(total, random), result)
+            if self.gap is not None:
+                outside = emit.fcmp_unordered(">", self.magnitude_of(result), self.gap)
+                result = emit.select(outside, result, self.with_sign_of(total, self.zero))
         if self.largest is not None:
             fits = emit.fcmp_ordered("<=", self.magnitude_of(result), self.largest)
             beyond = emit.select(

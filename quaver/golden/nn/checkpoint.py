@@ -4,9 +4,6 @@ one."""
 from __future__ import annotations
 
 import json
-import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from quaver.golden import stored_arrays, strict_json
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
+from quaver.golden.files import whole
 from quaver.golden.nn.trainer import Trainer
 
 _VERSION = 2
@@ -40,50 +39,53 @@ def about(trainer: Trainer) -> dict[str, Any]:
 def save(trainer: Trainer, path: str | Path) -> None:
     """Write the trainer's state to `path` (.npz). A kill at any moment leaves the old file or the new one,
     whole."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")  # what a kill leaves, the next save takes
     header = np.frombuffer(json.dumps(about(trainer)).encode(), np.uint8)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=header, **trainer.state())  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must outlive a power cut
-    finally:
-        os.close(directory)
+    with whole(path, durable=True) as file:
+        np.savez(file, about=header, **trainer.state())  # type: ignore[arg-type]
 
 
 def resume(trainer: Trainer, path: str | Path) -> None:
     """Bring the trainer to the state stored in `path`.
 
-    ValueError: the file is corrupted, or of another recipe, network, data set or settings; the trainer is
-    untouched.
+    ValueError: the file is corrupted, or of another version, recipe, network, data set or settings, or holds
+    arrays that the run does not have; the trainer is untouched.
     """
+    path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            state = {name: stored[name] for name in stored.files}
-            found = json.loads(state.pop("about").tobytes())
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        state = stored_arrays.load(path)
+        if "about" not in state:
+            raise ValueError("it does not say what it is about")
+        found = strict_json.loads(state.pop("about").tobytes())
+        version = found.get("version") if isinstance(found, dict) else found
+    except ValueError as error:
         raise ValueError(f"{path} is not a whole checkpoint ({error}); remove it and begin anew") from error
-    if differences := list(_differences(found, about(trainer))):
+    if version != _VERSION:
+        raise ValueError(
+            f"{path} is a checkpoint of version {version!r:.40}, but this quaver reads {_VERSION}; go on "
+            "with the quaver that wrote it, or begin anew elsewhere"
+        )
+    if differences := list(differing(found, about(trainer))):
         more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
         raise ValueError(
             f"{path} is a checkpoint of another run: {'; '.join(differences[:_NAMED])}{more}; resume with "
             f"what is there, or begin anew elsewhere"
         )
-    trainer.restore(state)
+    if unknown := sorted(state.keys() - trainer.state().keys()):
+        raise ValueError(
+            f"{path} is not a whole checkpoint (it holds {', '.join(unknown[:_NAMED])}, which the run does "
+            "not have); remove it and begin anew"
+        )
+    try:
+        trainer.restore(state)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole checkpoint ({error}); remove it and begin anew") from error
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+def differing(there: Any, here: Any, name: str = "") -> Iterator[str]:
     """The fields in which two of what `about` gives differ, and both values."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in here | there:
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+            yield from differing(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
     elif there != here:
         yield f"{name} is {_brief(name, there)} there, {_brief(name, here)} here"
 

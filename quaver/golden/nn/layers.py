@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.kernels import maps
+from quaver.golden import kernels
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.nn.recipe import Precision, Role
 from quaver.golden.nn.run import Run, Values
 
@@ -105,20 +106,20 @@ class Linear(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        weight = run.operand(self.weight.value, p.forward, p.weights)
-        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p.forward, p.inputs), weight)
+        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
+        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p, Role.FORWARD, "inputs"), weight)
         return run.round(y + self.bias.value) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        inputs = run.operand(self._x, p.gradient, p.inputs)
-        errors = run.operand(error, p.gradient, p.errors)
+        inputs = run.operand(self._x, p, Role.GRADIENT, "inputs")
+        errors = run.operand(error, p, Role.GRADIENT, "errors")
         self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
         self._bias_gradient(error, (0,), run)
         if self.first:
             return np.zeros_like(self._x)
-        weight = run.operand(self.weight.value, p.backward, p.weights)
-        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p.backward, p.errors), weight.T)
+        weight = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
+        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p, Role.BACKWARD, "errors"), weight.T)
 
 
 class Conv2d(GemmLayer):
@@ -155,26 +156,32 @@ class Conv2d(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        columns = _columns(run.operand(x, p.forward, p.inputs), self.size, self.stride, self.padding)
-        weight = run.operand(self.weight.value, p.forward, p.weights)
-        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1))
+        columns = _columns(run.operand(x, p, Role.FORWARD, "inputs"), self.size, self.stride, self.padding)
+        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
+        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
         y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
         p = self.precision(run)
-        columns = _columns(run.operand(self._x, p.gradient, p.inputs), self.size, self.stride, self.padding)
-        errors = run.operand(error, p.gradient, p.errors).transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        columns = _columns(
+            run.operand(self._x, p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
+        )
+        errors = (
+            run.operand(error, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+        )
         self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
         self._bias_gradient(error, (0, 2, 3), run)
         if self.first:
             return np.zeros_like(self._x)
-        kernel = run.operand(self.weight.value, p.backward, p.weights)
+        kernel = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
-        spread = self._spread(run.operand(error, p.backward, p.errors))
+        spread = self._spread(run.operand(error, p, Role.BACKWARD, "errors"))
         columns = _columns(spread, self.size, 1, 0)
-        dx = run.gemm(self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1))
+        dx = run.gemm(
+            self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True
+        )
         return np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
 
     def _spread(self, errors: NDArray) -> NDArray:
@@ -215,7 +222,7 @@ class ReLU(Layer):
     @staticmethod
     def _where_positive(test: Values, values: Values) -> Values:
         out = np.empty_like(values, order="C")
-        maps.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
+        kernels.maps.where_positive(test.reshape(-1), values.reshape(-1), out.reshape(-1))
         return out
 
 
@@ -245,12 +252,12 @@ class MaxPool2d(Layer):
         self._shape = x.shape
         y = np.empty(_squares(x.shape, self.size), x.dtype)
         self._index = np.empty(y.shape, np.uint8)
-        maps.largest(np.ascontiguousarray(x), self.size, y, self._index)
+        kernels.maps.largest(np.ascontiguousarray(x), self.size, y, self._index)
         return y
 
     def backward(self, error: Values, run: Run) -> Values:
         dx = np.zeros(self._shape, error.dtype)
-        maps.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
+        kernels.maps.scatter(np.ascontiguousarray(error), self._index, self.size, dx)
         return dx
 
 
@@ -266,7 +273,7 @@ class AveragePool2d(Layer):
         if self.size is None:
             return run.round(x.mean(axis=(2, 3), keepdims=True, dtype=np.float64))
         means = np.empty(_squares(x.shape, self.size))
-        maps.mean(np.ascontiguousarray(x), self.size, means)
+        kernels.maps.mean(np.ascontiguousarray(x), self.size, means)
         return run.round(means)
 
     def backward(self, error: Values, run: Run) -> Values:
@@ -275,7 +282,7 @@ class AveragePool2d(Layer):
             return np.ascontiguousarray(np.broadcast_to(share, self._shape))
         share = run.round(error.astype(np.float64) / self.size**2)
         dx = np.empty(self._shape, share.dtype)
-        maps.spread(share, self.size, dx)
+        kernels.maps.spread(share, self.size, dx)
         return dx
 
 
@@ -337,13 +344,13 @@ class BatchNorm2d(Layer):
     def _moments(self, values: Values) -> NDArray[np.float64]:
         """Of each channel: the sum of `values`, and of `values` times the layer's input."""
         sums = np.empty((2, values.shape[1]))
-        maps.moments(values, self._x, sums)
+        kernels.maps.moments(values, self._x, sums)
         return sums
 
     def _affine(self, values: Values, a: NDArray, b: NDArray, c: NDArray) -> NDArray[np.float64]:
         """a · values + b · the layer's input + c, with a, b, c of each channel."""
         out = np.empty(values.shape)
-        maps.affine(values, self._x, np.stack([a, b, c]), out)
+        kernels.maps.affine(values, self._x, np.stack([a, b, c]), out)
         return out
 
 
@@ -356,11 +363,13 @@ class Chain(Layer):
     def inner(self) -> tuple[Layer, ...]:
         return self.layers
 
+    @standard_floats
     def forward(self, x: Values, run: Run) -> Values:
         for layer in self.layers:
             x = layer.forward(x, run)
         return x
 
+    @standard_floats
     def backward(self, error: Values, run: Run) -> Values:
         for layer in reversed(self.layers):
             error = layer.backward(error, run)

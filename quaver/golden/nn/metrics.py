@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from quaver.golden.nn.checkpoint import about
+from quaver.golden import strict_json
+from quaver.golden.files import write
+from quaver.golden.nn.checkpoint import about, differing
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
+
+#: What a field of an event is in JSON; a float that is not finite is null.
+_TYPES = {"int": int, "float": float}
+#: The file in a run's directory that says which commands made it.
+COMMANDS = "commands.jsonl"
 
 
 class MetricsFile:
@@ -26,11 +34,12 @@ class MetricsFile:
         path = Path(path)
         lines = [{"kind": "run", **about(trainer), "epochs": trainer.settings.epochs}]
         if trainer.step and path.exists():
-            lines += [line for line in read(path) if _before(line, trainer)]
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(temporary, path)
-        self._file = path.open("a", buffering=1)
+            there, *events = read(path) or [lines[0]]
+            if differences := list(differing(there, lines[0] | {"epochs": there["epochs"]})):
+                raise ValueError(f"{path} is of another run: {'; '.join(differences[:4])}; remove it")
+            lines += [line for line in events if _before(line, trainer)]
+        write(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, event: Step | Epoch) -> None:
         """Append one event."""
@@ -53,22 +62,83 @@ class MetricsFile:
         self.close()
 
 
+def note_command(folder: Path, command: Sequence[str], versions: dict[str, str]) -> None:
+    """Appends to ``folder/commands.jsonl`` that `command` writes there from now on."""
+    line = {"at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", "command": list(command)}
+    with (folder / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"versions": versions}) + "\n")
+
+
+def commands(folder: Path) -> list[dict[str, Any]]:
+    """What `note_command` noted, oldest first; none of a run that is older than that."""
+    file = folder / COMMANDS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    try:
+        return [strict_json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{file} is not what a run notes there ({error}); remove it") from error
+
+
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, without a torn last one. ValueError: another line is no JSON."""
+    """The lines of a metrics file, without a torn last one.
+
+    ValueError: another line is no event that a run writes there, or no step after the one before.
+    """
     return read_torn(path)[0]
 
 
 def read_torn(path: str | Path) -> tuple[list[dict[str, Any]], str]:
     """`read`, and the torn last line of a run that was killed or is still writing; "": there is none."""
     try:
-        *before, last = Path(path).read_text(encoding="utf-8").splitlines() or [""]
-        lines = [json.loads(line) for line in before]
+        texts = Path(path).read_text(encoding="utf-8").splitlines()
+        torn = ""
+        if texts:
+            try:
+                strict_json.loads(texts[-1])
+            except ValueError:  # of a line that the run was writing there is no whole object
+                torn = texts.pop()
+        lines: list[dict[str, Any]] = []
+        step = None
+        for number, text in enumerate(texts, start=1):
+            try:
+                line = _checked(strict_json.loads(text), first=number == 1)
+                if line["kind"] == "step":
+                    if step is not None and line["step"] != step + 1:
+                        raise ValueError(f"step {line['step']} comes after step {step}")
+                    step = line["step"]
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            lines.append(line)
     except ValueError as error:
         raise ValueError(f"{path} is not a whole metrics file ({error})") from error
-    try:
-        return [*lines, json.loads(last)], ""
-    except ValueError:
-        return lines, last
+    return lines, torn
+
+
+_EVENTS = {
+    "run": {"version": int, "recipe": dict, "network": str, "data": dict, "settings": dict, "epochs": int},
+    **{kind.__name__.lower(): {f.name: _TYPES[str(f.type)] for f in fields(kind)} for kind in (Step, Epoch)},
+}
+
+
+def _checked(line: Any, *, first: bool) -> dict[str, Any]:
+    """`line`, which is an event with its fields. ValueError: it is not; says what it lacks."""
+    if not isinstance(line, dict):
+        raise ValueError(f"it is {line!r:.40}, but it must be an object")
+    kind = line.get("kind")
+    kinds = ["run"] if first else ["step", "epoch"]
+    if kind not in kinds:
+        raise ValueError(f"kind is {kind!r:.40}, but there it must be {' or '.join(kinds)}")
+    known = _EVENTS[kind]
+    for name in line.keys() - known.keys() - {"kind"}:
+        raise ValueError(f"{name!r:.40} is not known of a {kind}")
+    for name, wanted in known.items():
+        if name not in line:
+            raise ValueError(f"{name!r} is missing")
+        value = line[name]
+        fits = isinstance(value, wanted) and not isinstance(value, bool)
+        if not (fits or (wanted is float and (value is None or type(value) is int))):
+            raise ValueError(f"{name} is {value!r:.40}, but it must be of type {wanted.__name__}")
+    return line
 
 
 def epochs(path: str | Path) -> list[Epoch]:

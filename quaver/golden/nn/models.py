@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.nn.layers import (
     AveragePool2d,
     BatchNorm2d,
@@ -36,7 +37,14 @@ class Network(Chain):
         super().__init__(*layers)
         self.name = name
         numbers: Counter[str] = Counter()
-        for layer in self.walk():
+        found = list(self.walk())
+        twice = [layer for layer, times in Counter(found).items() if times > 1]
+        if twice:
+            raise ValueError(
+                f"{name} has one {type(twice[0]).__name__} in two places, but a layer keeps what its "
+                f"backward pass needs of one forward pass; make a layer for each place"
+            )
+        for layer in found:
             if layer.kind:
                 numbers[layer.kind] += 1
                 layer.name = f"{layer.kind}{numbers[layer.kind]}"
@@ -48,9 +56,20 @@ class Network(Chain):
         gemms[0].first = gemms[-1].last = True
 
     def all_parameters(self) -> Iterator[Parameter]:
-        """Every parameter, in the order of the layers."""
+        """Every parameter, in the order of the layers.
+
+        ValueError: two layers share one, of which each would overwrite the other's gradient.
+        """
+        seen: dict[int, str] = {}
         for layer in self.walk():
-            yield from layer.parameters().values()
+            for field, parameter in layer.parameters().items():
+                if id(parameter) in seen:
+                    raise ValueError(
+                        f"{layer.name}.{field} of {self.name} is {seen[id(parameter)]} as well, but a "
+                        f"gradient has one place; give each layer a parameter of its own"
+                    )
+                seen[id(parameter)] = f"{layer.name}.{field}"
+                yield parameter
 
 
 def mlp(shape: Shape, classes: int, rng: np.random.Generator, widths: tuple[int, ...] = (128, 64)) -> Network:
@@ -104,6 +123,7 @@ MODELS: dict[str, Callable[[Shape, int, np.random.Generator], Network]] = {
 }
 
 
+@standard_floats
 def build(name: str, shape: Shape, classes: int, *, seed: int = 1) -> Network:
     """The model `name` for images of `shape`, its weights drawn from `seed` alone (the same for every
     recipe)."""

@@ -6,32 +6,41 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from functools import cache, reduce
+from functools import reduce
+from itertools import chain
 from numbers import Real
 from operator import or_
 from types import NoneType
 from typing import Any, ClassVar
 
-import numpy as np
-
+from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedUpdate
 from quaver.golden.update.float_sgd import Update
+from quaver.golden.validation import set_integers
 
 
 class Role(StrEnum):
     """What a GEMM is for."""
 
     FORWARD = "forward"
-    """activations · weights"""
+    """inputs · weights"""
     BACKWARD = "backward"
     """errors · weights, transposed"""
     GRADIENT = "gradient"
-    """activations, transposed · errors"""
+    """inputs, transposed · errors"""
+
+
+#: What A and B of each GEMM are.
+OPERANDS: dict[Role, tuple[str, str]] = {
+    Role.FORWARD: ("inputs", "weights"),
+    Role.BACKWARD: ("errors", "weights"),
+    Role.GRADIENT: ("inputs", "errors"),
+}
 
 
 def _check_kinds(thing: Any, **kinds: Any) -> None:
@@ -39,7 +48,8 @@ def _check_kinds(thing: Any, **kinds: Any) -> None:
     for name, kind in kinds.items():
         if not isinstance(value := getattr(thing, name), kind):
             known = [one for one in getattr(kind, "__args__", (kind,)) if one is not NoneType]
-            wanted = " or ".join(_NAMES.get(one, one.__name__) for one in known)
+            names = [list(FORMATS) if one is Format else [_name(one)] for one in known]
+            wanted = " or ".join(chain.from_iterable(names))
             raise TypeError(f"{name} is {value!r}, but it must be {wanted}")
 
 
@@ -47,10 +57,10 @@ def _check_kinds(thing: Any, **kinds: Any) -> None:
 class Precision:
     """How one layer computes: its three GEMMs, and what their operands are cast to on the way in.
 
-    A GEMM without an arithmetic is a plain float32 matrix product. A tensor without a format takes the
-    operand format of the GEMM it enters; one with a format is rounded to it first, and the GEMM's operand
-    format must hold it exactly (FP8 weights in a GEMM of FP16 operands). Where an arithmetic's two operand
-    formats differ, both tensors have a format, one each.
+    A GEMM without an arithmetic is a plain float32 matrix product. `OPERANDS` says which tensor is A and
+    which is B. A tensor without a format takes the operand format of the GEMM it enters; one with a format is
+    rounded to it first, and the GEMM's operand format must hold it exactly (FP8 weights in a GEMM of FP16
+    operands).
     """
 
     forward: Arithmetic | None = None
@@ -61,44 +71,27 @@ class Precision:
     errors: Format | None = None
 
     def __post_init__(self) -> None:
-        gemm = reduce(or_, ARITHMETICS.values()) | None
+        gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
         _check_kinds(self, inputs=Format | None, weights=Format | None, errors=Format | None)
-        for role, first, second in (
-            (Role.FORWARD, "inputs", "weights"),
-            (Role.BACKWARD, "errors", "weights"),
-            (Role.GRADIENT, "inputs", "errors"),
-        ):
+        for role, tensors in OPERANDS.items():
             arithmetic: Arithmetic | None = getattr(self, role)
             if arithmetic is None:
                 continue
-            casts = [getattr(self, first), getattr(self, second)]
-            if arithmetic.operands[0] != arithmetic.operands[1]:
-                if sorted(map(str, casts)) != sorted(map(str, arithmetic.operands)):
+            for tensor, operand in zip(tensors, (arithmetic.a, arithmetic.b), strict=True):
+                cast = getattr(self, tensor)
+                if cast is not None and not operand.holds(cast):
                     raise ValueError(
-                        f"{first} are cast to {casts[0]} and {second} to {casts[1]}, but the {role} GEMM's "
-                        f"operands are {' and '.join(map(str, arithmetic.operands))}; cast to these"
-                    )
-                continue
-            for tensor, cast in zip((first, second), casts, strict=True):
-                if cast is not None and not _holds(arithmetic.operand, cast):
-                    raise ValueError(
-                        f"{tensor} are cast to {cast}, but the {role} GEMM's operands are "
-                        f"{arithmetic.operand}, which do not hold every {cast}; widen the operand or narrow "
-                        f"the cast"
+                        f"{tensor} are cast to {cast}, but the {role} GEMM takes them as {operand}, which "
+                        f"does not hold every {cast}; widen the operand or narrow the cast"
                     )
 
-
-@cache
-def _holds(wide: Format, narrow: Format) -> bool:
-    """Whether every value of `narrow` is one of `wide`."""
-    if wide == narrow:
-        return True
-    if narrow.width > wide.width:
-        return False  # it has more values
-    values = narrow.decode(np.arange(1 << narrow.width, dtype=narrow.code_dtype))
-    values = values[np.isfinite(values)]
-    return bool(np.array_equal(wide.round(values), values))
+    def operand(self, role: Role, tensor: str) -> Format | None:
+        """The format in which the GEMM takes that tensor; None: float32."""
+        arithmetic: Arithmetic | None = getattr(self, role)
+        if arithmetic is None:
+            return None
+        return arithmetic.a if tensor == OPERANDS[role][0] else arithmetic.b
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,8 @@ class LossScale:
     they are 2**13 times smaller than the loss has them are not the scale's doing."""
 
     def __post_init__(self) -> None:
-        _check_kinds(self, initial=Real, grow_every=int | None)
+        _check_kinds(self, initial=Real)
+        set_integers(self, "grow_every")
         if not (0 < self.initial < float("inf")):
             raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
         if self.grow_every is not None and self.grow_every < 1:
@@ -144,7 +138,8 @@ class UpdatePrecision:
     random_bits: int = RANDOM_BITS
 
     def __post_init__(self) -> None:
-        _check_kinds(self, format=FloatFormat, random_bits=int)
+        _check_kinds(self, format=FloatFormat)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -176,7 +171,8 @@ class FixedUpdatePrecision:
 
     def __post_init__(self) -> None:
         fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
-        _check_kinds(self, **fixed, random_bits=int)
+        _check_kinds(self, **fixed)
+        set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
@@ -284,8 +280,8 @@ class Recipe:
     def from_json(text: str | bytes) -> Recipe:
         """The recipe of `to_json`. ValueError: the text is something else."""
         try:
-            recipe = _built(json.loads(text))
-        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            recipe = _built(strict_json.loads(text))
+        except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
             raise ValueError(f"not a recipe but {type(recipe).__name__}")
@@ -322,12 +318,14 @@ class Recipe:
         return "\n".join(lines)
 
 
-_CLASSES: dict[str, type] = {
-    **{cls.__name__: cls for cls in (FixedFormat, FixedUpdatePrecision, FloatFormat)},
-    **{cls.__name__: cls for cls in (LossScale, Precision, Recipe, UpdatePrecision)},
-    **ARITHMETICS,
-}
-_NAMES = {cls: name for name, cls in _CLASSES.items()}
+def _classes() -> dict[str, type]:
+    """What a recipe is made of, by the names that its JSON has for it."""
+    parts = (FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
+    return {**FORMATS, **{part.__name__: part for part in parts}, **ARITHMETICS}
+
+
+def _name(kind: type) -> str:
+    return next((name for name, one in _classes().items() if one is kind), kind.__name__)
 
 
 def _described(arithmetic: Arithmetic | None) -> str:
@@ -336,14 +334,14 @@ def _described(arithmetic: Arithmetic | None) -> str:
     values = {f.name: getattr(arithmetic, f.name) for f in fields(arithmetic)}  # type: ignore[arg-type]
     if values.get("chunk") == NO_CHUNKS:
         values["chunk"] = "none"
-    return f"{_NAMES[type(arithmetic)]}({', '.join(f'{name} {value}' for name, value in values.items())})"
+    return f"{_name(type(arithmetic))}({', '.join(f'{name} {value}' for name, value in values.items())})"
 
 
 def _plain(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         values = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}
         # Without layers of their own a recipe reads as it did before there were any: checkpoints compare.
-        return {"is": _NAMES[type(thing)], **{name: value for name, value in values.items() if value != {}}}
+        return {"is": _name(type(thing)), **{name: value for name, value in values.items() if value != {}}}
     if isinstance(thing, Mapping):
         return {name: _plain(value) for name, value in thing.items()}
     return str(thing) if isinstance(thing, StrEnum) else thing
@@ -355,6 +353,6 @@ def _built(data: Any) -> Any:
     values = {name: _built(value) for name, value in data.items() if name != "is"}
     if "is" not in data:
         return values
-    if data["is"] not in _CLASSES:
-        raise TypeError(f"it has a {data['is']!r}, but there are {', '.join(_CLASSES)}")
-    return _CLASSES[data["is"]](**values)
+    if (kind := _classes().get(data["is"])) is None:
+        raise TypeError(f"it has a {data['is']!r}, but there are {', '.join(_classes())}")
+    return kind(**values)

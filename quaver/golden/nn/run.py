@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.engine import Arithmetic, Engine, UpdateRule
+from quaver.golden import kernels
+from quaver.golden.contracts import Arithmetic, UpdateRule
+from quaver.golden.engine import Engine
+from quaver.golden.formats import Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.recipe import Precision, Recipe, Role
-from quaver.golden.rounding import Rounding
 
 Values = NDArray[Any]
 """float32 on the grid of a format (or anywhere, where the recipe says float32)."""
@@ -59,20 +61,36 @@ class Run:
         self.first_overflow = ""
         """The first GEMM of all, by layer and role, with a result that was not; cleared likewise."""
 
-    def operand(self, values: Values, arithmetic: Arithmetic | None, cast: Any = None) -> NDArray[Any]:
-        """A GEMM's operand: codes of the arithmetic's format, or float32 values where there is none."""
+    def operand(self, values: Values, precision: Precision, role: Role, tensor: str) -> NDArray[Any]:
+        """A tensor as that GEMM takes it: codes of the operand's format, or float32 values where there is no
+        arithmetic."""
         rounding = self.recipe.cast
-        if arithmetic is not None and cast in arithmetic.operands:
-            return cast.encode(values, rounding)
-        if cast is not None:
+        cast: Format | None = getattr(precision, tensor)
+        operand = precision.operand(role, tensor)
+        if cast is not None and cast != operand:
             values = cast.round(values, rounding)
-        return values if arithmetic is None else arithmetic.operand.encode(values, rounding)
+        return values if operand is None else operand.encode(values, rounding)
 
-    def gemm(self, layer: str, role: Role, precision: Precision, a: NDArray[Any], b: NDArray[Any]) -> Values:
-        """C = A·B of two `operand`s, as values."""
+    def gemm(
+        self,
+        layer: str,
+        role: Role,
+        precision: Precision,
+        a: NDArray[Any],
+        b: NDArray[Any],
+        *,
+        exchanged: bool = False,
+    ) -> Values:
+        """C = A·B of two `operand`s, as values.
+
+        Exchanged, A is the tensor that the role has for B, and the other way round. An arithmetic whose
+        operands differ computes the transpose then.
+        """
         arithmetic: Arithmetic | None = getattr(precision, role)
         if arithmetic is None:
-            c = a @ b
+            c = kernels.float32.matmul(a, b)
+        elif exchanged and arithmetic.a != arithmetic.b:
+            return np.ascontiguousarray(self.gemm(layer, role, precision, b.T, a.T).T)
         else:
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))
@@ -106,7 +124,7 @@ class Run:
         return np.asarray(values, dtype=np.float32) if fmt is None else fmt.round(values)
 
     def _next_seed(self, rule: Arithmetic | UpdateRule) -> int | None:
-        if getattr(rule, "rounding", None) is not Rounding.STOCHASTIC:
+        if not rule.stochastic:
             return None
         self.calls += 1
         return numbered_seed(self.seed, self.calls)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quaver.golden.validation import as_integer, set_integers
+
 #: Optimiser → the learning rate that it starts from unless told otherwise.
 OPTIMISERS = {"sgd": 0.05, "adam": 0.001}
 
@@ -29,7 +31,8 @@ class Settings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decay_at", tuple(self.decay_at))
+        set_integers(self, "epochs", "batch", "later_at", "seed")
+        object.__setattr__(self, "decay_at", tuple(as_integer(epoch, "decay_at") for epoch in self.decay_at))
         if any(epoch < 1 for epoch in self.decay_at):
             raise ValueError(
                 f"decay_at is {self.decay_at}, but the learning rate decays after 1 or more epochs"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quaver.golden.data import Dataset
 from quaver.golden.engine import Engine, GoldenEngine
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format
 from quaver.golden.nn import optimisers
 from quaver.golden.nn.layers import GemmLayer
@@ -62,6 +63,7 @@ class Trainer:
     none.
     """
 
+    @standard_floats
     def __init__(
         self,
         network: Network,
@@ -155,6 +157,7 @@ class Trainer:
             else:
                 return
 
+    @standard_floats
     def train_step(self) -> Step:
         """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began.
 
@@ -196,6 +199,7 @@ class Trainer:
         self._enter(self._recipe_at(self.step))
         return done
 
+    @standard_floats
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
         """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's

@@ -1,7 +1,8 @@
 """A network's layer shapes from a file: a CSV or JSON layer table, or an ONNX model.
 
-CSV has a line of column names and a line a layer; JSON has a list of objects with the same keys, or
-``{"batch": 256, "layers": [...]}``. The columns:
+CSV has a line of column names and a line a layer, with cells between commas, semicolons or tabs, whichever
+the first line has; with semicolons or tabs a share may be written 0,5. JSON has a list of objects with the
+same keys, or ``{"batch": 256, "layers": [...]}``. The columns:
 
 ==================  ===========  ==========================================================================
 column              left out     meaning
@@ -23,8 +24,8 @@ nonzero_gradient    not known    … of the gradient GEMM
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from io import StringIO
@@ -32,6 +33,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from quaver.golden import strict_json
 from quaver.golden.planning.networks import LayerShape, NetworkShape, output_size
 
 REQUIRED = ("name", "in_channels", "out_channels")
@@ -39,51 +41,91 @@ DEFAULTS = {"kernel": "1", "stride": 1, "padding": 0, "height": 1, "width": None
 RATIOS = ("nonzero_forward", "nonzero_backward", "nonzero_gradient")
 COLUMNS = (*REQUIRED, *DEFAULTS, *RATIOS)
 
-#: File name endings that `read` takes.
-ENDINGS = (".csv", ".json", ".onnx")
+#: A whole number in digits, of a length that a sum may have: int would take 1_000 and digits of any script.
+_NUMBER = re.compile(r"[-+]?[0-9]{1,18}")
+
+#: File name endings that `read` takes, in any case.
+ENDINGS = (".csv", ".tsv", ".json", ".onnx")
 
 
-def read(path: str | Path, batch: int | None = None) -> NetworkShape:
+def read(
+    path: str | Path,
+    batch: int | None = None,
+    *,
+    axes: Mapping[str, int] | None = None,
+    skip_unknown: bool = False,
+) -> NetworkShape:
     """The network in a file; `batch` overrules the one in the file.
+
+    `axes` and `skip_unknown` are for ONNX models: `quaver.golden.planning.onnx_layers.read_onnx`.
 
     Raises
     ------
     OSError
         The file cannot be read.
     ValueError
-        It is none of `ENDINGS`, or something in it is wrong: says where, the value, and what it must be.
+        It is none of `ENDINGS`, or something in it is wrong or not understood: says where, the value, and
+        what it must be.
     """
     path = Path(path)
-    if path.suffix == ".csv":
-        layers = _csv(path)
-    elif path.suffix == ".json":
-        layers, in_file = _json(path)
-        batch = batch or in_file
-    elif path.suffix == ".onnx":
-        layers = _onnx(path)
-    else:
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
         raise ValueError(f"{path} ends in {path.suffix!r}, but a layer table is a {', '.join(ENDINGS)} file")
+    if ending == ".onnx":
+        return _onnx(path, batch, axes, skip_unknown)
+    if axes or skip_unknown:
+        raise ValueError(f"{path} is no ONNX model, which alone has open axes and unknown nodes")
+    layers, in_file = _json(path) if ending == ".json" else (_csv(path), None)
+    batch = in_file if batch is None else batch
     if batch is None:
-        raise ValueError(f"{path} does not say how many images a step takes; add --batch, e.g. --batch 256")
-    return NetworkShape(path.stem, tuple(layers), batch)
+        raise _no_batch(path)
+    try:
+        return NetworkShape(path.stem, tuple(layers), batch)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _no_batch(path: Path) -> ValueError:
+    return ValueError(f"{path} does not say how many images a step takes; add --batch, e.g. --batch 256")
 
 
 def _csv(path: Path) -> list[LayerShape]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
-    rows = csv.DictReader(StringIO(text, newline=""), skipinitialspace=True)
-    _check_columns(list(rows.fieldnames or ()), f"{path}, line 1")
-    layers = []
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        if None in row or None in row.values():
-            raise ValueError(
-                f"{where} has {_cells(row)} cells, but line 1 names {len(rows.fieldnames or ())} columns"
-            )
-        layers.append(_layer({k: v.strip() for k, v in row.items() if v.strip()}, where))
+        raise ValueError(f"{path} is not UTF-8: {error}; save it as CSV in UTF-8") from None
+    delimiter = _delimiter(next(iter(text.splitlines()), ""), f"{path}, line 1")
+    # Strict: a quotation mark that nothing closes would take the layers after it into one cell.
+    rows = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        columns = [name.strip() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        _check_columns(columns, f"{path}, line 1")
+        layers = []
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where} has {_cells(row)} cells, but line 1 names {len(columns)} columns")
+            cells = {name: value.strip() for name, value in row.items() if value.strip()}
+            if delimiter != ",":
+                cells |= {name: cells[name].replace(",", ".") for name in RATIOS if name in cells}
+            layers.append(_layer(cells, where))
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, after line {rows.line_num}: {error}; is there a quotation mark too many?"
+        ) from None
     return layers
+
+
+def _delimiter(header: str, where: str) -> str:
+    """What stands between the names of the columns, which hold none of these themselves."""
+    found = [delimiter for delimiter in ",;\t" if delimiter in header]
+    if len(found) > 1:
+        raise ValueError(
+            f"{where}: cells stand between {' and '.join(map(repr, found))}; "
+            "take one of comma, semicolon and tab"
+        )
+    return found[0] if found else ","
 
 
 def _cells(row: dict[Any, Any]) -> int:
@@ -92,11 +134,14 @@ def _cells(row: dict[Any, Any]) -> int:
 
 def _json(path: Path) -> tuple[list[LayerShape], int | None]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = strict_json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     batch = None
     if isinstance(content, dict):
+        for key in content:
+            if key not in ("batch", "layers"):
+                raise ValueError(f"{path}: {key!r} is not known; there are batch and layers")
         batch = _integer(content, "batch", f"{path}", 1) if "batch" in content else None
         content = content.get("layers")
     if not isinstance(content, list):
@@ -141,9 +186,9 @@ def _layer(row: dict[str, Any], where: str) -> LayerShape:
     height = _integer(row, "height", where, 1)
     width = height if row["width"] is None else _integer(row, "width", where, 1)
     sides = str(row["kernel"]).lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+    if len(sides) > 2 or not all(_NUMBER.fullmatch(side.strip()) and int(side) > 0 for side in sides):
         raise ValueError(
-            f"{where}: kernel is {row['kernel']!r}, but it must be like 3, or 3x5 for height and width"
+            f"{where}: kernel is {row['kernel']!r:.40}, but it must be like 3, or 3x5 for height and width"
         )
     kernel = (int(sides[0]), int(sides[-1]))
     outputs = [output_size(n, k, stride, padding) for n, k in zip((height, width), kernel, strict=True)]
@@ -165,13 +210,11 @@ def _layer(row: dict[str, Any], where: str) -> LayerShape:
 
 
 def _integer(row: dict[str, Any], column: str, where: str, least: int) -> int:
-    try:
-        value = int(str(row[column]))
-    except ValueError:
-        value = least - 1
-    if value < least:
+    text = str(row[column])  # true is no number
+    value = int(text) if _NUMBER.fullmatch(text.strip()) else None
+    if value is None or value < least:
         raise ValueError(
-            f"{where}: {column} is {row[column]!r}, but it must be a whole number, at least {least}"
+            f"{where}: {column} is {row[column]!r:.40}, but it must be a whole number, at least {least}"
         )
     return value
 
@@ -182,48 +225,20 @@ def _ratio(row: dict[str, Any], column: str, where: str) -> float:
     except (TypeError, ValueError):
         value = 0.0
     if not 0 < value <= 1:
-        raise ValueError(f"{where}: {column} is {row[column]!r}, but it is a share: above 0, at most 1")
+        raise ValueError(f"{where}: {column} is {row[column]!r:.40}, but it is a share: above 0, at most 1")
     return value
 
 
-def _onnx(path: Path) -> list[LayerShape]:
-    """The Conv, Gemm and MatMul nodes with constant weights; no other ONNX operator is a GEMM that learns."""
+def _onnx(path: Path, batch: int | None, axes: Mapping[str, int] | None, skip_unknown: bool) -> NetworkShape:
     path.open("rb").close()  # an OSError that names the file
     try:
-        onnx = import_module("onnx")  # an optional extra
+        import_module("onnx")  # an optional extra
     except ImportError:
         raise ImportError(
             f"{path}: reading ONNX needs the onnx package; install it: pip install onnx"
         ) from None
-    try:
-        graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
-    except Exception as error:  # protobuf's own errors share no base
-        raise ValueError(f"{path} is not an ONNX model: {error}") from None
-    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.output)
-    }
-    return list(_onnx_layers(graph, weights, shapes, path))
+    from quaver.golden.planning.onnx_layers import read_onnx
 
-
-def _onnx_layers(
-    graph: Any, weights: dict[str, list[int]], shapes: dict[str, list[int]], path: Path
-) -> Iterator[LayerShape]:
-    for node in graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in weights:
-            continue
-        name, weight = node.name or node.output[0], weights[node.input[1]]
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        output = shapes.get(node.output[0], [])
-        if node.op_type == "Conv":
-            groups, taps, places = attributes.get("group", 1), prod(weight[2:]), output[2:]
-            inputs, outputs = weight[1] * groups, weight[0]
-        else:
-            groups, taps, places = 1, 1, output[1:-1]
-            inputs, outputs = reversed(weight) if attributes.get("transB") else weight
-        if not output or 0 in places:
-            raise ValueError(
-                f"{path}: {name} has no fixed output size; export the model with a fixed input size"
-            )
-        yield LayerShape(name, inputs, outputs, taps, prod(places), groups)
+    if batch is None:
+        raise _no_batch(path)
+    return read_onnx(path, batch, axes=axes, skip_unknown=skip_unknown)

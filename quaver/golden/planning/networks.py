@@ -13,11 +13,14 @@ gradient  the weight's gradient  B · H'·W'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from quaver.golden.validation import set_integers
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class LayerShape:
     nonzero_ratios: tuple[float | None, float | None, float | None] = (None, None, None)
 
     def __post_init__(self) -> None:
-        for field in ("in_channels", "out_channels", "taps", "positions", "groups"):
+        sizes = ("in_channels", "out_channels", "taps", "positions", "groups")
+        set_integers(self, *sizes)
+        for field in sizes:
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field} is {getattr(self, field)}, but it must be at least 1")
         for field in ("in_channels", "out_channels"):
@@ -85,22 +90,30 @@ class LayerShape:
 class NetworkShape:
     """A network's layers in order, and the images of one training step.
 
-    Nothing learns before the first layer, so it has no backward GEMM.
+    Attributes
+    ----------
+    remarks
+        What a reader of a plan should know, a sentence each: what a file has and these layers do not.
+    learns_before
+        Something that is no GEMM, an embedding say, learns before the first layer. Where nothing does, the
+        first layer has no backward GEMM.
     """
 
     name: str
     layers: tuple[LayerShape, ...]
     batch: int
+    remarks: tuple[str, ...] = ()
+    learns_before: bool = False
 
     def __post_init__(self) -> None:
+        set_integers(self, "batch")
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}, but a training step takes at least 1 image")
         if not self.layers:
             raise ValueError(f"{self.name} has no layers, but a plan is made of at least 1")
-        names = [layer.name for layer in self.layers]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{self.name} has {names.count(name)} layers named {name}; rename them")
+        for name, count in Counter(layer.name for layer in self.layers).items():
+            if count > 1:
+                raise ValueError(f"{self.name} has {count} layers named {name}; rename them")
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -227,7 +240,7 @@ def trained_here(name: str) -> NetworkShape:
     results: dict[str, int] = {}
 
     class Watch(Run):
-        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any) -> Any:
+        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any, **_: bool) -> Any:
             if role is Role.FORWARD:
                 results[layer] = len(a) * b.shape[1]
             return np.zeros((a.shape[0], b.shape[1]), np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quaver.golden import data
-from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic import is_arithmetic
 from quaver.golden.nn.models import build
 from quaver.golden.nn.recipe import Role
 from quaver.golden.nn.recipes import fp8
@@ -39,10 +39,10 @@ def measured(network: NetworkShape, steps: int, directory: str | Path | None = N
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
 
     def count(call: Call) -> None:
-        if not isinstance(call.rule, ChunkedFloat):
+        if not is_arithmetic(call.rule):
             return  # an update
-        negative_zero = call.rule.operand.sign_code
-        a, b = ((codes != 0) & (codes != negative_zero) for codes in call.operands)
+        formats = call.rule.a, call.rule.b
+        a, b = (fmt.decode(codes) != 0 for fmt, codes in zip(formats, call.operands, strict=True))
         nonzero = int(a.sum(axis=0, dtype=np.int64) @ b.sum(axis=1, dtype=np.int64))
         found = counts[call.layer, call.role]
         found[0] += nonzero

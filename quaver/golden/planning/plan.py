@@ -6,10 +6,13 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from math import inf
 from typing import Any
 
+from quaver.golden import strict_json
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.planning.networks import LayerShape, NetworkShape
 from quaver.golden.planning.variance_retention import (
     ChunkRule,
@@ -18,6 +21,12 @@ from quaver.golden.planning.variance_retention import (
     loss,
     minimum_mantissa_bits,
 )
+
+#: Of the plan's JSON. A file without a version is of the first.
+VERSION = 1
+
+#: What `quaver plan -o` adds to a plan: what its widths cost.
+ANNOTATIONS = {"version", "area", "area_fp32", "area_measured"}
 
 #: A layer's GEMMs, as `quaver.golden.nn` calls them.
 ROLES = ("forward", "backward", "gradient")
@@ -61,7 +70,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole network. `plain`, `chunked` and `best` are one accumulator that serves every GEMM of it."""
+    """The whole network. `plain`, `chunked` and `best` are one accumulator that serves every GEMM of it.
+
+    `remarks` are those of the network's shape.
+    """
 
     network: str
     batch: int
@@ -72,17 +84,25 @@ class Plan:
     plain: Width
     chunked: Width
     best: Width
+    remarks: tuple[str, ...] = ()
+
+    def as_data(self) -> dict[str, Any]:
+        """The plan field for field, and the version of this form."""
+        return {"version": VERSION, **asdict(self)}
 
     def to_json(self) -> str:
-        """The plan as JSON, field for field; `from_json` gives an equal one back."""
-        return json.dumps(asdict(self), indent=1)
+        """The plan as JSON; `from_json` gives an equal one back."""
+        return json.dumps(self.as_data(), indent=1)
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
-        """The plan of `to_json`; keys that it does not write are not looked at. ValueError: it is none."""
+        """The plan of `to_json`, or of `quaver plan -o`, whose areas are passed over.
+
+        ValueError: it is none, or has a field that is unknown, missing or of another kind: names it.
+        """
         try:
-            return _plan(json.loads(text))
-        except (RecursionError, ValueError) as error:
+            return _plan(strict_json.loads(text))
+        except ValueError as error:
             raise ValueError(f"not a plan: {error}") from error
 
 
@@ -111,6 +131,12 @@ def _get(data: Any, name: str, kind: str, where: str) -> Any:
 
 
 def _made(kind: Any, data: Any, where: str, **parts: Any) -> Any:
+    known = {field.name for field in fields(kind)}
+    for name in data:
+        if name not in known | ANNOTATIONS:
+            close = get_close_matches(name, known, 1)
+            more = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{where}{name!r:.40} is not known{more}")
     read = [field for field in fields(kind) if field.name not in parts]
     return kind(**{field.name: _get(data, field.name, str(field.type), where) for field in read}, **parts)
 
@@ -144,7 +170,7 @@ def _layer(data: Any, batch: int, chunk: int, where: str) -> LayerPlan:
     roles = tuple(gemm.role for gemm in gemms)
     if roles not in (ROLES, ROLES[::2]):
         raise ValueError(f"{where}the GEMMs are {roles}, but a layer's are {ROLES}")
-    return LayerPlan(made, tuple(gemms))
+    return _made(LayerPlan, data, where, shape=made, gemms=tuple(gemms))
 
 
 def _is_share(value: Any) -> bool:
@@ -152,6 +178,9 @@ def _is_share(value: Any) -> bool:
 
 
 def _plan(data: Any) -> Plan:
+    version = _get({"version": VERSION} | data if type(data) is dict else data, "version", "int", "")
+    if version > VERSION:
+        raise ValueError(f"version is {version}, but this quaver reads up to {VERSION}; install a newer one")
     batch, chunk = (_get(data, name, "int", "") for name in ("batch", "chunk"))
     layers = tuple(
         _layer(one, batch, chunk, f"layer {number}: ")
@@ -159,9 +188,14 @@ def _plan(data: Any) -> Plan:
     )
     NetworkShape(_get(data, "network", "str", ""), tuple(one.shape for one in layers), batch)  # which checks
     rule = ChunkRule(_get(data, "rule", "str", ""))
-    return _made(Plan, data, "", rule=rule, layers=layers, **_widths(data, chunk, ""))
+    remarks = _get({"remarks": []} | data, "remarks", "list", "")
+    if not all(type(remark) is str for remark in remarks):
+        raise ValueError(f"remarks is {remarks!r:.40}, but it must be a list of strings")
+    widths = _widths(data, chunk, "")
+    return _made(Plan, data, "", rule=rule, layers=layers, remarks=tuple(remarks), **widths)
 
 
+@standard_floats
 def plan(
     network: NetworkShape,
     *,
@@ -221,7 +255,7 @@ def plan(
             for own, given in zip(shape.nonzero_ratios, nonzero_ratios, strict=True)
         )
         gemms = [gemm(*which) for which in zip(ROLES, lengths, ratios, strict=True)]
-        layers.append(LayerPlan(shape, tuple(gemms if number else gemms[::2])))
+        layers.append(LayerPlan(shape, tuple(gemms if number or network.learns_before else gemms[::2])))
     every = {(g.length, g.nonzero_ratio): g for layer in layers for g in layer.gemms}
     return Plan(
         network.name,
@@ -233,4 +267,5 @@ def plan(
         plain=width(every, None, max(g.plain.mantissa_bits for g in every.values())),
         chunked=width(every, chunk, max(g.chunked.mantissa_bits for g in every.values())),
         best=best(sorted(every)),
+        remarks=network.remarks,
     )

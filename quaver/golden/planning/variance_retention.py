@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erf, erfc
+
+from quaver.golden.float_environment import standard_floats
 
 if TYPE_CHECKING:
     from quaver.golden.formats import FloatFormat
@@ -67,6 +68,7 @@ def product_mantissa_bits(operand: FloatFormat) -> int:
     return 2 * operand.mantissa_bits + 1
 
 
+@standard_floats
 def loss(
     length: ArrayLike,
     mantissa_bits: int,
@@ -123,6 +125,7 @@ def loss(
     return effective * (lost + lost_across - lost * lost_across)
 
 
+@standard_floats
 def stage_losses(
     length: ArrayLike,
     mantissa_bits: int,
@@ -163,6 +166,7 @@ def suitable(length: ArrayLike, mantissa_bits: int, **options: Any) -> NDArray[n
     return loss(length, mantissa_bits, **options) < LARGEST_LOSS
 
 
+@standard_floats
 def minimum_mantissa_bits(length: ArrayLike, **options: Any) -> Any:
     """The fewest mantissa bits that are suitable: an int, or an array of the shape of `length`.
 
@@ -188,6 +192,7 @@ def minimum_mantissa_bits(length: ArrayLike, **options: Any) -> Any:
     return int(answer) if answer.ndim == 0 else answer
 
 
+@standard_floats
 def largest_length(mantissa_bits: int, **options: Any) -> int:
     """The largest n that is suitable for a width: the knee of v(n). Parameters as `loss`.
 
@@ -208,6 +213,7 @@ def largest_length(mantissa_bits: int, **options: Any) -> int:
     return low
 
 
+@standard_floats
 def best_chunk(
     lengths: ArrayLike, *, nonzero_ratio: ArrayLike = 1.0, product_mantissa: int = 5, **options: Any
 ) -> tuple[int, int]:
@@ -275,6 +281,8 @@ def _plain_loss(
     n·(1 − VRR) is a weighted mean of what is lost: n − i + α by full swamping from step i on (weight q_i),
     α_j by partial swamping of j − 1 bits (weight q'_j), nothing without swamping (weight k3).
     """
+    from scipy.special import erf, erfc  # a tenth of a second: not for commands that plan nothing
+
     if n.size == 0:
         return np.zeros(n.shape)
     shape, n = n.shape, n.reshape(-1)
@@ -300,6 +308,8 @@ def _full_swamping(n: NDArray[np.int64], mantissa_bits: int, alpha: float) -> tu
 
     Full swamping that sets in at step i loses the n − i terms that follow, and the α lost in part before.
     """
+    from scipy.special import erf, erfc
+
     threshold = 2.0**mantissa_bits / 2**0.5
     # Below the first edge erfc is under 1e-300. From there on q is smooth in log i: blocks grow with i.
     first = max(2.0, np.floor(alpha) + 1, np.floor(threshold**2 / 690))

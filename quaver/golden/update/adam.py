@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.float_sgd import SEED_MASKS, FloatRule
+from quaver.golden.validation import set_integers
 
 _BLOCK = 1 << 16  # elements: what one pass works on stays in the cache
 
@@ -70,6 +72,7 @@ class Adam(FloatRule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "step", "random_bits")
         for name in ("momentum", "second_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … 1, 1 excluded")
@@ -96,6 +99,7 @@ class Adam(FloatRule):
         """The codes of the five factors."""
         return {name: int(self.format.encode(factor)) for name, factor in self.factors.items()}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -147,6 +151,7 @@ class Adam(FloatRule):
 
         return self.format.round(axpy_to_odd(1.0, x, np.full(len(x), y))).astype(np.float64)
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

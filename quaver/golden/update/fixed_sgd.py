@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
 from quaver.golden.update.float_sgd import SEED_MASKS, Rule
+from quaver.golden.validation import set_integers
 
 #: Format of the scalars: as wide as fixed point gets, up to 2.
 SCALAR = FixedFormat(2, 22)
@@ -65,6 +67,7 @@ class FixedUpdate(Rule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "random_bits")
         for name in ("rate", "momentum", "decay"):
             if not 0 <= getattr(self, name) <= SCALAR.max_value:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it must be in 0 … {SCALAR.max_value}")
@@ -110,6 +113,7 @@ class FixedUpdate(Rule):
         products = max(f.fraction_bits for f in self.formats) + SCALAR.fraction_bits
         return products, max(self.weights.fraction_bits, self.updates.fraction_bits)
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -126,6 +130,7 @@ class FixedUpdate(Rule):
         )
         return self._rounded(difference, second, self.weights, sources.get("rate")), v
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

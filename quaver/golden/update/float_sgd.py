@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden import exact
+from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.validation import set_integers
 
 #: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
 SEED_MASKS = {"decay": 0x243F6A88, "momentum": 0x85A308D3, "rate": 0x13198A2E}
@@ -31,9 +33,14 @@ class Rule:
     """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
     that is zero."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether an update takes a seed."""
+        return self.rounding is Rounding.STOCHASTIC
+
     def sources(self, seed: int | None) -> dict[str, LFSR]:
         """The LFSRs of one call, by line; none where the rounding draws nothing."""
-        if self.rounding is not Rounding.STOCHASTIC:
+        if not self.stochastic:
             if seed is not None:
                 raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
             return {}
@@ -47,6 +54,11 @@ class FloatRule(Rule):
 
     format: FloatFormat
     random_bits: int
+
+    @property
+    def formats(self) -> tuple[FloatFormat, ...]:
+        """Of weights, momenta and gradients alike."""
+        return (self.format,)
 
     def _check_scalars(self, **scalars: float) -> None:
         if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
@@ -123,12 +135,8 @@ class Update(FloatRule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        set_integers(self, "random_bits")
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
-
-    @property
-    def formats(self) -> tuple[FloatFormat, ...]:
-        """All that differ among weights, momenta and gradients."""
-        return (self.format,)
 
     @property
     def scalar(self) -> FloatFormat:
@@ -140,6 +148,7 @@ class Update(FloatRule):
         """The codes of decay, momentum and rate, what the hardware is given."""
         return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
 
+    @standard_floats
     def update(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -161,6 +170,7 @@ class Update(FloatRule):
             new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
         return new_w, new_v
 
+    @standard_floats
     def definition(
         self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike, *, seed: int | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -7,7 +7,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from quaver.golden.engine import Arithmetic
+from quaver.golden.contracts import Arithmetic, Draws
+from quaver.golden.descriptor import descriptor
+from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.response_writer import Responder
 from quaver.rtl.accelerator.update_stream import Updater
@@ -15,7 +17,8 @@ from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
 from quaver.rtl.array.sequencer import Sequencer
-from quaver.rtl.array.systolic import ArrayControl, SystolicArray
+from quaver.rtl.array.sum_random import SumRandom
+from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.commands import (
     MAX_LENGTH,
     Geometry,
@@ -23,8 +26,8 @@ from quaver.rtl.commands import (
     ResponseHeader,
     settings_words,
     slots_per_word,
-    update_name,
 )
+from quaver.rtl.random_sources import Sources
 from quaver.rtl.update.unit import UpdateUnit
 
 #: Responses that may be under way while the next commands are taken in.
@@ -47,8 +50,8 @@ class Accelerator(wiring.Component):
     rows, columns, stages
         Size of the array; pipeline depth of its elements.
     depth
-        Steps in k, summed over tiles, that each half of the operand memory holds: `depth` codes in each row's
-        bank and `depth` · interleave in each column's.
+        Steps, summed over tiles, that each half of the operand memory holds: `depth` groups of codes in each
+        row's bank and `depth` · interleave in each column's.
     update
         The unit that UPDATE commands go to; left out, there is no such command.
 
@@ -62,16 +65,16 @@ class Accelerator(wiring.Component):
     responses out stream of 32 bits
     ========= === ================================================================
 
-    A tile of rows × columns · interleave results takes (K + chunks) · interleave cycles. The next tile
-    follows at once, if K is at least about `rows` + 3 and the results of the tile before find a taker in that
-    time. The last word of results comes at most `SystolicArray.latency` + rows + columns + 10 cycles and one
-    for each word of a tile after the last step, if all find a taker.
+    A tile of rows × columns · interleave results takes a step for each product, or group of them, and one for
+    each chunk. The next tile follows at once, if K is at least about `rows` + 3 and the results of the tile
+    before find a taker in that time. The last word of results comes at most `SystolicArray.latency` + rows +
+    columns + 10 cycles and one for each word of a tile after the last step, if all find a taker.
 
     Raises
     ------
     ValueError
         A size that is not at least 1, a depth beyond 16 bits, a tile whose results do not fit one response,
-        or an arithmetic that draws random bits.
+        or an arithmetic that draws random bits for sums which take several cycles each.
     """
 
     def __init__(
@@ -88,13 +91,18 @@ class Accelerator(wiring.Component):
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
         self.array = SystolicArray(arithmetic, rows, columns, stages)
-        if self.array.stochastic:
+        element = self.array.element
+        if arithmetic.draws is Draws.SUMS and element.product_cycles > 1:
             raise ValueError(
-                f"{type(arithmetic).__name__} with stochastic rounding draws random bits for every sum, but "
-                f"the accelerator has no source of them yet; take rounding nearest"
+                f"{arithmetic!r} draws random bits for every sum, a product takes {element.product_cycles} "
+                f"cycles, but the accelerator draws in every cycle; take rounding nearest"
             )
-        self.geometry = Geometry(rows, columns, self.array.interleave, depth)
-        self.identity = Identity(self.geometry, repr(arithmetic), update_name(update) if update else "")
+        self.geometry = Geometry(
+            rows, columns, element.interleave, depth, element.group, element.product_cycles
+        )
+        self.identity = Identity(
+            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
+        )
         self.updater = Updater(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
@@ -109,20 +117,30 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        geometry, operand, result = self.geometry, self.arithmetic.operand, self.arithmetic.result
-        bubble_a, bubble_b = self.arithmetic.identity
-        lanes = geometry.interleave
+        geometry, arithmetic = self.geometry, self.arithmetic
+        result, lanes, group = arithmetic.result, geometry.interleave, geometry.group
+        bubble_a, bubble_b = arithmetic.identity
         m.submodules.array = array = self.array
-        m.submodules.buffer_a = a = OperandBuffer(geometry.rows, geometry.depth, operand.width, bubble_a)
-        m.submodules.buffer_b = b = OperandBuffer(
-            geometry.columns, geometry.depth * lanes, operand.width, bubble_b
+        m.submodules.buffer_a = a = OperandBuffer(
+            geometry.rows, geometry.depth, arithmetic.a.width, bubble_a, group
         )
-        random = array.results_draw
-        m.submodules.sequencer = sequencer = Sequencer(geometry, self.arithmetic.chunk, array.drain, random)
+        m.submodules.buffer_b = b = OperandBuffer(
+            geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
+        )
+        random = arithmetic.draws is not Draws.NOTHING
+        chunk = geometry.steps(arithmetic.chunk)
+        m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
-            geometry, a.groups, b.groups, self.tile_words, len(identity), self.settings_words, random
+            geometry,
+            a.groups,
+            b.groups,
+            self.tile_words,
+            len(identity),
+            self.settings_words,
+            random,
+            self.updater is not None and self.updater.unit.rounding is Rounding.STOCHASTIC,
         )
         m.submodules.responder = responder = Responder(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
@@ -172,7 +190,7 @@ class Accelerator(wiring.Component):
         # What belongs to operands is as long on its way.
         control = sequencer.control
         for i in range(a.latency):
-            before, control = control, Signal(ArrayControl, name=f"control_{i}")
+            before, control = control, Signal(control.shape(), name=f"control_{i}")
             m.d.sync += control.eq(before)
         m.d.comb += [
             array.control.eq(control),
@@ -182,9 +200,9 @@ class Accelerator(wiring.Component):
             sequencer.room.eq(results.room),
         ]
 
-        if random:
+        if arithmetic.draws is Draws.RESULTS:
             m.submodules.random = source = ResultRandom(
-                geometry.rows, geometry.columns, array.element.random_bits
+                geometry.rows, geometry.columns, arithmetic.random_bits
             )
             m.d.comb += [
                 source.reserve.eq(sequencer.reserve),
@@ -194,6 +212,21 @@ class Accelerator(wiring.Component):
                 source.leaving.eq(array.leaving),
                 array.result_random.eq(source.random),
             ]
+        if arithmetic.draws is Draws.SUMS:
+            m.submodules.random = corner = SumRandom(geometry.rows, geometry.columns, lanes)
+            m.d.comb += [
+                corner.begins.eq(sequencer.begins),
+                corner.rounds.eq(sequencer.rounds),
+                corner.last_lane.eq(sequencer.last_lane),
+                corner.first_tile.eq(sequencer.first_tile),
+                corner.first_column.eq(sequencer.first_column),
+                corner.sources.eq(sequencer.sources),
+            ]
+            states = corner.random
+            for i in range(a.latency - corner.latency):
+                before_states, states = states, Signal(Sources, name=f"states_{i}", reset_less=True)
+                m.d.sync += states.eq(before_states)
+            m.d.comb += array.random.eq(states)
 
         # A half is free when the last read address has walked past its last bank. A register can say so, as a
         # LOAD is some cycles behind the GEMM before it.

@@ -7,7 +7,6 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.rtl.accelerator.update_stream import UpdateWord
-from quaver.rtl.array.random_sources import Sources
 from quaver.rtl.array.sequencer import job_layout
 from quaver.rtl.commands import (
     MAGIC,
@@ -23,7 +22,7 @@ from quaver.rtl.commands import (
     TileArguments,
     UpdateArguments,
 )
-
+from quaver.rtl.random_sources import Sources
 
 #: The order of a GEMM's sources.
 SOURCES = tuple(name for name, _ in Sources)
@@ -46,6 +45,8 @@ class CommandDecoder(wiring.Component):
         Words of an UPDATE's settings; 0 if there is no update unit, and UPDATE unknown.
     random
         Whether sums or results are rounded with random bits; then GEMM brings their sources.
+    update_draws
+        Whether the update unit draws random bits; then the last of its settings is a seed.
 
     Ports
     -----
@@ -74,12 +75,13 @@ class CommandDecoder(wiring.Component):
         identity_words: int,
         settings_words: int,
         random: bool = False,
+        update_draws: bool = False,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
         self.tile_words, self.identity_words, self.settings_words = tile_words, identity_words, settings_words
-        self.random = random
+        self.random, self.update_draws = random, update_draws
         super().__init__(
             {
                 "commands": In(stream.Signature(32)),
@@ -107,6 +109,7 @@ class CommandDecoder(wiring.Component):
         group = Signal.like(self.group)
         gemm, tiles = Signal(GemmArguments), Signal(TileArguments)
         job, sources = self.jobs.payload, Signal(Sources)
+        zero_source = Signal()  # some source of this command is 0
         update, settings_left = Signal(UpdateArguments), Signal(range(self.settings_words + 1))
         loaded = Signal(4)
         open_tile, open_run = Signal(), Signal()
@@ -144,6 +147,16 @@ class CommandDecoder(wiring.Component):
                 m.d.sync += verdict.eq(status)
 
         states = [*(f"GEMM {name} SOURCE" for name in SOURCES * self.random), "CHECK"]
+
+        def update_takes() -> None:
+            """The update unit takes the next word."""
+            m.d.comb += [
+                self.update_words.valid.eq(come),
+                self.commands.ready.eq(self.update_words.ready),
+            ]
+            with m.If(come & self.update_words.ready):
+                m.d.sync += [left.eq(left - 1), settings_left.eq(settings_left - (settings_left != 0))]
+
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += self.commands.ready.eq(1)
@@ -152,6 +165,7 @@ class CommandDecoder(wiring.Component):
                     response.status.eq(Status.OK),
                     response.length.eq(0),
                     left.eq(header.length),
+                    zero_source.eq(0),
                 ]
                 with m.If(come & (header.magic != MAGIC)):
                     m.d.sync += [response.opcode.eq(Opcode.NONE), left.eq(0)]
@@ -184,7 +198,7 @@ class CommandDecoder(wiring.Component):
 
             with m.State("DROP"):
                 m.d.comb += self.commands.ready.eq(left != 0)
-                m.d.sync += [response.length.eq(0), loaded.eq(0), open_run.eq(0)]
+                m.d.sync += [response.length.eq(0), loaded.eq(0), open_tile.eq(0), open_run.eq(0)]
                 with m.If(left == 0):
                     m.next = "RESPOND"
                 with m.Elif(come):
@@ -256,6 +270,8 @@ class CommandDecoder(wiring.Component):
                     m.d.comb += self.commands.ready.eq(1)
                     with m.If(come):
                         m.d.sync += [sources[name].eq(word), left.eq(left - 1)]
+                        with m.If(word == 0):
+                            m.d.sync += zero_source.eq(1)
                         m.next = following
 
             with m.State("CHECK"):
@@ -269,7 +285,8 @@ class CommandDecoder(wiring.Component):
                 ]
                 m.next = "ADD UP COLUMNS"
                 one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
-                judge((gemm.zero != 0) | ~(one_tile | (gemm.first & gemm.last)), Status.BAD_ARGUMENT)
+                one_command = gemm.first & gemm.last
+                judge((gemm.zero != 0) | zero_source | ~(one_tile | one_command), Status.BAD_ARGUMENT)
                 for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
                     judge((size == 0) | (size > depth), Status.OUT_OF_RANGE)
                 for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
@@ -318,11 +335,22 @@ class CommandDecoder(wiring.Component):
                 m.next = "UPDATE CHECK"
             with m.State("UPDATE CHECK"):
                 m.d.sync += [open_run.eq(1), response.length.eq(update.groups << 1)]
-                m.next = "UPDATE RESPOND"
+                m.next = "UPDATE BEGIN"
                 judge(left != words, Status.BAD_LENGTH)
                 judge(update.zero != 0, Status.BAD_ARGUMENT)
                 judge(update.groups == 0, Status.OUT_OF_RANGE)
                 judge(~update.first & ~open_run, Status.NOT_OPEN)
+            with m.State("UPDATE BEGIN"):
+                m.next = "UPDATE SETTINGS"
+                with m.If(verdict != Status.OK):
+                    refuse(verdict)
+                with m.Elif(~update.first):
+                    m.next = "UPDATE RESPOND"
+            with m.State("UPDATE SETTINGS"):
+                update_takes()
+                with m.If(come & self.update_words.ready & (settings_left == 1)):
+                    judge((word == 0) & self.update_draws, Status.BAD_ARGUMENT)  # the seed
+                    m.next = "UPDATE RESPOND"
             with m.State("UPDATE RESPOND"):  # at once: the results may leave while the elements come
                 m.d.comb += self.responses.valid.eq(verdict == Status.OK)
                 with m.If(verdict != Status.OK):
@@ -330,12 +358,7 @@ class CommandDecoder(wiring.Component):
                 with m.Elif(self.responses.ready):
                     m.next = "UPDATE"
             with m.State("UPDATE"):
-                m.d.comb += [
-                    self.update_words.valid.eq(come),
-                    self.commands.ready.eq(self.update_words.ready),
-                ]
-                with m.If(come & self.update_words.ready):
-                    m.d.sync += [left.eq(left - 1), settings_left.eq(settings_left - (settings_left != 0))]
-                    with m.If(left == 1):
-                        m.next = "HEADER"
+                update_takes()
+                with m.If(come & self.update_words.ready & (left == 1)):
+                    m.next = "HEADER"
         return m

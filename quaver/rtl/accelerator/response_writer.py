@@ -48,7 +48,12 @@ class Responder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.identity = identity = Memory(shape=32, depth=len(self.identity), init=self.identity)
+        m.submodules.identity = identity = Memory(
+            shape=32,
+            depth=len(self.identity),
+            init=self.identity,
+            attrs={"rom_style": "block"},  # logic is what the small chips have too little of
+        )
         words = identity.read_port()
         position, left = Signal(range(len(self.identity) + 1)), Signal(16)
         cycles, multiplied = Signal(32), Signal(32)

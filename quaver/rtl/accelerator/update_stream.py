@@ -6,27 +6,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-import quaver.golden.update.fixed_sgd
-import quaver.golden.update.float_sgd
-from quaver.rtl.commands import HardwareRule, settings_words, update_slot
-from quaver.rtl.update.fixed_sgd import FixedUpdate
-from quaver.rtl.update.float_sgd import MAX_STAGES, Update
+from quaver.rtl.commands import settings_words, update_slot
 from quaver.rtl.update.unit import UpdateUnit
 
 #: A word of UPDATE behind its arguments.
 UpdateWord = data.StructLayout({"word": 32, "settings": 1})
-
-
-def unit_for(rule: HardwareRule, *, stages: int = MAX_STAGES) -> UpdateUnit:
-    """The unit that computes `rule`, with any scalars. TypeError: there is none.
-
-    `stages` are those of `Update`: fewer take less room and a slower clock. In fixed point there is one.
-    """
-    if isinstance(rule, quaver.golden.update.float_sgd.Update):
-        return Update(rule.format, rounding=rule.rounding, random_bits=rule.random_bits, stages=stages)
-    if isinstance(rule, quaver.golden.update.fixed_sgd.FixedUpdate):
-        return FixedUpdate(*rule.formats, rounding=rule.rounding, random_bits=rule.random_bits)
-    raise TypeError(f"rule is {rule!r}, but the hardware updates by Update and FixedUpdate only")
 
 
 class Updater(wiring.Component):

@@ -8,15 +8,15 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
-from quaver.rtl.array.random_sources import Sources, TileStarts, places_on
+from quaver.rtl.random_sources import Sources, TileStarts, places_on
 
 
 class ResultRandom(wiring.Component):
     """For each result of a GEMM, the random bits of its output's first sum (`quaver.golden.random_bits`).
 
     Tiles follow each other with the columns fastest. A tile's rows leave from the last to the first, so the
-    sources of rows and diagonals run backwards from the tile's last row; row and diagonal walk with the results
-    from column to column, where each has its own draw.
+    sources of rows and diagonals run backwards from the tile's last row; row and diagonal walk with the
+    results from column to column, where each has its own draw.
 
     Parameters
     ----------
@@ -70,7 +70,9 @@ class ResultRandom(wiring.Component):
 
         left, begins = Signal(range(self.rows)), Signal()
         head = Sources(tiles.r_data)
-        states = {name: (Signal(32, name=name), Signal(32, name=f"{name}_now")) for name in ("row", "diagonal")}
+        states = {
+            name: (Signal(32, name=name), Signal(32, name=f"{name}_now")) for name in ("row", "diagonal")
+        }
         (row, row_now), (diagonal, diagonal_now) = states["row"], states["diagonal"]
         m.d.comb += [
             begins.eq(self.leaving & (left == 0)),

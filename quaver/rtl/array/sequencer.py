@@ -1,14 +1,14 @@
-"""The sequencer: walks the tiles of one GEMM command, a step of `interleave` cycles at a time."""
+"""The sequencer: walks the tiles of one GEMM command, a step of the array at a time."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.rtl.array.random_sources import Sources
-from quaver.rtl.array.systolic import ArrayControl
+from quaver.rtl.array.systolic import array_control
 from quaver.rtl.commands import Geometry
+from quaver.rtl.random_sources import Sources
 
 
 def job_layout(geometry: Geometry, random: bool = False) -> data.StructLayout:
@@ -26,17 +26,17 @@ _RANDOM = ("begins", "rounds", "last_lane", "first_tile", "first_column")
 class Sequencer(wiring.Component):
     """Turns GEMM commands into operand addresses and array control, with no idle cycle that could be spared.
 
-    A step multiplies one k, or folds a chunk, or is a bubble. A tile takes k steps that multiply and one for
-    each chunk. The next tile follows at once, and so does the next job if it is there in time. A fold waits,
-    in bubbles, until the last tile's totals have left the array and the result buffer has room for this
-    one's.
+    A step multiplies one k (or a group of them), or folds a chunk, or is a bubble. A tile takes k steps that
+    multiply and one for each chunk. The next tile follows at once, and so does the next job if it is there in
+    time. A fold waits, in bubbles, until the last tile's totals have left the array and the result buffer has
+    room for this one's.
 
     Parameters
     ----------
     geometry
         Size of the accelerator.
     chunk
-        Products in a chunk.
+        Steps that multiply in a chunk.
     drain
         Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
     random
@@ -47,7 +47,7 @@ class Sequencer(wiring.Component):
     jobs : in, stream of `job_layout`
         What to compute. A job is taken when its first step is about to begin.
     read, a_half, a_address, b_half, b_address : out
-        Operands to read; no read is a bubble. One A address lasts a step, B addresses advance every cycle.
+        Operands to read; no read is a bubble. One A address lasts a step, one B address a product.
     control : out
         What the array does with them; it belongs to the same cycle.
     reading : out, 4 bits
@@ -57,18 +57,18 @@ class Sequencer(wiring.Component):
     reserve : out
         Reserve that room: this tile's last fold begins, its results are on their way.
     begins, rounds, last_lane : out
-        If `random`, with `control`: this is the first step of a tile's sums; sums are rounded that count; this is a
-        step's last cycle.
+        If `random`, with `control`: this is the first step of a tile's sums; sums are rounded that count;
+        this is a step's last cycle.
     sources, first_tile, first_column : out
-        If `random`, with `begins` and with `reserve`: the job's `Sources`; whether the tile is its first; the first
-        of a row.
+        If `random`, with `begins` and with `reserve`: the job's `Sources`; whether the tile is its first; the
+        first of a row.
 
     What decides the next step is in registers: no comparison of counters lies on the way to it.
     """
 
     def __init__(self, geometry: Geometry, chunk: int, drain: int, random: bool = False):
         self.geometry, self.chunk, self.random = geometry, chunk, random
-        self.drain_steps = -(-drain // geometry.interleave)
+        self.drain_steps = -(-drain // geometry.step)
         super().__init__(
             {
                 "jobs": In(stream.Signature(job_layout(geometry, random))),
@@ -77,7 +77,7 @@ class Sequencer(wiring.Component):
                 "a_address": Out(range(geometry.depth)),
                 "b_half": Out(1),
                 "b_address": Out(range(geometry.depth * geometry.interleave)),
-                "control": Out(ArrayControl),
+                "control": Out(array_control(geometry.product_cycles)),
                 "reading": Out(4),
                 "room": In(1),
                 "reserve": Out(1),
@@ -89,7 +89,7 @@ class Sequencer(wiring.Component):
         m = Module()
         job, new = Signal(self.jobs.payload.shape()), self.jobs.payload
         busy = Signal()  # the job has steps to come
-        lane = Signal(range(self.geometry.interleave))
+        lane = Signal(range(self.geometry.step))  # or, where a product takes several cycles, cycle
         # Products of this tile, tiles of this row and rows of tiles that are still to begin.
         k_left, m_left, n_left = Signal.like(job.k), Signal.like(job.m_tiles), Signal.like(job.n_tiles)
         tile_over, last_row, last_column = Signal(init=1), Signal(), Signal()  # whether these are 0
@@ -103,8 +103,9 @@ class Sequencer(wiring.Component):
         tile_leaves = Signal()  # with it: the tile's last
         draining = Signal(range(self.drain_steps))  # steps until the array can take a fold
 
-        interleave = self.geometry.interleave
-        step_ends = Signal(init=interleave == 1)  # the step's last lane; a register's, for all hangs on it
+        step, several = self.geometry.step, self.geometry.product_cycles > 1
+        step_ends = Signal(init=step == 1)  # the step's last cycle; a register's, for all hangs on it
+        product_ends = Signal() if several else Const(1)  # the last cycle of a lane's product or fold
         job_over, may_fold = Signal(), Signal()
         m.d.comb += [
             job_over.eq(~busy | (last_row & last_column)),
@@ -122,7 +123,8 @@ class Sequencer(wiring.Component):
             m.d.comb += [self.sources.eq(job.sources), last_lane.eq(step_ends)]
 
         def begin_product(left: Value, last: Value, opens: ValueLike) -> None:
-            """Next is a product, the first of `left`; behind them the tile leaves if `last`. It `opens` new sums."""
+            """Next is a product, the first of `left`; behind them the tile leaves if `last`. It `opens` new
+            sums."""
             m.d.sync += [
                 self.read.eq(1),
                 begins.eq(opens),
@@ -141,17 +143,26 @@ class Sequencer(wiring.Component):
 
         m.d.sync += [
             lane.eq(lane + 1),
-            step_ends.eq(lane == (interleave - 2) % interleave),
-            self.b_address.eq(self.b_address + self.read),
+            step_ends.eq(lane == (step - 2) % step),
+            self.b_address.eq(self.b_address + (self.read & product_ends)),
             self.reserve.eq(0),
         ]
+        if several:
+            cycle = Signal(range(self.geometry.product_cycles))  # of the product
+            m.d.sync += [
+                cycle.eq(Mux(product_ends, 0, cycle + 1)),
+                product_ends.eq(cycle == self.geometry.product_cycles - 2),
+            ]
+            m.d.comb += self.control.begin.eq(cycle == 0)
         with m.If(step_ends):
             m.d.sync += [
                 lane.eq(0),
                 draining.eq(draining - (draining != 0)),
                 self.a_address.eq(a_next),
                 self.read.eq(0),
-                self.control.eq(0),
+                self.control.fold.eq(0),
+                self.control.first.eq(0),
+                self.control.last.eq(0),
                 begins.eq(0),
                 rounds.eq(0),
             ]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
-from quaver.rtl.array.random_sources import Sources, TileStarts, one_sum_on
+from quaver.rtl.random_sources import Sources, TileStarts, one_sum_on
 
 
 class SumRandom(wiring.Component):
     """For each cycle of an array, the states of the sources for the sum of its lane in row 0, column 0.
 
-    Each tile's first sums begin with the states at its first output, and each sum that is rounded moves its lane's
-    on; bubbles do not. From the corner the states walk with the operands (`SystolicArray`).
+    Each tile's first sums begin with the states at its first output, and each sum that is rounded moves its
+    lane's on; bubbles do not. From the corner the states walk with the operands (`SystolicArray`).
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ class SumRandom(wiring.Component):
         lanes = [Signal(Sources, name=f"lane_{i}", reset_less=True) for i in range(self.interleave)]
         now = Signal(Sources)
         m.d.comb += now.eq(Mux(begins, start.as_value(), lanes[-1].as_value()))
-        m.d.sync += [later.eq(earlier) for earlier, later in zip(lanes, lanes[1:], strict=False)]
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(lanes)]
         for name, source in (("row", ROW), ("column", COLUMN), ("diagonal", DIAGONAL)):
             m.d.sync += lanes[0][name].eq(Mux(rounds, one_sum_on(now[name], source), now[name]))
         m.d.sync += self.random.eq(now)

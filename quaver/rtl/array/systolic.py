@@ -8,21 +8,30 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.golden.engine import Arithmetic
+from quaver.golden.contracts import Arithmetic, Draws
+from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
 from quaver.rtl.pe import pe_for
+from quaver.rtl.pe.element import ProcessingElement
+from quaver.rtl.random_sources import Sources, places_on
 
-#: What a cycle at the array's upper left corner is: `fold` a chunk, else multiply and accumulate. With
-#: `fold`: `first`, the first chunk of an output; `last`, its last, and the totals leave when they are
-#: complete.
-ArrayControl = data.StructLayout({"fold": 1, "first": 1, "last": 1})
+
+def array_control(product_cycles: int) -> data.StructLayout:
+    """What a cycle at the array's upper left corner is: `fold` a chunk, else multiply and accumulate.
+
+    With `fold`: `first`, the first chunk of an output; `last`, its last, and the totals leave when they are
+    complete. Where a product takes several cycles, `begin` is the first of them, in a fold too.
+    """
+    begin = {"begin": 1} if product_cycles > 1 else {}
+    return data.StructLayout({"fold": 1, "first": 1, "last": 1} | begin)
 
 
 class SystolicArray(wiring.Component):
     """Output-stationary array: a tile is `rows` × `columns` · L outputs, L of them in each element.
 
-    Work comes in steps of L cycles, one lane a cycle: a step multiplies one k, or folds. Each row keeps its a
-    for a step, while its columns meet their L b's. Tiles follow each other without a gap; operands that are
-    the arithmetic's `identity` are a bubble, a step of which may be put in anywhere.
+    Work comes in steps of L·N cycles, N for each lane: a step multiplies one k (or the `group` of k that an
+    element takes at once), or folds. Each row keeps its a for a step, while its columns meet their L b's, N
+    cycles each. Tiles follow each other without a gap; operands that are the arithmetic's `identity` are a
+    bubble, a step of which may be put in anywhere.
 
     Every edge is skewed: what belongs to row r arrives r cycles after row 0's, what belongs to column c, c
     cycles after column 0's. No signal goes further than one element in a cycle, but for the shift of a
@@ -39,18 +48,20 @@ class SystolicArray(wiring.Component):
 
     Attributes
     ----------
-    interleave
-        L.
+    element
+        The upper left one, an example of all.
+    interleave, product_cycles
+        L and N.
     latency
         Cycles from the first cycle of a last fold (`control.last`) to column 0's first result.
     drain
         Cycles that the first cycle of any fold must stay behind that of a last fold.
 
     ================== === ==================================================================================
-    control            in  `ArrayControl`, for row 0 and column 0
-    a                  in  `rows` operand codes; row r is skewed by r cycles
-    b                  in  `columns` operand codes; column c is skewed by c cycles
-    a_random, b_random in  random bits for each row and column, skewed likewise; only where stochastic
+    control            in  `array_control`, for row 0 and column 0
+    a                  in  `rows` groups of operand codes; row r is skewed by r cycles
+    b                  in  `columns` groups of operand codes; column c is skewed by c cycles
+    random             in  `Sources` of this cycle's sum in row 0 and column 0; only where sums draw
     leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
     result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
@@ -71,31 +82,25 @@ class SystolicArray(wiring.Component):
         if rows < 1 or columns < 1:
             raise ValueError(f"an array of {rows} × {columns}, but it has at least one row and one column")
         self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages
-        self.element = element = pe_for(arithmetic, stages=stages)  # the upper left one
-        self.interleave = element.interleave
-        complete = rows - 1 + self.interleave - 1 + element.latency  # the last lane's total in the last row
+        self.element = element = pe_for(arithmetic, stages=stages)
+        self.interleave, self.product_cycles = element.interleave, element.product_cycles
+        # The last lane's total in the last row.
+        complete = rows - 1 + (self.interleave - 1) * self.product_cycles + element.latency
         self.complete, self.latency = complete, complete + 2 + element.exit_latency
         self.drain = complete + rows * self.interleave - 1
-        self.stochastic = "a_random" in element.signature.members
-        self.foot = element.exit()  # of column 0
-        self.results_draw = "random" in self.foot.signature.members
-        operand = arithmetic.operand.width
+        bits = arithmetic.random_bits
         ports = {
-            "control": In(ArrayControl),
-            "a": In(data.ArrayLayout(operand, rows)),
-            "b": In(data.ArrayLayout(operand, columns)),
+            "control": In(array_control(self.product_cycles)),
+            "a": In(data.ArrayLayout(arithmetic.a.width * element.group, rows)),
+            "b": In(data.ArrayLayout(arithmetic.b.width * element.group, columns)),
             "leaving": Out(1),
             "valid": Out(1),
             "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
         }
-        if self.stochastic:
-            bits = element.random_bits
-            ports |= {
-                "a_random": In(data.ArrayLayout(bits, rows)),
-                "b_random": In(data.ArrayLayout(bits, columns)),
-            }
-        if self.results_draw:
-            ports["result_random"] = In(data.ArrayLayout(element.random_bits, columns))
+        if arithmetic.draws is Draws.SUMS:
+            ports["random"] = In(Sources)
+        if arithmetic.draws is Draws.RESULTS:
+            ports["result_random"] = In(data.ArrayLayout(bits, columns))
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -110,45 +115,45 @@ class SystolicArray(wiring.Component):
                 m.submodules[f"element_{r}_{c}"] = elements[r][c]
 
         # From the left: control walks down the rows as the skew of the operands does, then right with them.
-        control = self.control
+        control, several = self.control, self.product_cycles > 1
         for r in rows:
             first = elements[r][0]
-            m.submodules[f"left_{r}"] = entry = first.entry()
+            m.submodules[f"left_{r}"] = entry = first.entry_a()
             m.d.comb += [
                 entry.code.eq(self.a[r]),
                 first.a.eq(entry.number),
                 first.control.fold.eq(control.fold),
                 first.control.first.eq(control.first),
             ]
+            if several:
+                m.d.comb += [entry.begin.eq(control.begin), first.control.begin.eq(control.begin)]
             for left, right in pairwise(elements[r]):
                 m.d.comb += [right.a.eq(left.a_out), right.control.eq(left.control_out)]
-            above, control = control, Signal(ArrayControl, name=f"control_{r + 1}")
+            above, control = control, Signal(control.shape(), name=f"control_{r + 1}")
             m.d.sync += control.eq(above)
 
         # From above. At the foot, the totals become codes.
+        begin = self.control.begin if several else None
         for c in columns:
             column = [elements[r][c] for r in rows]
-            m.submodules[f"upper_{c}"] = entry = column[0].entry()
-            m.submodules[f"foot_{c}"] = foot = column[-1].exit() if c else self.foot
+            m.submodules[f"upper_{c}"] = entry = column[0].entry_b()
+            m.submodules[f"foot_{c}"] = foot = column[-1].exit()
             m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
+            if several:
+                m.d.comb += entry.begin.eq(begin)
+                before, begin = begin, Signal(name=f"begin_{c + 1}")
+                m.d.sync += begin.eq(before)
             leaves = Signal(foot.number.shape(), name=f"leaves_{c}", reset_less=True)
             result = Signal(len(foot.code), name=f"result_{c}", reset_less=True)
             m.d.sync += [leaves.eq(column[-1].chain_out), result.eq(foot.code)]
             m.d.comb += [foot.number.eq(leaves), self.results[c].eq(result)]
-            if self.results_draw:
+            if self.arithmetic.draws is Draws.RESULTS:
                 m.d.comb += foot.random.eq(self.result_random[c])
             for upper, lower in pairwise(column):
                 m.d.comb += [lower.b.eq(upper.b_out), lower.chain_in.eq(upper.chain_out)]
 
-        if self.stochastic:
-            for r in rows:
-                m.d.comb += elements[r][0].a_random.eq(self.a_random[r])
-                for left, right in pairwise(elements[r]):
-                    m.d.comb += right.a_random.eq(left.a_random_out)
-            for c in columns:
-                m.d.comb += elements[0][c].b_random.eq(self.b_random[c])
-                for upper, lower in pairwise([elements[r][c] for r in rows]):
-                    m.d.comb += lower.b_random.eq(upper.b_random_out)
+        if self.arithmetic.draws is Draws.SUMS:
+            self._pass_random_bits(m, elements)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
         was_last, shift, valid = Signal(), Signal(), Signal(self.element.exit_latency + 2)
@@ -172,3 +177,30 @@ class SystolicArray(wiring.Component):
             before, shift = shift, Signal(name=f"shift_{c + 1}")
             m.d.sync += shift.eq(before)
         return m
+
+    def _pass_random_bits(self, m: Module, elements: list[list[ProcessingElement]]) -> None:
+        """From the corner the states of the sources hop down the left and along the upper edge, with the
+        operands.
+
+        Rows and columns are passed what is drawn, the diagonals' state hops from element to element.
+        """
+        bits = self.arithmetic.random_bits
+        row, diagonal = self.random.row, self.random.diagonal
+        for r, row_of_elements in enumerate(elements):
+            first = row_of_elements[0]
+            m.d.comb += [first.a_random.eq(row[:bits]), first.diagonal.eq(diagonal)]
+            for left, right in pairwise(row_of_elements):
+                m.d.comb += [right.a_random.eq(left.a_random_out), right.diagonal.eq(left.diagonal_out)]
+            above, row = row, Signal(32, name=f"row_source_{r + 1}", reset_less=True)
+            above_diagonal, diagonal = diagonal, Signal(32, name=f"diagonal_source_{r + 1}", reset_less=True)
+            m.d.sync += [
+                row.eq(places_on(above, ROW, 1)),
+                diagonal.eq(places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)),
+            ]
+        column = self.random.column
+        for c, column_of_elements in enumerate(zip(*elements, strict=True)):
+            m.d.comb += column_of_elements[0].b_random.eq(column[:bits])
+            for upper, lower in pairwise(column_of_elements):
+                m.d.comb += lower.b_random.eq(upper.b_random_out)
+            before, column = column, Signal(32, name=f"column_source_{c + 1}", reset_less=True)
+            m.d.sync += column.eq(places_on(before, COLUMN, 1))

@@ -44,8 +44,8 @@ class UnpackedAdder(wiring.Component):
         Format of augend and sum: how many bits are kept, and what happens on overflow.
     augend, addend
         How the operands are laid. Where the augend is gradual, the addend must be normalised down to at least
-        its smallest exponent; where it is not, the addend must be a multiple of the augend's quantum, so that
-        a sum below the smallest normal number of `fmt` is exact.
+        its smallest exponent. Where it is not, neither may the addend be, which must be a multiple of the
+        augend's quantum, so that a sum below the smallest normal number of `fmt` is exact.
     rounding, random_bits
         Nearest even or stochastic.
     registers
@@ -84,6 +84,8 @@ class UnpackedAdder(wiring.Component):
                     f"the addend is normalised down to 2**{addend.min_exponent} only, but the augend reaches "
                     f"2**{augend.min_exponent}; normalise the addend"
                 )
+        elif addend.gradual:
+            raise ValueError("the addend is gradual, but the augend is not; normalise the addend")
         elif addend.quantum_exponent < augend.min_exponent:
             raise ValueError(
                 f"the addend has multiples of 2**{addend.quantum_exponent}, but the augend has no number "
@@ -108,8 +110,18 @@ class UnpackedAdder(wiring.Component):
         # looks at; close together, every bit of the smaller. What lies deeper is one sticky bit.
         window = max(operand_bits + 1, p + (self.random_bits + 1 if stochastic else 2))
 
-        # An operand no wider than the sum makes a negative difference exact: it is inverted, and rounded up.
-        inverts = operand_bits == p
+        # A negative difference that is exact, as p bits hold it, may be inverted, filled with ones below and
+        # rounded up: cheaper than −x = ~x + 1, and equal to it only where every dropped bit of −x is 0.
+        # It is negative where `small`, with the lower exponent or the same, is the larger after all. Then
+        # - `big` has a leading 1: so has `small`, at no distance. Both are multiples of their last bit, and
+        #   their difference is shorter: exact if the addend is no wider than the sum.
+        # - `big` has none: it is an augend at its lowest exponent, for an addend without a leading 1 is never
+        #   above that. `small` lies any distance below, and a gradual sum ends at the augend's quantum: exact
+        #   if every addend is a multiple of it. Where the augend is not gradual, `big` is 0, there is nothing
+        #   below its exponent, and the difference is `small` itself.
+        inverts = operand_bits == p and (
+            not augend.gradual or addend.quantum_exponent >= augend.quantum_exponent
+        )
 
         # Exponents on one scale, with infinity above every number so that it decides the sign. A zero
         # is below all, or it would push the other operand out of the window.
@@ -167,7 +179,10 @@ class UnpackedAdder(wiring.Component):
         pipe.total = pipe.difference[:-1] ^ pipe.negative.replicate(width)
         if not inverts:
             pipe.total = (pipe.total + pipe.negative)[:width]
-        pipe.sign = pipe.sign ^ pipe.negative
+        # What is left of the significand of an infinite sum may have no leading 1 where it is gradual, and
+        # then be less than what is added to it: that turns no sign.
+        turns = pipe.negative & ~pipe.infinite if augend.gradual else pipe.negative
+        pipe.sign = pipe.sign ^ turns
         pipe.step("add", "big", "small", "sticky", "difference")
 
         # Shift the leading 1 to the top. What comes in below is 0, inverted like the rest.
@@ -175,7 +190,7 @@ class UnpackedAdder(wiring.Component):
         if augend.gradual:
             room = (pipe.exponent - (lowest - 1))[:exponent_bits]  # steps down to the smallest exponent
             zeros = leading_zeros(m, pipe.total)
-            pipe.cancels = pipe.subtract & ~pipe.total.any()
+            pipe.cancels = pipe.subtract & ~pipe.total.any() & ~pipe.infinite
             pipe.limit = Mux(zeros > room, room, zeros)[:levels]
             pipe.step("count")
         pipe.count = Const(0, 0)

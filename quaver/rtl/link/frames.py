@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from amaranth.lib import data
 from amaranth.lib.crc import catalog
 
+from quaver.golden.validation import set_integers
+
 #: Before and after each frame, and nowhere else.
 FLAG = 0x7E
 #: Says that `FLIP` is flipped in the next byte.
@@ -65,6 +67,7 @@ class Frame:
     poll: bool = False
 
     def __post_init__(self) -> None:
+        set_integers(self, "session", "sequence", "acknowledge", "limit")
         if len(self.payload) % 4 or len(self.payload) > 4 * MAX_WORDS:
             raise ValueError(
                 f"{len(self.payload)} bytes of payload, but a frame has up to {MAX_WORDS} words of 4"

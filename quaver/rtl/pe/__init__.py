@@ -1,20 +1,22 @@
-"""Processing elements, one for each of `quaver.golden.arithmetic.ARITHMETICS` and under the same name.
-
-Every output of an element is a register: the simulation clocks all elements together, in vector instructions.
-"""
+"""Processing elements, one for each of `quaver.golden.arithmetic.ARITHMETICS` and under the same name."""
 
 from collections.abc import Callable
-from typing import Any
 
 from quaver.golden.arithmetic import ARITHMETICS
+from quaver.golden.contracts import Arithmetic
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
+from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.fixed_point import FixedPointPE
 
-PES: dict[str, Callable[..., Any]] = {"chunked_float": ChunkedFloatPE, "fixed_point": FixedPointPE}
+#: Name of an arithmetic → its processing element, made of the arithmetic and `stages`.
+PES: dict[str, Callable[..., ProcessingElement]] = {
+    "chunked_float": ChunkedFloatPE,
+    "fixed_point": FixedPointPE,
+}
 
 
-def pe_for(arithmetic: object, *, stages: int = 4) -> Any:
-    """The processing element that computes `arithmetic`."""
+def pe_for(arithmetic: Arithmetic, *, stages: int = 4) -> ProcessingElement:
+    """The processing element that computes `arithmetic`. TypeError: there is none."""
     for name, kind in ARITHMETICS.items():
         if type(arithmetic) is kind and name in PES:
             return PES[name](arithmetic, stages=stages)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.rounding import Rounding
+from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import once
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
-from quaver.rtl.pe.control import CONTROL, pass_on
+from quaver.rtl.pe.element import ProcessingElement
+from quaver.rtl.pe.pass_on import pass_on
+from quaver.rtl.random_sources import places_on
+
+#: Significands of so many bits are multiplied in LUTs, wider ones in the FPGA's multipliers.
+LARGEST_IN_LOGIC = 4
 
 
-class ChunkedFloatPE(wiring.Component):
+class ChunkedFloatPE(ProcessingElement):
     """Works on `interleave` outputs (lanes) in turn: one product, or one fold, every cycle.
 
     Parameters
@@ -32,44 +35,19 @@ class ChunkedFloatPE(wiring.Component):
     interleave
         Lanes L.
     latency
-        Cycles from an operand at `a` to its sum in the total registers: L + 2.
-    exit_latency
-        Cycles that `exit()` takes: 0.
+        L + 2.
     operand, sum
         The `Unpacked` of operands and totals.
 
-    ================== === =============================================================================
-    control            in  `CONTROL`: what this cycle is
-    a, b               in  operands, as `entry()` makes them of codes; not looked at in a fold
-    a_random, b_random in  random bits of this cycle's rounding, combined by exclusive-or; where stochastic
-    NAME_out           out for each of the above the same, a cycle later: control, a and a_random for the
-                           PE on the right, b and b_random for the one below
-    shift              in  the total registers move on by one
-    chain_in           in  total of the PE above (the uppermost: any constant)
-    chain_out          out total that leaves next; at the column's foot `exit()` makes a code of it
-    ================== === =============================================================================
-
-    Timing. All inputs of cycle t belong together and to lane t mod L. Folds come in groups of L consecutive
-    cycles, one a lane; between two groups lies at least one product a lane. A bubble is a product of the
-    arithmetic's `identity`: there is no enable.
-
-    Totals. After a group of folds in cycles t … t+L−1, the totals stand in their registers from cycle t+2L+1
-    on, chain_out being that of the lane of cycle t. `shift` may be 1 in any cycles from then on, up to the
-    first cycle of the next group of folds; each moves the next lane's total to chain_out, and after L of them
-    what entered at chain_in. All PEs of a column get `shift` in the same cycle. Between a group's first cycle
-    and t+2L+1 `shift` is 0.
-
-    There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums
-    are +0; after anything else, even a group of folds that was cut short, begin with one whose totals are
-    ignored, and set `first` in the next.
+    Ports and timing are every `ProcessingElement`'s, with N = 1: all inputs of cycle t belong to lane t mod
+    L. Between two groups of folds lies at least one product a lane, and between a group's first cycle t and
+    t + 2L + 1 `shift` is 0.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
         if not 1 <= stages <= 7:
             raise ValueError(f"stages is {stages}, but the adder of a processing element has 1 to 7")
         self.arithmetic = arithmetic
-        self.interleave = stages
-        self.latency, self.exit_latency = stages + 2, 0
         accumulator = arithmetic.accumulator
         self.operand = Unpacked.normalised(arithmetic.operand)
         product = product_of(self.operand, self.operand)
@@ -82,34 +60,26 @@ class ChunkedFloatPE(wiring.Component):
             product.min_exponent,
             max(product.max_exponent, self.sum.max_exponent),
         )
-        self.stochastic = arithmetic.rounding is Rounding.STOCHASTIC
-        self.random_bits = arithmetic.random_bits
-        ports = {
-            "control": In(CONTROL),
-            "control_out": Out(CONTROL),
-            "a": In(self.operand.layout),
-            "a_out": Out(self.operand.layout),
-            "b": In(self.operand.layout),
-            "b_out": Out(self.operand.layout),
-            "shift": In(1),
-            "chain_in": In(self.sum.layout),
-            "chain_out": Out(self.sum.layout),
-        }
-        if self.stochastic:
-            ports |= {
-                "a_random": In(self.random_bits),
-                "a_random_out": Out(self.random_bits),
-                "b_random": In(self.random_bits),
-                "b_random_out": Out(self.random_bits),
-            }
-        super().__init__(ports)
+        super().__init__(
+            arithmetic,
+            a=self.operand.layout,
+            b=self.operand.layout,
+            total=self.sum.layout,
+            interleave=stages,
+            latency=stages + 2,
+            multiplies_in_dsp=self.operand.precision > LARGEST_IN_LOGIC,
+        )
 
-    def entry(self) -> Unpack:
-        """What stands at the array's left and upper edge: `code` → `number` for a or b. Combinational."""
+    def entry_a(self) -> Unpack:
+        """The operand, unpacked."""
         return Unpack(self.arithmetic.operand, normalise=True)
 
+    def entry_b(self) -> Unpack:
+        """The operand, unpacked."""
+        return self.entry_a()
+
     def exit(self) -> Pack:
-        """What stands at the foot of a column: `number` (chain_out) → `code` of the result. Combinational."""
+        """The total, packed."""
         return Pack(self.sum, self.arithmetic.accumulator)
 
     @once("arithmetic", "interleave")
@@ -161,7 +131,7 @@ class ChunkedFloatPE(wiring.Component):
             self.sum,
             self.addend,
             rounding=self.arithmetic.rounding,
-            random_bits=self.random_bits,
+            random_bits=self.arithmetic.random_bits,
             registers=lanes - 1,
         )
         folds = Signal(lanes, reset_less=True)  # bit i: the operation in stage i of the adder is a fold
@@ -173,13 +143,18 @@ class ChunkedFloatPE(wiring.Component):
             Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), add.sum.as_value())
         )
 
-        if self.stochastic:
-            random = Signal(self.random_bits, reset_less=True)
+        if self.arithmetic.stochastic:
+            bits = self.arithmetic.random_bits
+            random, diagonal = Signal(bits, reset_less=True), Signal(32, reset_less=True)
             a_random, b_random = pass_on(
                 m, (self.a_random, self.a_random_out), (self.b_random, self.b_random_out)
             )
-            m.d.sync += random.eq(a_random ^ b_random)
-            m.d.comb += add.random.eq(random)
+            # A hop shifts: what came in is still there, but for the highest bits.
+            m.d.sync += [
+                diagonal.eq(places_on(self.diagonal, DIAGONAL, DIAGONAL.per_column)),
+                random.eq(a_random ^ b_random ^ diagonal[DIAGONAL.hop * DIAGONAL.per_column :][:bits]),
+            ]
+            m.d.comb += [self.diagonal_out.eq(diagonal), add.random.eq(random)]
 
         # The totals: a ring through the adder while folding, a chain down the column while shifting.
         with m.If(control.fold | folded | self.shift):

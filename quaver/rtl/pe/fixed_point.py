@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.rtl.emit.shared_modules import once
-from quaver.rtl.pe.control import CONTROL, pass_on
+from quaver.rtl.pe.element import ProcessingElement
+from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.round_and_saturate import RoundAndSaturate
 
 
@@ -24,7 +25,7 @@ class Operand(wiring.Component):
         return m
 
 
-class FixedPointPE(wiring.Component):
+class FixedPointPE(ProcessingElement):
     """One product a cycle on the FPGA's multiplier, summed up exactly in a wide accumulator.
 
     Parameters
@@ -42,53 +43,37 @@ class FixedPointPE(wiring.Component):
     latency
         Cycles from an operand at `a` to its sum in the total register: `stages`.
     exit_latency
-        Cycles that `exit()` takes: 1.
+        1.
 
-    ==================== === ============================================================================
-    control              in  `CONTROL`: what this cycle is; there is one fold an output, `first` says nothing
-    a, b                 in  operands, signed; not looked at in a fold
-    control_out, a_out,  out the same, a cycle later
-    b_out
-    shift                in  the total moves on
-    chain_in             in  total of the PE above (the uppermost: any constant)
-    chain_out            out total; at the column's foot `exit()` rounds it
-    ==================== === ============================================================================
-
-    Timing. All inputs of a cycle belong together; initiation interval 1. A bubble is a product of 0. After a
-    fold in cycle t the total stands at chain_out from cycle t + `stages` on; `shift` may be 1 from then on,
-    up to the cycle of the next fold, and each moves chain_in to chain_out.
-
-    There is no reset: at power-up partial sum and total are 0; after anything else, begin with a fold whose
-    total is ignored.
+    Ports and timing are every `ProcessingElement`'s, with L = N = 1; there is one fold an output, and `first`
+    says nothing. After a fold in cycle t, `shift` may be 1 up to the cycle of the next fold.
     """
 
     def __init__(self, arithmetic: FixedPoint, *, stages: int = 4) -> None:
         if not 2 <= stages <= 7:
             raise ValueError(f"stages is {stages}, but a fixed-point processing element has 2 to 7")
         self.arithmetic, self.stages = arithmetic, stages
-        self.random_bits = arithmetic.random_bits
-        self.interleave, self.latency, self.exit_latency = 1, stages, 1
-        operand, total = signed(arithmetic.a.width), signed(arithmetic.accumulator_bits)
         super().__init__(
-            {
-                "control": In(CONTROL),
-                "control_out": Out(CONTROL),
-                "a": In(operand),
-                "a_out": Out(operand),
-                "b": In(operand),
-                "b_out": Out(operand),
-                "shift": In(1),
-                "chain_in": In(total),
-                "chain_out": Out(total),
-            }
+            arithmetic,
+            a=signed(arithmetic.a.width),
+            b=signed(arithmetic.b.width),
+            total=signed(arithmetic.accumulator_bits),
+            interleave=1,
+            latency=stages,
+            exit_latency=1,
+            multiplies_in_dsp=True,
         )
 
-    def entry(self) -> Operand:
-        """What stands at the array's left and upper edge: `code` → `number` for a or b. Combinational."""
+    def entry_a(self) -> Operand:
+        """The code as a signed number."""
         return Operand(self.arithmetic.a.width)
 
+    def entry_b(self) -> Operand:
+        """The code as a signed number."""
+        return Operand(self.arithmetic.b.width)
+
     def exit(self) -> RoundAndSaturate:
-        """What stands at the foot of a column: `number` (chain_out) → `code`, after `exit_latency`."""
+        """The total, rounded and saturated."""
         ar = self.arithmetic
         widths = ar.accumulator_bits, ar.dropped_bits, ar.result
         return RoundAndSaturate(*widths, ar.rounding, ar.random_bits, registers=self.exit_latency)

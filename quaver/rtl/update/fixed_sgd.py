@@ -10,6 +10,7 @@ from quaver.golden.formats import FixedFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.update.fixed_sgd import SCALAR
+from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenUpdate
 from quaver.rtl.lfsr import LFSR
 from quaver.rtl.round_and_saturate import RoundAndSaturate
 from quaver.rtl.update.unit import UpdateUnit, delayed
@@ -54,6 +55,17 @@ class FixedUpdate(UpdateUnit):
     ) -> None:
         self.weights, self.updates, self.gradients = weights, updates, gradients
         super().__init__((weights, updates, gradients), SCALAR, rounding, random_bits, 5)
+
+    @classmethod
+    def for_rule(cls, rule: GoldenUpdate, *, stages: int | None = None) -> FixedUpdate:
+        """The unit that computes `rule`; it has as many stages as it has."""
+        return cls(*rule.formats, rounding=rule.rounding, random_bits=rule.random_bits)
+
+    @property
+    def rule(self) -> GoldenUpdate:
+        """The rule that it computes, with scalars of zero."""
+        formats = self.weights, self.updates, self.gradients
+        return GoldenUpdate(0.0, 0.0, 0.0, *formats, self.rounding, self.random_bits)
 
     def compute(self, m: Module, scalars: Mapping[str, Value], entered: Value, begins: Value) -> None:
         element = self.elements.payload

@@ -12,6 +12,7 @@ from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.update.float_sgd import SEED_MASKS
+from quaver.golden.update.float_sgd import Update as GoldenUpdate
 from quaver.rtl.float.adder import CUTS, FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.lfsr import LFSR
@@ -116,6 +117,17 @@ class Update(UpdateUnit):
             raise ValueError(f"stages is {stages}, but an AXPY has 1 to {MAX_STAGES}")
         self.format, self.stages = fmt, stages
         super().__init__((fmt,), fmt, rounding, random_bits, 3 * stages)
+
+    @classmethod
+    def for_rule(cls, rule: GoldenUpdate, *, stages: int | None = None) -> Update:
+        """The unit that computes `rule`."""
+        how = {"rounding": rule.rounding, "random_bits": rule.random_bits}
+        return cls(rule.format, **how, stages=MAX_STAGES if stages is None else stages)  # type: ignore[arg-type]
+
+    @property
+    def rule(self) -> GoldenUpdate:
+        """The rule that it computes, with scalars of zero."""
+        return GoldenUpdate(0.0, 0.0, 0.0, self.format, self.rounding, self.random_bits)
 
     def compute(self, m: Module, scalars: Mapping[str, Value], entered: Value, begins: Value) -> None:
         lines = {name: Axpy(self.format, self.rounding, self.random_bits, self.stages) for name in SEED_MASKS}

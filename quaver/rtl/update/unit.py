@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import Format
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.update.float_sgd import SEED_MASKS
@@ -65,6 +66,11 @@ class UpdateUnit(wiring.Component):
                 "results": Out(stream.Signature(data.StructLayout(result))),
             }
         )
+
+    @property
+    def rule(self) -> HardwareRule:
+        """The rule that it computes, with scalars of zero."""
+        raise NotImplementedError
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

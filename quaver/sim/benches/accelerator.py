@@ -14,6 +14,7 @@ from cocotb.triggers import RisingEdge
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import Update as GoldenUpdate
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
@@ -28,6 +29,9 @@ VARIANTS = {
     "accelerator 3 x 1, 2 stages": lambda: Accelerator(
         ChunkedFloat(chunk=16), rows=3, columns=1, stages=2, depth=20
     ),
+    "accelerator 3 x 2, stochastic": lambda: Accelerator(
+        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC), rows=3, columns=2, stages=3, depth=20
+    ),
     "accelerator 3 x 2, fixed_point": lambda: Accelerator(
         FixedPoint(), rows=3, columns=2, stages=3, depth=20
     ),
@@ -37,6 +41,9 @@ OTHERS = {
     "accelerator 8 x 8": lambda: Accelerator(ChunkedFloat(), rows=8, columns=8),
     "accelerator 1 x 1": lambda: Accelerator(
         ChunkedFloat(chunk=8), rows=1, columns=1, stages=2, depth=8, update=Update(stages=2)
+    ),
+    "accelerator 2 x 2, stochastic": lambda: Accelerator(
+        ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.
@@ -138,8 +145,8 @@ async def gemms_and_updates(dut: Any) -> None:
         for rates in RATES[:1] if large else RATES[::3] if single else RATES:
             streams.rates = rates
             for m, k, n in ((64, 256, 64),) if large else SHAPES[::2] if single else SHAPES:
-                a = arithmetic.operand.encode(rng.normal(0, 1, (m, k)))
-                b = arithmetic.operand.encode(rng.normal(0, 1, (k, n)))
+                a = arithmetic.a.encode(rng.normal(0, 1, (m, k)))
+                b = arithmetic.b.encode(rng.normal(0, 1, (k, n)))
                 seed = int(rng.integers(1, 1 << 32)) if arithmetic.stochastic else None
                 expected = arithmetic.gemm(a, b, seed=seed)
                 got = await bridge(driver.gemm)(a, b, seed=seed)

@@ -266,8 +266,8 @@ async def work(core: Core, driver: Driver, accelerator: Accelerator) -> None:
     bench, rng = core.bench, core.bench.rng
     arithmetic: Any = accelerator.arithmetic
     for m, k, n in SHAPES:
-        a = arithmetic.operand.encode(rng.normal(0, 1, (m, k)))
-        b = arithmetic.operand.encode(rng.normal(0, 1, (k, n)))
+        a = arithmetic.a.encode(rng.normal(0, 1, (m, k)))
+        b = arithmetic.b.encode(rng.normal(0, 1, (k, n)))
         expected, got = arithmetic.gemm(a, b), await bridge(driver.gemm)(a, b)
         for i, j in np.ndindex(m, n):
             shape = f"{m} × {k} × {n}"

@@ -10,10 +10,10 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 from numpy.typing import NDArray
 
+from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import E4M3, FP16, FloatFormat
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import Update as GoldenUpdate
-from quaver.rtl.commands import HardwareRule
 from quaver.rtl.update.float_sgd import Update
 from quaver.sim.benches.bench import Bench, coded, start
 from quaver.sim.coverage import Coverage, fixed_class, operand_class, operand_classes

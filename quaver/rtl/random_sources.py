@@ -26,7 +26,8 @@ def one_sum_on(state: Value, source: Source) -> Value:
 class TileStarts(wiring.Component):
     """The states at the first output of each tile of a GEMM, and of each of its lanes.
 
-    Tiles follow each other with the columns fastest; lane l of a tile begins `columns` · l columns further on.
+    Tiles follow each other with the columns fastest; lane l of a tile begins `columns` · l columns further
+    on.
 
     Parameters
     ----------

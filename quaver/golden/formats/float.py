@@ -1,0 +1,346 @@
+"""Binary floating point by IEEE 754's rules at any small width, and the variants in use."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quaver.golden.float_environment import standard_floats
+from quaver.golden.formats.format import Format, as_draws, as_floats, cast_to
+from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.validation import as_integer, set_integers
+
+
+class Specials(StrEnum):
+    """What the top of the code space means."""
+
+    IEEE = "ieee"
+    """The top exponent holds infinity (mantissa 0) and NaN (any other mantissa)."""
+    OCP_FN = "fn"
+    """The all-ones magnitude is NaN, there is no infinity, all other codes are numbers (OCP FP8 E4M3)."""
+    DLFLOAT = "dl"
+    """As OCP_FN at the top, where NaN stands for infinity too. At the bottom there are no subnormals: the
+    exponent field 0 is one like the others, but the code 0 is 0. Nearest takes ties away from zero."""
+
+
+_PATTERN = re.compile(
+    r"(?:e(?P<e>[0-9]+)m(?P<m>[0-9]+)|1-(?P<e2>[0-9]+)-(?P<m2>[0-9]+))"
+    r"(?:b(?P<bias>-?[0-9]+))?(?P<specials>fn|dl|ieee)?(?P<sat>sat)?"
+)
+
+
+@dataclass(frozen=True)
+class FloatFormat(Format):
+    """A binary floating-point format of at most 32 bits, by IEEE 754's rules at other widths.
+
+    Parameters
+    ----------
+    exponent_bits, mantissa_bits
+        Widths of the fields; sign, exponent, mantissa from the top bit down.
+    bias
+        Exponent bias; 2**(exponent_bits − 1) − 1 when left out.
+    specials
+        `Specials.IEEE` (infinity and NaN in the top exponent), `Specials.OCP_FN` (one NaN, no infinity) or
+        `Specials.DLFLOAT` (the same, and no subnormals).
+    saturate
+        What `encode` does with overflow and infinity unless told otherwise: the largest finite value of the
+        same sign when true, infinity (or NaN where there is no infinity) when false. NaN is always kept.
+
+    Raises
+    ------
+    ValueError
+        The fields do not fit: exponent_bits in 2 … 10 (9 in DLFloat), mantissa_bits ≥ 1, at most 32 bits with
+        the sign, and a bias that puts every exponent in −960 … 960.
+
+    Notes
+    -----
+    Every special value, in both directions:
+
+    - Subnormals are gradual: below 2**min_exponent the spacing stays 2**quantum_exponent. DLFloat has none: a
+      magnitude that rounds to at most 2**min_exponent, if exponents had no lower bound, becomes 0.
+    - Zeros keep their signs, and a negative value that rounds to zero becomes −0.
+    - The one NaN that `encode` makes has sign 0, the top exponent, and only the top mantissa bit set (IEEE),
+      or sign 0 and all ones (OCP-fn). `decode` takes every NaN code, and its NaN has no meaning in its sign.
+    - Overflow is judged after rounding as if the exponent had no upper bound. Saturating, it becomes the
+      largest finite value in every rounding. Otherwise nearest and stochastic make it infinity (the canonical
+      NaN in OCP-fn), while toward zero never leaves the finite values.
+    - Infinity stays infinity (the canonical NaN in OCP-fn) in every rounding; saturating, it becomes the
+      largest finite value.
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int = None  # type: ignore[assignment]  # resolved below, so that equal formats compare equal
+    specials: Specials = Specials.IEEE
+    saturate: bool = False
+
+    syntax: ClassVar = (
+        "widths as in e6m9 or 1-6-9, that a bias (e4m3b11), fn (OCP specials) and sat (saturating) "
+        "may follow in this order"
+    )
+
+    def __post_init__(self) -> None:
+        set_integers(self, "exponent_bits", "mantissa_bits", "bias")
+        e, m = self.exponent_bits, self.mantissa_bits
+        most = 9 if self.specials == Specials.DLFLOAT else 10
+        if not 2 <= e <= most:
+            raise ValueError(f"exponent_bits is {e}, but a format has 2 to {most} of them")
+        if m < 1:
+            raise ValueError(f"mantissa_bits is {m}, but a format has at least 1, or NaN would have no code")
+        if 1 + e + m > 32:
+            raise ValueError(
+                f"1 + {e} + {m} = {1 + e + m} bits, but a format fits 32; take fewer mantissa bits"
+            )
+        if self.bias is None:
+            object.__setattr__(self, "bias", (1 << (e - 1)) - 1)
+        object.__setattr__(self, "specials", Specials(self.specials))
+        if self.quantum_exponent < -960 or self.max_exponent > 960:
+            raise ValueError(
+                f"bias is {self.bias}, but every value must be a float64: exponents in −960 … 960"
+            )
+
+    @property
+    def width(self) -> int:
+        """Bits of a code."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def precision(self) -> int:
+        """Bits of the significand, the hidden one included."""
+        return self.mantissa_bits + 1
+
+    @property
+    def min_exponent(self) -> int:
+        """Exponent of the smallest normal value (DLFloat: of the power of two below it, whose code is 0)."""
+        return (0 if self.specials is Specials.DLFLOAT else 1) - self.bias
+
+    @property
+    def quantum_exponent(self) -> int:
+        """Exponent of the step between the smallest values: all finite ones are multiples of
+        2**quantum_exponent."""
+        return self.min_exponent - self.mantissa_bits
+
+    @property
+    def max_exponent(self) -> int:
+        """Exponent of the largest finite value."""
+        return (self.max_code >> self.mantissa_bits) - self.bias
+
+    @property
+    def ties_away(self) -> bool:
+        """Whether nearest takes a tie away from zero, as in DLFloat, and not to the value whose last bit is
+        0."""
+        return self.specials is Specials.DLFLOAT
+
+    @property
+    def max_code(self) -> int:
+        """Code of the largest finite value."""
+        top = ((1 << self.exponent_bits) - 1) << self.mantissa_bits
+        return top - 1 if self.specials is Specials.IEEE else top | ((1 << self.mantissa_bits) - 2)
+
+    @property
+    def max_value(self) -> float:
+        """The largest finite value."""
+        mantissa = self.max_code & ((1 << self.mantissa_bits) - 1)
+        return float((1 << self.mantissa_bits) + mantissa) * 2.0 ** (self.max_exponent - self.mantissa_bits)
+
+    @property
+    def sign_code(self) -> int:
+        """The sign bit, which is also the code of −0."""
+        return 1 << (self.width - 1)
+
+    @property
+    def infinity_code(self) -> int | None:
+        """Code of +infinity; None where the format has none."""
+        return self.max_code + 1 if self.specials is Specials.IEEE else None
+
+    @property
+    def nan_code(self) -> int:
+        """Code of the NaN that arithmetic makes."""
+        if self.specials is not Specials.IEEE:
+            return self.sign_code - 1
+        return (self.max_code + 1) | (1 << (self.mantissa_bits - 1))
+
+    @cached_property
+    def value_dtype(self) -> type[np.floating]:
+        """float32 where it holds every value exactly, else float64."""
+        fits = self.precision <= 24 and self.quantum_exponent >= -149 and self.max_exponent <= 127
+        return np.float32 if fits else np.float64
+
+    def replace(self, **changes: object) -> FloatFormat:
+        """The same format with some fields changed, e.g. ``FP16.replace(saturate=True)``."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @cached_property
+    def _table(self) -> NDArray[np.floating]:
+        """The value of every code."""
+        return self._values(np.arange(1 << self.width, dtype=np.uint32))
+
+    @cached_property
+    def _gradual(self) -> FloatFormat:
+        """Of DLFloat: a format with subnormals and one more exponent bit, in which the codes of the same
+        numbers are 2**mantissa_bits higher."""
+        return FloatFormat(self.exponent_bits + 1, self.mantissa_bits, self.bias + 1)
+
+    def _values(self, codes: NDArray[np.uint32]) -> NDArray[np.floating]:
+        """The values of contiguous codes, computed."""
+        if self.specials is Specials.DLFLOAT:
+            magnitude = codes & (self.sign_code - 1)
+            higher = np.where(magnitude, magnitude + (1 << self.mantissa_bits), 0)
+            numbers = self._gradual.decode((codes & self.sign_code) << 1 | higher)
+            return np.where(magnitude > self.max_code, np.nan, numbers).astype(self.value_dtype)
+        from quaver.golden.kernels import cast  # compiles: not before something is computed
+
+        values = np.empty(codes.shape, self.value_dtype)
+        fields = self.sign_code, self.mantissa_bits, self.quantum_exponent
+        arrays = codes.reshape(-1), values.reshape(-1)
+        cast.in_blocks(cast.decode, arrays, *fields, self.max_code, self.infinity_code or 0)
+        return values
+
+    @standard_floats
+    def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
+        """The values of `codes`: an array of `value_dtype` and the same shape."""
+        from quaver.golden.kernels import cast
+
+        codes = np.ascontiguousarray(self.check_codes(codes)).reshape(np.shape(codes))
+        if self.width > 16:
+            return self._values(codes)
+        values = np.empty(codes.shape, self.value_dtype)
+        cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        return values
+
+    @standard_floats
+    def encode(
+        self,
+        values: ArrayLike,
+        rounding: Rounding | str = Rounding.NEAREST_EVEN,
+        *,
+        random: ArrayLike | None = None,
+        random_bits: int = RANDOM_BITS,
+        saturate: bool | None = None,
+    ) -> NDArray[np.unsignedinteger]:
+        """As `Format.encode`, and with a say in overflow.
+
+        Parameters
+        ----------
+        saturate
+            Whether overflow and infinity become the largest finite value; the format's own choice when None.
+        """
+        from quaver.golden.kernels import cast
+
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
+        saturate = self.saturate if saturate is None else saturate
+        x = as_floats(values)
+        drawn = as_draws(random, random_bits, x.shape, rounding)
+        if self.specials is Specials.DLFLOAT:
+            return self._encode_dlfloat(x, rounding, drawn, random_bits, saturate)
+        if x.dtype == np.float32 and not self._float32_suffices(rounding, random_bits):
+            x = cast_to(x, np.float64)
+        codes = np.empty(x.shape, self.code_dtype)
+        bits = x.view(np.uint32 if x.dtype == np.float32 else np.uint64)
+        arrays = bits.reshape(-1), codes.reshape(-1)
+
+        stored, bias = np.finfo(x.dtype).nmant, np.finfo(x.dtype).maxexp - 1
+        infinite = self.max_code if saturate else self.max_code + 1  # the latter is infinity, or OCP-fn's NaN
+        signed = self.max_code if self.infinity_code is None else self.infinity_code
+        shape = stored, self.width, self.mantissa_bits, self.min_exponent + bias
+        if rounding is Rounding.NEAREST_EVEN:
+            magic = x.dtype.type(2.0 ** (self.quantum_exponent + stored))
+            cast.in_blocks(cast.nearest, arrays, magic, *shape, infinite, signed, self.nan_code)
+        elif rounding is Rounding.TOWARD_ZERO:
+            limits = self.max_code, signed, self.nan_code
+            cast.in_blocks(cast.toward_zero, arrays, infinite, *shape, *limits)
+        else:
+            limits = infinite, signed, self.nan_code
+            cast.in_blocks(cast.stochastic, (*arrays, drawn.reshape(-1)), random_bits, *shape, *limits)
+        return codes
+
+    def _encode_dlfloat(
+        self,
+        x: NDArray[np.floating],
+        rounding: Rounding,
+        drawn: NDArray[np.unsignedinteger],
+        random_bits: int,
+        saturate: bool,
+    ) -> NDArray[np.unsignedinteger]:
+        if rounding is Rounding.TOWARD_ZERO:
+            gradual = self._gradual.encode(x, rounding)
+        else:
+            if rounding is Rounding.NEAREST_EVEN:  # ties away from zero: half a step, then cut
+                drawn, random_bits = np.ones(x.shape, np.uint16), 1
+            gradual = self._gradual.encode(x, Rounding.STOCHASTIC, random=drawn, random_bits=random_bits)
+        sign, infinity = gradual & self._gradual.sign_code, self._gradual.max_code + 1
+        magnitude = gradual ^ sign
+        code = np.maximum(magnitude, 1 << self.mantissa_bits) - (1 << self.mantissa_bits)
+        finite = rounding is Rounding.TOWARD_ZERO and magnitude != infinity
+        beyond = np.where(saturate | finite, self.max_code | sign >> 1, self.nan_code)
+        code = np.where(code > self.max_code, beyond, code | sign >> 1)
+        return np.where(magnitude > infinity, self.nan_code, code).astype(self.code_dtype)
+
+    def _float32_suffices(self, rounding: Rounding, random_bits: int) -> bool:
+        """Whether float32's words hold all that rounding a float32 makes: else it goes by way of float64."""
+        in_range = self.min_exponent >= -126 and self.max_exponent <= 127 and self.quantum_exponent <= 104
+        narrower = self.precision < 24
+        drawn = random_bits if rounding is Rounding.STOCHASTIC else 0
+        return in_range and narrower and self.precision + drawn <= 31
+
+    def holds(self, narrow: Format) -> bool:
+        """As `Format.holds`, without a look at every value where both are floats with subnormals."""
+        if not isinstance(narrow, FloatFormat) or Specials.DLFLOAT in (self.specials, narrow.specials):
+            return super().holds(narrow)
+        return (
+            narrow.precision <= self.precision
+            and narrow.quantum_exponent >= self.quantum_exponent
+            and narrow.max_value <= self.max_value
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        match = _PATTERN.fullmatch(name)
+        if match is None:
+            return None
+        part = match.groupdict()
+        return cls(
+            int(part["e"] or part["e2"]),
+            int(part["m"] or part["m2"]),
+            bias=None if part["bias"] is None else int(part["bias"]),  # type: ignore[arg-type]
+            specials=Specials(part["specials"] or "ieee"),
+            saturate=part["sat"] is not None,
+        )
+
+    def __str__(self) -> str:
+        bias = "" if self.bias == (1 << (self.exponent_bits - 1)) - 1 else f"b{self.bias}"
+        name = f"e{self.exponent_bits}m{self.mantissa_bits}{bias}"
+        if self.specials is not Specials.IEEE:
+            name += self.specials
+        elif name == "e4m3":  # by itself the name of OCP's
+            name += "ieee"
+        return name + ("sat" if self.saturate else "")
+
+
+#: Wang et al.'s (1,5,2), code for code OCP E5M2; narrowing to it saturates.
+FP8 = FloatFormat(5, 2, saturate=True)
+#: Wang et al.'s (1,6,9); an accumulator overflows to infinity.
+FP16 = FloatFormat(6, 9)
+#: OCP FP8 E4M3: no infinity, largest value 448.
+E4M3 = FloatFormat(4, 3, specials=Specials.OCP_FN, saturate=True)
+#: IEEE 754 binary16.
+HALF = FloatFormat(5, 10)
+#: bfloat16.
+BFLOAT16 = FloatFormat(8, 7)
+#: DLFloat (Agrawal et al., ARITH 2019): (1,6,9) without subnormals and with one code for NaN and infinity.
+#: The paper's abstract names the widths and what is left out; the codes are those of IBM's NNP-data-type-1,
+#: as onnx-mlir's public conversions have them: bias 31, 2**-31 without a code, ties away from zero.
+DLFLOAT = FloatFormat(6, 9, specials=Specials.DLFLOAT)
+#: IEEE 754 binary32.
+FP32 = FloatFormat(8, 23)
+
+
+def hfp8(bias: int = 7) -> FloatFormat:
+    """The forward format 1-4-3 of hybrid FP8 training (Sun et al. 2019); its bias is a parameter."""
+    return FloatFormat(4, 3, bias=bias, saturate=True)

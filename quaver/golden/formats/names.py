@@ -1,0 +1,44 @@
+"""Formats by name: what the command line takes, and what `str` of a format gives."""
+
+from __future__ import annotations
+
+from quaver.golden.formats.fixed import FixedFormat
+from quaver.golden.formats.float import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat
+from quaver.golden.formats.format import Format
+
+#: Every kind of format by the name of its class.
+FORMATS: dict[str, type[Format]] = {"FloatFormat": FloatFormat, "FixedFormat": FixedFormat}
+
+_NAMES: dict[str, Format] = {
+    "fp8": FP8,
+    "fp16": FP16,
+    "e4m3": E4M3,
+    "half": HALF,
+    "bfloat16": BFLOAT16,
+    "fp32": FP32,
+    "dlfloat": DLFLOAT,
+}
+
+
+def parse(name: str) -> Format:
+    """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
+
+    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32``, ``dlfloat`` are
+    the constants of `quaver.golden.formats`. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by
+    a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without),
+    and by ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10
+    fraction bits.
+
+    Raises
+    ------
+    ValueError
+        Nothing of the kind, or widths or a bias that make no format.
+    """
+    text = name.strip().lower()
+    if text in _NAMES:
+        return _NAMES[text]
+    for kind in FORMATS.values():
+        if (found := kind.parse(text)) is not None:
+            return found
+    syntaxes = ", or ".join(kind.syntax for kind in FORMATS.values())
+    raise ValueError(f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or {syntaxes}")

@@ -1,0 +1,257 @@
+"""The command stream against its rules in plain Python: random commands, right ones and wrong ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from command_model import CommandModel, settings_of
+from test_mutations import mutated
+
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.formats import FixedFormat
+from quaver.golden.update.fixed_sgd import FixedUpdate as GoldenFixedUpdate
+from quaver.golden.update.float_sgd import Update as GoldenUpdate
+from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.commands import (
+    GemmArguments,
+    HardwareRule,
+    LoadArguments,
+    Opcode,
+    Operand,
+    Status,
+    TileArguments,
+    UpdateArguments,
+    command,
+    slots_per_word,
+)
+from quaver.rtl.update.fixed_sgd import FixedUpdate
+from quaver.rtl.update.float_sgd import Update
+from quaver.sim.device import SimulatedDevice
+
+#: Name → what builds the accelerator, of a mutant's class too, and what its update unit is asked for.
+ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] = {
+    # B's groups are two words, A's one that is not full.
+    "fp8": (
+        lambda of=Accelerator: of(
+            ChunkedFloat(chunk=4), rows=2, columns=5, stages=2, depth=6, update=Update(stages=2)
+        ),
+        [GoldenUpdate(0.125, 0.875, 0.0625), GoldenUpdate(0.5, 0.0)],
+    ),
+    "fixed point": (
+        lambda of=Accelerator: of(
+            FixedPoint(FixedFormat(4, 4), FixedFormat(4, 4), FixedFormat(4, 4), random_bits=4),
+            rows=3, columns=2, stages=2, depth=6, update=FixedUpdate(rounding="nearest"),
+        ),
+        [GoldenFixedUpdate(0.5, 0.25, rounding="nearest"), GoldenFixedUpdate(1.5, rounding="nearest")],  # type: ignore[arg-type]
+    ),
+    # Results of many tiles, more than a response holds.
+    "many tiles": (
+        lambda of=Accelerator: of(ChunkedFloat(), rows=1, columns=5, stages=1, depth=200), []
+    ),
+}  # fmt: skip
+
+
+class Commands:
+    """Random commands: mostly such as can be done, and now and then whatever may be wrong with one.
+
+    A model of its own says what can be done.
+    """
+
+    def __init__(self, accelerator: Accelerator, rules: list[HardwareRule], seed: Sequence[int]) -> None:
+        self.model, self.rng = CommandModel(accelerator, rules), np.random.default_rng(seed)
+        self.geometry = accelerator.geometry
+
+    def stream(self, count: int) -> list[list[int]]:
+        """So many commands from a reset on."""
+        self.model.reset()
+        commands = []
+        for _ in range(count):
+            commands.append(self.next())
+            list(self.model.answers(commands[-1]))
+        return commands
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def words(self, count: int) -> list[int]:
+        return self.rng.integers(0, 1 << 32, count, np.uint32).tolist()
+
+    def nonzero(self) -> int:
+        return 0 if self.chance(0.03) else int(self.rng.integers(1, 1 << 32))
+
+    def next(self) -> list[int]:
+        if self.model.rules and self.chance(0.25):
+            return self.update()
+        if self.chance(0.1):
+            return self.other()
+        lacking = [op for op in Operand if not self.model.loaded & {(op, 0), (op, 1)}]
+        if lacking and self.chance(0.9):
+            return self.load(lacking[0])
+        return self.load(Operand(self.rng.integers(2))) if self.chance(0.3) else self.gemm()
+
+    def load(self, operand: Operand) -> list[int]:
+        g = self.geometry
+        lanes, banks = (1, g.rows) if operand == Operand.A else (g.interleave, g.columns)
+        groups = -(-banks // slots_per_word(self.model.accelerator.arithmetic.operand.width))
+        start = int(self.rng.integers(g.depth * lanes + 1)) if self.chance(0.1) else 0
+        count = g.depth * lanes - start + self.chance(0.03) - int(self.rng.integers(4)) * self.chance(0.3)
+        data = self.words(max(count, 0) * groups + self.chance(0.03))
+        half, zero = int(self.rng.integers(2)), self.chance(0.02) << 3
+        place = LoadArguments.const({"start": start, "half": half, "operand": operand, "zero": zero})
+        return [*command(Opcode.LOAD, [place.as_value().value], len(data)), *data]
+
+    def size(self) -> int:
+        if self.chance(0.03):
+            return int(self.rng.choice([0, self.geometry.depth, self.geometry.depth + 1, 1 << 15, 65535]))
+        return int(self.rng.choice([1, 1, 2, 3]))
+
+    def half(self, operand: Operand) -> int:
+        loaded = [half for half in (0, 1) if (operand, half) in self.model.loaded]
+        return int(self.rng.choice(loaded if loaded and self.chance(0.97) else [0, 1]))
+
+    def gemm(self) -> list[int]:
+        last = self.chance(0.6)
+        first = self.chance(0.3 if self.model.tile else 0.97)
+        k, m_tiles, n_tiles = self.size(), self.size(), self.size()
+        if not (first and last) and self.chance(0.97):
+            m_tiles = n_tiles = 1
+        elif self.chance(0.1):
+            k, m_tiles, n_tiles = 1, self.geometry.depth, self.geometry.depth  # all that is loaded
+        fields = {"k": k, "first": first, "last": last, "zero": self.chance(0.02) << 5}
+        fields |= {"a_half": self.half(Operand.A), "b_half": self.half(Operand.B)}
+        tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
+        words = [GemmArguments.const(fields).as_value().value, tiles.as_value().value]
+        words += [self.nonzero() for _ in range(2 * self.model.accelerator.array.results_draw)]
+        words += self.words(int(self.chance(0.02)))
+        return command(Opcode.GEMM, words[: 1 if self.chance(0.02) else None])
+
+    def update(self) -> list[int]:
+        groups, first = int(self.rng.integers(1, 4)), self.chance(0.3 if self.model.run else 0.97)
+        groups *= not self.chance(0.03)
+        rule = self.model.rules[self.rng.integers(len(self.model.rules))]
+        data = [*settings_of(rule), self.nonzero()] if first else []
+        data += self.words(3 * groups + int(self.rng.integers(1, 4)) * self.chance(0.03))
+        arguments = UpdateArguments.const({"groups": groups, "first": first, "zero": self.chance(0.02) << 4})
+        return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
+
+    def other(self) -> list[int]:
+        if self.chance(0.2):
+            return [int(self.rng.integers(1 << 30))]  # no header
+        opcode = self.rng.choice([Opcode.IDENTIFY, Opcode.COUNTERS, 6], p=[0.45, 0.45, 0.1])
+        return command(opcode, self.words(int(self.rng.integers(1, 3)) * self.chance(0.1)))
+
+
+def differs(device: SimulatedDevice, model: CommandModel, commands: list[list[int]]) -> str:
+    """Where the device answers a stream of commands, from reset, in another way than the model; empty if not.
+
+    At the end it must be quiet, and have multiplied as often as the model.
+    """
+    device.reset()
+    model.reset()
+    stream = [word for words in commands for word in words]
+    device.send(np.array(stream, np.uint32))
+    for i, response in enumerate(model.answers(stream)):
+        try:
+            words = device.receive(1)
+            words = np.append(words, device.receive(int(words[0]) & 0xFFFF)).tolist()
+        except TimeoutError as error:
+            return f"response {i}: {error}"
+        if not response.expects(words):
+            return f"response {i}: expected {response}, got {[hex(word) for word in words]}"
+    for _ in range(1000):  # the sums of a GEMM without `last` may still be under way
+        device.send(np.array(command(Opcode.COUNTERS), np.uint32))
+        multiplied = device.receive(3)[2]
+        if multiplied == model.multiplied:
+            return ""
+    return f"multiplied in {multiplied} cycles, but {model.multiplied} were asked for"
+
+
+def first_difference(
+    device: SimulatedDevice,
+    accelerator: Accelerator,
+    rules: list[HardwareRule],
+    sequences: int,
+    seed: int = 0,
+) -> str:
+    """What is wrong with the first of many random streams, made as short as it gets; empty if nothing is."""
+    model = CommandModel(accelerator, rules)
+    for i in range(sequences):
+        random = Commands(accelerator, rules, [seed, i])
+        device.stall(i, *random.rng.choice([0, 0, 0.3, 0.8], 2))
+        commands = random.stream(int(random.rng.integers(1, 30)))
+        if not differs(device, model, commands):
+            continue
+        shorter = True
+        while shorter:
+            shorter = False
+            for j in reversed(range(len(commands))):
+                without = commands[:j] + commands[j + 1 :]
+                if differs(device, model, without):
+                    commands, shorter = without, True
+        shown = "\n".join(" ".join(f"{word:08x}" for word in words[:8]) for words in commands)
+        return f"{differs(device, model, commands)}, after\n{shown}"
+    return ""
+
+
+@cache
+def simulated(name: str) -> tuple[SimulatedDevice, Accelerator, list[HardwareRule]]:
+    build, rules = ACCELERATORS[name]
+    accelerator = build()
+    return SimulatedDevice(accelerator), accelerator, rules
+
+
+@pytest.mark.parametrize("sequences", [300, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_the_device_answers_as_the_rules_say(name: str, sequences: int) -> None:
+    assert first_difference(*simulated(name), sequences, seed=sequences) == ""
+
+
+def test_the_streams_reach_every_status() -> None:
+    """Or the test above would say little: each many times, and long results."""
+    seen: Counter[tuple[int, Status]] = Counter()
+    for build, rules in ACCELERATORS.values():
+        accelerator = build()
+        model = CommandModel(accelerator, rules)
+        for i in range(200):
+            stream = Commands(accelerator, rules, [0, i]).stream(20)
+            model.reset()
+            for words in stream:
+                (response,) = model.answers(words)
+                done = response.status is Status.OK
+                seen[response.opcode, response.status] += len(response.words) if done else 1
+    of_status = Counter(
+        {each: sum(n for (_, status), n in seen.items() if status is each) for each in Status}
+    )
+    assert min(of_status.values()) > 20, of_status
+    assert min(seen[opcode, Status.OK] for opcode in (Opcode.GEMM, Opcode.UPDATE)) > 5000, seen
+
+
+#: name → (old text, new text) in the decoder: commands that remember or accept too much.
+MUTANTS = {
+    "a refusal leaves the tile open": ("open_tile.eq(0), ", ""),
+    "a refusal leaves the run open": (", open_run.eq(0)]", "]"),
+    "a refusal leaves the halves loaded": ("loaded.eq(0), ", ""),
+    "sources may be zero": ("with m.If(word == 0)", "with m.If(0)"),
+    "a seed may be zero": ("(word == 0) & self.update_draws", "0"),
+    "a seed that nothing draws from may not be zero": (" & self.update_draws", ""),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (i > 0)) for i, name in enumerate(MUTANTS)]
+)
+def test_a_decoder_that_forgets_too_little_is_caught(name: str) -> None:
+    variant = "fixed point" if "source" in name or "nothing draws" in name else "fp8"
+    build, rules = ACCELERATORS[variant]
+    with mutated("accelerator/command_decoder", *MUTANTS[name]):
+        from quaver.rtl.accelerator.accelerator import Accelerator as Mutant
+        from quaver.rtl.emit.verilog import to_verilog_around
+
+        text = to_verilog_around(build(Mutant), "accelerator")
+    device = SimulatedDevice(build(), verilog=text)
+    assert first_difference(device, build(), rules, sequences=500).startswith("response")
