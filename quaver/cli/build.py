@@ -8,6 +8,9 @@ arithmetics, the same as of quaver verilog:
   fp8       FP8 operands, sums in FP16 in chunks of 64: trains --recipe fp8-everywhere
   fp16      FP16 operands, the same sums: trains all of --recipe fp8, the FP8 layers with the same codes
   fixed16   16-bit fixed point, ⟨8,8⟩: trains --recipe fixed16-q8.8
+  fp8-stochastic, fp16-stochastic
+            the same, every sum rounded stochastically: for --recipe fp8-everywhere-stochastic, and for all
+            of --recipe fp8-stochastic
   chunked_float, fixed_point    with parameters of your own; an option changes one, also of those above
 
 examples:

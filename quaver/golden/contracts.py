@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.formats import Format
 from quaver.golden.lfsr import LFSR
+from quaver.golden.random_bits import States
 from quaver.golden.rounding import Rounding
 
 Codes = NDArray[Any]
@@ -90,9 +91,9 @@ class Arithmetic(Protocol):
         """The operands of a GEMM as arrays of codes, or a TypeError or ValueError that says what is wrong
         with them or with the seed."""
 
-    def sources(self, seed: int, row: int = 0, column: int = 0) -> tuple[LFSR, LFSR]:
-        """The LFSRs of which the result in this row and column takes ``x ^ y``, before their first draws for
-        it. Only where it draws."""
+    def sources(self, seed: int | None, row: int = 0, column: int = 0) -> States:
+        """The states of the three sources of `quaver.golden.random_bits` before the first sum of output (row,
+        column); a ValueError for a wrong seed. Only where it draws."""
 
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B: (M, K) and (K, N) operand codes give (M, N) result codes, fast.

@@ -7,18 +7,19 @@ of n bits leaps n steps forward and is the low n bits of the new state, i.e. the
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from quaver.golden.validation import as_integer
 
 #: Primitive, and no tap is below 25: any draw of up to 25 bits is one 4-input exclusive-or a bit (one LUT4).
 TAPS = (32, 30, 26, 25)
-#: A second primitive polynomial, for the source that is combined with one on TAPS.
+#: Two more primitive polynomials, for sources that are combined with one on TAPS.
 COLUMN_TAPS = (32, 30, 27, 24)
+DIAGONAL_TAPS = (32, 29, 27, 23)
 #: Odd constant (the golden ratio in 32 bits): numbered seeds lie so far apart before they are stirred.
 SEED_STEP = 0x9E3779B9
 
-_MASK = np.uint64(0xFFFFFFFF)
+_MASK = 0xFFFFFFFF
 
 
 def _check_taps(taps: tuple[int, ...]) -> tuple[int, ...]:
@@ -91,44 +92,10 @@ def numbered_seed(seed: int, index: int) -> int:
     x ^= x >> 16. Unstirred, source i + 1 of one call would be source i of the next, and the first draws of
     neighbours would go together.
     """
-    return int(_numbered_seeds(seed, index))
-
-
-def _numbered_seeds(seed: int, indices: ArrayLike) -> NDArray[np.uint64]:
-    x = (np.asarray(indices, np.uint64) * np.uint64(SEED_STEP) + np.uint64(int(seed) % (1 << 32))) & _MASK
-    x = np.where(x == 0, np.uint64(SEED_STEP), x)
-    x = (x ^ x >> np.uint64(16)) * np.uint64(0x85EBCA6B) & _MASK
-    x = (x ^ x >> np.uint64(13)) * np.uint64(0xC2B2AE35) & _MASK
-    return x ^ x >> np.uint64(16)
-
-
-def numbered_draws(
-    seed: int, indices: ArrayLike, count: int, bits: int, taps: tuple[int, ...] = TAPS
-) -> NDArray[np.unsignedinteger]:
-    """The first `count` draws of each of many numbered sources.
-
-    Parameters
-    ----------
-    seed, indices
-        Row r comes from ``LFSR(numbered_seed(seed, indices[r]), taps)``; `indices` is one-dimensional.
-    count, bits, taps
-        Draws a source, bits a draw (1 … 32), and the polynomial.
-
-    Returns
-    -------
-    ndarray, shape (len(indices), count), uint16 for up to 16 bits, else uint32
-        Equal to ``LFSR(numbered_seed(seed, index), taps).draws(count, bits)``, row by row.
-    """
-    _check_bits(bits)
-    if count < 0:
-        raise ValueError(f"{count} draws asked for, but there is no drawing back; ask for 0 or more")
-    from quaver.golden.kernels import draws
-
-    seeds = _numbered_seeds(seed, indices)
-    drawn = np.empty((len(seeds), count), dtype=_draw_dtype(bits))
-    fill_rows = draws.fill_rows if drawn.size >= 1 << 16 else draws.fill_rows_serial
-    fill_rows(seeds, _check_taps(taps), bits, drawn)
-    return drawn
+    x = (int(seed) + int(index) * SEED_STEP) & _MASK or SEED_STEP
+    x = (x ^ x >> 16) * 0x85EBCA6B & _MASK
+    x = (x ^ x >> 13) * 0xC2B2AE35 & _MASK
+    return x ^ x >> 16
 
 
 def _draw_dtype(bits: int) -> type[np.unsignedinteger]:

@@ -45,7 +45,8 @@ AHEAD = 8
 #: The most groups of elements in one UPDATE that its length field can count beside arguments and settings.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
-#: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
+#: Row and column of a result → the states of the random sources that a GEMM command brings which begins
+#: there.
 _Sources = Callable[[int, int], list[int]]
 
 #: Opcode, arguments, operand words, and what takes the words of the response.
@@ -229,7 +230,7 @@ class Driver:
         there."""
         if seed is None or self.arithmetic.draws is Draws.NOTHING:
             return lambda i, j: []
-        return lambda i, j: [source.state for source in self.arithmetic.sources(seed, i, j)]
+        return lambda i, j: list(self.arithmetic.sources(seed, i, j))
 
     def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""

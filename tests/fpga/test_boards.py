@@ -89,7 +89,10 @@ def test_the_key_names_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
     ("changes", "message"),
     [
         ({"board": "de10"}, "the board is 'de10', but there are ulx3s-85f"),
-        ({"arithmetic": "fp4"}, "the arithmetic is 'fp4', but there are fp8, fp16, fixed16"),
+        (
+            {"arithmetic": "fp4"},
+            "the arithmetic is 'fp4', but there are fp8, fp16, fp8-stochastic, fp16-stochastic, fixed16",
+        ),
         ({"clock_hz": 500e6}, "500 MHz is wanted, but the PLL makes"),
         ({"clock_hz": 25.5e6}, "3,000,000 baud with an error of"),
         ({"rows": 0}, "an array of 0 × 1"),
@@ -112,7 +115,13 @@ def test_a_recipe_for_every_arithmetic() -> None:
     """`fp8` on FP16 operands, the others on their own; the host updates where the board does not."""
     ulx3s = {name: design("ulx3s-85f", arithmetic=name, update=True) for name in BUILT}
     first = {name: one.recipes()[0] for name, one in ulx3s.items()}
-    assert first == {"fp8": "fp8-everywhere", "fp16": "fp8", "fixed16": "fixed16-q8.8"}
+    assert first == {
+        "fp8": "fp8-everywhere",
+        "fp16": "fp8",
+        "fp8-stochastic": "fp8-everywhere-stochastic",
+        "fp16-stochastic": "fp8-stochastic",
+        "fixed16": "fixed16-q8.8",
+    }
     for name in ("fp8", "fixed16"):
         assert _asked_of_an_engine(recipes.recipe(first[name])) == {repr(ulx3s[name].computes)}
     assert "fp8-nearest-update" not in ulx3s["fp16"].recipes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+import warnings
 import zlib
 
 import apytypes
@@ -19,11 +20,14 @@ import pytest
 
 from quaver.golden import exact
 from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat
+from quaver.golden.arithmetic.chunked_float import FewRandomBits
 from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from quaver.golden.kernels import scalar, vector, vector_kernel
 from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import KernelPlan, largest_sum, plan, vector_gemm
-from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from quaver.golden.random_bits import draws_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::quaver.golden.arithmetic.chunked_float.FewRandomBits")
 
 SATURATING = FP16.replace(saturate=True)
 OPEN_E4M3 = E4M3.replace(saturate=False)
@@ -74,6 +78,11 @@ KINDS = ("any", "near", "small", "large", "ties")
 def seeded(arithmetic: ChunkedFloat, seed: int) -> dict[str, int]:
     """The seed as `gemm` takes it: only where something draws."""
     return {"seed": seed} if arithmetic.stochastic else {}
+
+
+def states(arithmetic: ChunkedFloat, seed: int) -> tuple[int, int, int] | None:
+    """The states of the random sources as the kernels take them: None where nothing draws."""
+    return arithmetic.sources(seed) if arithmetic.stochastic else None
 
 
 def name(value):
@@ -147,10 +156,10 @@ def test_stochastic_rounding_takes_the_documented_draws():
     seed = 0xFFFFFFFF
     got = arithmetic.gemm(a, b, seed=seed)
     for i, j in np.ndindex(3, 4):
-        row, column = LFSR(numbered_seed(seed, i), TAPS), LFSR(numbered_seed(0, j), COLUMN_TAPS)
+        draws = draws_of(seed, i, j, 14)
 
-        def rounded(x, row=row, column=column):
-            return exact.decode(FP16, exact.encode(FP16, x, "stochastic", row.draw(14) ^ column.draw(14), 14))
+        def rounded(x, draws=draws):
+            return exact.decode(FP16, exact.encode(FP16, x, "stochastic", next(draws), 14))
 
         total = 0.0
         for chunk in ((0, 1), (2, 3), (4,)):
@@ -172,9 +181,9 @@ def test_the_integer_kernel_is_the_definition(pair, rounding, chunk):
     arithmetic = ChunkedFloat(*pair, chunk, *rounding)
     for kind in KINDS:
         a, b = operands(kind, *pair, 2, 5, 3)
-        draws = arithmetic._draws(a, b, 7)
         assert_same(
-            scalar_gemm(arithmetic, a, b, *draws), arithmetic.definition(a, b, **seeded(arithmetic, 7))
+            scalar_gemm(arithmetic, a, b, states(arithmetic, 7)),
+            arithmetic.definition(a, b, **seeded(arithmetic, 7)),
         )
 
 
@@ -185,14 +194,14 @@ def test_the_vector_kernels_are_the_integer_kernel(pair, rounding):
         arithmetic = ChunkedFloat(*pair, chunk, *rounding)
         for kind in KINDS:
             a, b = operands(kind, *pair, 13, 130, 61)
-            x, y = arithmetic._draws(a, b, 7)
-            expected = scalar_gemm(arithmetic, a, b, x, y)
+            drawn = states(arithmetic, 7)
+            expected = scalar_gemm(arithmetic, a, b, drawn)
             assert_same(arithmetic.gemm(a, b, **seeded(arithmetic, 7)), expected)
             for bound in (largest_sum(arithmetic, a, b), math.inf):
                 for directed in {False, vector.AVX512}:
                     how = plan(arithmetic, bound, directed)
                     if how is not None:
-                        assert_same(vector_gemm(arithmetic, how, a, b, x, y), expected)
+                        assert_same(vector_gemm(arithmetic, how, a, b, drawn), expected)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -202,7 +211,7 @@ def test_any_length_and_any_chunk(rounding, K, chunk):
     arithmetic = ChunkedFloat(chunk=chunk, rounding=rounding)
     a, b = operands("near", FP8, FP16, 7, K, 5)
     c = arithmetic.gemm(a, b, **seeded(arithmetic, 1))
-    assert_same(c, scalar_gemm(arithmetic, a, b, *arithmetic._draws(a, b, 1)))
+    assert_same(c, scalar_gemm(arithmetic, a, b, states(arithmetic, 1)))
     if K == 0:
         assert not c.any()
 
@@ -215,7 +224,7 @@ def test_any_length_of_sums_in_float32(K):
                 arithmetic = ChunkedFloat(*pair, chunk)
                 a, b = operands(kind, *pair, 7, K, 50)
                 c = arithmetic.gemm(a, b)
-                assert_same(c, scalar_gemm(arithmetic, a, b, *arithmetic._draws(a, b, None)))
+                assert_same(c, scalar_gemm(arithmetic, a, b, None))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +237,7 @@ def test_any_shape(M, N):
         c = arithmetic.gemm(a, b, **seeded(arithmetic, 9))
         assert c.shape == (M, N)
         assert c.dtype == np.uint16
-        assert_same(c, scalar_gemm(arithmetic, a, b, *arithmetic._draws(a, b, 9)))
+        assert_same(c, scalar_gemm(arithmetic, a, b, states(arithmetic, 9)))
 
 
 def test_layout_of_the_operands_does_not_matter():
@@ -315,9 +324,8 @@ def test_overflow_is_looked_for_exactly_when_it_can_happen():
     # Without the check a sum that comes back from there is wrong, so the edge is where it must be.
     a[:, 2] ^= FP8.sign_code
     unchecked = KernelPlan(np.float32, False, False, False, False)
-    none = np.zeros((7, 0), np.uint16)
     assert np.isinf(FP16.decode(arithmetic.gemm(a, b))).all()
-    assert np.isfinite(FP16.decode(vector_gemm(arithmetic, unchecked, a, b, none, none))).all()
+    assert np.isfinite(FP16.decode(vector_gemm(arithmetic, unchecked, a, b, None))).all()
 
 
 def test_the_bound_holds():
@@ -477,6 +485,17 @@ MUTATIONS = {
         "self.multiply_add(total, self.minus_scale, self.multiply_add(total, self.scale, total))",
     ),
     "a fold too few": (vector_kernel, "n += stop - k + 1", "n += stop - k"),
+    "a fold too few between blocks": (
+        vector_kernel,
+        "end - start + end // chunk - start // chunk",
+        "end - start",
+    ),
+    "the next column's diagonal": (vector_kernel, "down * r // right)", "down * r // right + 1)"),
+    "the first tile's columns": (
+        vector_kernel,
+        "pointer(y, y_v, at, none, wide)",
+        "pointer(y, y_v, at, none, none)",
+    ),
     "no rounding": (vector_kernel, "total if self.scale is None else self.nearest(total)", "total"),
     "double rounding": (vector_kernel, "self.sum_to_odd(a, b, c) if self.corrected else ", ""),
 }
@@ -497,7 +516,8 @@ def test_a_wrong_kernel_is_caught(mutation, monkeypatch, tmp_path):
     if module is vector_kernel:
         monkeypatch.setattr(vector, "vector_kernel", mutated.vector_kernel)
     monkeypatch.setitem(globals(), "scalar_gemm", getattr(mutated, "scalar_gemm", scalar_gemm))
-    rounding = ("stochastic", 14) if "fold" in mutation else ("nearest", 14)
+    drawn = "fold" in mutation or "column" in mutation
+    rounding = ("stochastic", 14) if drawn else ("nearest", 14)
 
     def check():
         for pair in ((FP8, FP16), (FP16, FP16), (FP8, FP8)):
@@ -553,6 +573,18 @@ def test_stochastic_rounding_needs_a_seed(seed):
     a = np.zeros((2, 2), np.uint8)
     with pytest.raises(ValueError, match=f"seed is {seed}, but stochastic rounding needs one of 1 … 2"):
         ChunkedFloat(rounding="stochastic").gemm(a, a, seed=seed)
+
+
+def test_few_random_bits_are_warned_of():
+    for bits in (9, 1):
+        with pytest.warns(
+            FewRandomBits, match=rf"random_bits is {bits}: every sum loses 2\*\*-{bits + 1} of a step"
+        ):
+            ChunkedFloat(rounding="stochastic", random_bits=bits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ChunkedFloat(rounding="stochastic", random_bits=10)
+        ChunkedFloat(random_bits=9)  # to nearest, which draws nothing
 
 
 def test_the_list_of_arithmetics():

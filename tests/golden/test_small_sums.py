@@ -18,16 +18,17 @@ from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import largest_sum, plan, vector_gemm
 
 SEED = 2018
+pytestmark = pytest.mark.filterwarnings("ignore::quaver.golden.arithmetic.chunked_float.FewRandomBits")
 
 
 def kernels(arithmetic: ChunkedFloat, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
     """What each kernel that takes this GEMM makes of it."""
-    x, y = arithmetic._draws(a, b, SEED)
-    found = {"integers": scalar_gemm(arithmetic, a, b, x, y)}
+    states = arithmetic.sources(SEED) if arithmetic.stochastic else None
+    found = {"integers": scalar_gemm(arithmetic, a, b, states)}
     for bound in (largest_sum(arithmetic, a, b), math.inf):
         for directed in {False, vector.AVX512}:
             if how := plan(arithmetic, bound, directed):
-                found[f"{how}"] = vector_gemm(arithmetic, how, a, b, x, y)
+                found[f"{how}"] = vector_gemm(arithmetic, how, a, b, states)
     return found
 
 

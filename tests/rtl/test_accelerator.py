@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from devices import ARITHMETIC, DEPTH, accelerator, device
 
+import quaver.rtl.accelerator.accelerator
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.commands import (
     MAGIC,
     GemmArguments,
@@ -313,12 +315,13 @@ def test_refuses_sizes(changes: dict[str, int], message: str) -> None:
         Accelerator(ARITHMETIC, **({"rows": 1, "columns": 1} | changes))
 
 
-def test_refuses_an_arithmetic_that_draws() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"ChunkedFloat with stoch.*draws random bits for every sum, but .*; take rounding nearest",
-    ):
-        Accelerator(ChunkedFloat(rounding="stochastic"), rows=1, columns=1)
+def test_refuses_draws_for_sums_of_several_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    arithmetic = ChunkedFloat(rounding="stochastic")
+    array = SystolicArray(arithmetic, 1, 1, 2)
+    array.element.product_cycles = 2
+    monkeypatch.setattr(quaver.rtl.accelerator.accelerator, "SystolicArray", lambda *_: array)
+    with pytest.raises(ValueError, match="a product takes 2 cycles, but the accelerator draws"):
+        Accelerator(arithmetic, rows=1, columns=1)
 
 
 def test_a_reset_amid_a_gemm_leaves_nothing_behind() -> None:

@@ -151,9 +151,20 @@ def test_cocotb_catches_an_lfsr_with_another_tap() -> None:
     ("old", "new"),
     [
         ("lower.b_random.eq(upper.b_random_out)", "lower.b_random.eq(upper.b_random)"),
-        ("right.a_random.eq(left.a_random_out)", "right.a_random.eq(self.a_random[0])"),
+        ("first.a_random.eq(row[:bits])", "first.a_random.eq(self.random.row[:bits])"),
+        ("row.eq(places_on(above, ROW, 1))", "row.eq(places_on(above, ROW, 2))"),
+        ("places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)", "places_on(above_diagonal, DIAGONAL, 1)"),
+        ("right.diagonal.eq(left.diagonal_out)", "right.diagonal.eq(left.diagonal)"),
+        ("column.eq(places_on(before, COLUMN, 1))", "column.eq(before)"),
     ],
-    ids=["draws of a column not delayed", "one row's draws for all"],
+    ids=[
+        "draws of a column not delayed",
+        "one row's draws for all",
+        "a row too far",
+        "diagonals that go down as they go right",
+        "a diagonal that does not hop",
+        "one column's draws for all",
+    ],
 )
 def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new: str) -> None:
     from quaver.sim.benches import systolic

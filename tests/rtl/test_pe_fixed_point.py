@@ -14,7 +14,7 @@ import quaver.rtl.pe.fixed_point
 import quaver.rtl.round_and_saturate
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.formats import FixedFormat
-from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS
+from quaver.golden.random_bits import first_draws, states
 from quaver.golden.rounding import round_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
@@ -183,14 +183,11 @@ def test_a_slip_in_the_element_is_seen(slip):
 def test_random_bits_at_the_feet(rows, columns):
     """A GEMM of 3 × 2 tiles, then one of a single tile, each tile's results with some cycles between."""
     unit = ResultRandom(rows, columns, 7)
-    gemms = [(0x12345, 0xABCDE, 3, 2), (99, 77, 1, 1), (5, 6, 1, 4)]
-    tiles = [(g, i, j) for g in gemms for i in range(g[2]) for j in range(g[3])]
+    gemms = [(0x12345, 3, 2), (99, 1, 1), (5, 1, 4)]
+    tiles = [(g, i, j) for g in gemms for i in range(g[1]) for j in range(g[2])]
     want, got = [], [[] for _ in range(columns)]
-    for (row, column, m, n), i, j in tiles:
-        x, y = LFSR(row, TAPS).draws(m * rows, 7), LFSR(column, COLUMN_TAPS).draws(n * columns, 7)
-        want.append(
-            [[x[i * rows + r] ^ y[j * columns + c] for c in range(columns)] for r in reversed(range(rows))]
-        )
+    for (seed, _, _), i, j in tiles:
+        want.append(first_draws(states(seed, i * rows, j * columns), rows, columns, 7)[::-1])
 
     async def bench(ctx):
         leaving = []  # of the last cycles: column c rounds c + 1 cycles later
@@ -200,8 +197,9 @@ def test_random_bits_at_the_feet(rows, columns):
             reserves = bool(pending) and cycle % (rows + 4) == 0
             ctx.set(unit.reserve, reserves)
             if reserves:
-                (row, column, _, _), i, j = pending.pop(0)
-                ctx.set(unit.sources, {"row": row, "column": column})
+                (seed, _, _), i, j = pending.pop(0)
+                first = dict(zip(("row", "column", "diagonal"), states(seed), strict=True))
+                ctx.set(unit.sources, first if i == j == 0 else {"row": 1, "column": 2, "diagonal": 3})
                 ctx.set(unit.first, i == j == 0)
                 ctx.set(unit.restart, j == 0)
                 queue += [0] * (cycle + 4 - len(queue)) + [1] * rows

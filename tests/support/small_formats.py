@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from fractions import Fraction
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from quaver.golden import exact
 from quaver.golden.arithmetic import ChunkedFloat
 from quaver.golden.exact import Exact
 from quaver.golden.formats import FloatFormat, Specials
+from quaver.golden.random_bits import draws_of
 from quaver.golden.rounding import Rounding
 
 Codes = NDArray[Any]
@@ -140,6 +141,10 @@ class Accumulation:
 
     def gemm(self, a: Codes, b: Codes, seed: int | None = None) -> NDArray[np.uint32]:
         """What `ChunkedFloat.gemm` must say of these codes and seed."""
-        x, y = self.arithmetic._draws(a, b, seed)
-        random = (x.T[:, :, None] ^ y.T[:, None, :]).astype(np.intp) if self.arithmetic.stochastic else None
+        random = None
+        if self.arithmetic.stochastic:
+            n, bits = self.arithmetic.roundings(a.shape[1]), self.arithmetic.random_bits
+            random = np.empty((n, len(a), b.shape[1]), np.intp)
+            for i, j in np.ndindex(random.shape[1:]):
+                random[:, i, j] = list(islice(draws_of(seed, i, j, bits), n))
         return self.results(a.T[:, :, None], b[:, None, :], random)

@@ -19,7 +19,7 @@ from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
-from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from quaver.golden.random_bits import States, draws_of, first_draws, states
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.validation import set_integers
@@ -46,13 +46,9 @@ class FixedPoint:
 
     Notes
     -----
-    Stochastic rounding is `quaver.golden.rounding.round_integer`'s. Output (i, j) takes ``x_i ^ y_j``, draws
-    of R bits: x_i is the i-th, counted from 0, of ``LFSR(seed, TAPS)``, and y_j the j-th of
-    ``LFSR(numbered_seed(seed ^ 0xFFFFFFFF, 0), COLUMN_TAPS)``. Hence the result depends on the seed alone,
-    not on tiles or the size of an array, and an array needs two sources, a draw a row of one and a draw a
-    column of the other. The bits of two outputs are all but independent, so that a sum of rounding errors has
-    the mean and the variance that it would have with bits drawn for each output; what differs is moments of
-    four outputs at the corners of a rectangle.
+    Stochastic rounding is `quaver.golden.rounding.round_integer`'s, with the random bits that
+    `quaver.golden.random_bits` has for the first sum of an output. Hence the result depends on the seed
+    alone, not on tiles or the size of an array.
     """
 
     a: FixedFormat = _Q8_8
@@ -164,21 +160,20 @@ class FixedPoint:
         if dropped and self.rounding is Rounding.NEAREST_EVEN:
             total += (1 << (dropped - 1)) - 1 + ((total >> dropped) & 1)
         elif dropped:
-            rows, columns = self._draws(*total.shape, seed)
+            random = first_draws(self.sources(seed), *total.shape, self.random_bits).astype(np.int64)
             shift = dropped - self.random_bits
-            total += np.left_shift(rows ^ columns, shift) if shift >= 0 else (rows ^ columns) >> -shift
+            total += np.left_shift(random, shift) if shift >= 0 else random >> -shift
         return self.result.codes(total >> dropped)
 
     @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""
         a, b = self._integers(a_codes, b_codes, seed)
-        rows, columns = self._draws(a.shape[0], b.shape[1], seed)
         highest = self.result.max_code
         c = np.zeros((a.shape[0], b.shape[1]), self.result.code_dtype)
         for i, j in np.ndindex(*c.shape):
             z = sum(int(p) * int(q) for p, q in zip(a[i], b[:, j], strict=True))
-            random = int(rows[i, 0] ^ columns[0, j])
+            random = next(draws_of(seed, i, j, self.random_bits)) if self.stochastic else 0
             rounded = round_integer(z, self.dropped_bits, self.rounding, random, self.random_bits)
             c[i, j] = min(max(rounded, -highest - 1), highest) % (1 << self.result.width)
         return c
@@ -200,17 +195,6 @@ class FixedPoint:
         a, b = self.check(a_codes, b_codes, seed=seed)
         return self.a.integers(a), self.b.integers(b)
 
-    def sources(self, seed: int, row: int = 0, column: int = 0) -> tuple[LFSR, LFSR]:
-        """The LFSRs of rows and of columns, before the draws for this row and this column."""
-        x, y = LFSR(seed, TAPS), LFSR(numbered_seed(seed ^ 0xFFFFFFFF, 0), COLUMN_TAPS)
-        x.draws(row, self.random_bits)
-        y.draws(column, self.random_bits)
-        return x, y
-
-    def _draws(self, M: int, N: int, seed: int | None) -> tuple[Codes, Codes]:
-        """The random bits of every row (M, 1) and every column (1, N), int64; zeros for nearest."""
-        if not self.stochastic or seed is None:
-            return np.zeros((M, 1), np.int64), np.zeros((1, N), np.int64)
-        rows, columns = self.sources(seed)
-        x, y = rows.draws(M, self.random_bits), columns.draws(N, self.random_bits)
-        return x.astype(np.int64)[:, None], y.astype(np.int64)[None, :]
+    def sources(self, seed: int | None, row: int = 0, column: int = 0) -> States:
+        """The states of the random sources at output (row, column)."""
+        return states(seed, row, column)

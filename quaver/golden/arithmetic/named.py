@@ -16,6 +16,8 @@ from quaver.golden.formats import FP16, parse
 PRESETS: dict[str, Arithmetic] = {
     "fp8": ChunkedFloat(),
     "fp16": ChunkedFloat(FP16, FP16),
+    "fp8-stochastic": ChunkedFloat(rounding="stochastic"),
+    "fp16-stochastic": ChunkedFloat(FP16, FP16, rounding="stochastic"),
     "fixed16": FixedPoint(),
 }
 
@@ -35,7 +37,7 @@ def named(arithmetic: str, **parameters: Any) -> Arithmetic:
     ValueError
         No such name, a parameter that it has not, or what the arithmetic refuses.
     """
-    match = re.fullmatch(r"(\w+)(?:\((.*)\))?", arithmetic.strip())
+    match = re.fullmatch(r"([\w-]+)(?:\((.*)\))?", arithmetic.strip())
     if match is None or match[1] not in names():
         raise ValueError(f"--arithmetic is {arithmetic}, but there are {', '.join(names())}")
     start: Any = PRESETS[match[1]] if match[1] in PRESETS else ARITHMETICS[match[1]]()

@@ -7,16 +7,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from quaver.golden.kernels.chunked_sums import ChunkedSums
+from quaver.golden.random_bits import States
 
 Array = NDArray[Any]
 
 
-def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, x: Array, y: Array) -> Array:
-    """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n).
+def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -> Array:
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they draw.
 
     By the vector kernel where it is proved exact for these formats and operands, else by the scalar one.
     """
     from quaver.golden.kernels import scalar, vector  # compile: not before something is computed
 
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
-    return vector.vector_gemm(sums, how, a, b, x, y) if how else scalar.scalar_gemm(sums, a, b, x, y)
+    return vector.vector_gemm(sums, how, a, b, states) if how else scalar.scalar_gemm(sums, a, b, states)

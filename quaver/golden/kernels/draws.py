@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 # The bit sequence s obeys s[t] = XOR of s[t − tap] over the taps. Squaring a polynomial over GF(2) doubles
 # its exponents and does nothing else, so s[t] = XOR of s[t − 64·tap] as well. Packed in words of 64 bits,
@@ -65,15 +65,3 @@ def _bits_at(words, position, bits):
         words[word + np.uint64(1)] >> np.uint64(1) >> (np.uint64(63) - offset)
     )
     return window >> np.uint64(64 - bits)
-
-
-@njit(cache=True, nogil=True)
-def fill_rows_serial(seeds, taps, bits, drawn):
-    for row in range(len(seeds)):
-        fill(seeds[row], taps, bits, drawn[row])
-
-
-@njit(cache=True, parallel=True)
-def fill_rows(seeds, taps, bits, drawn):
-    for row in prange(len(seeds)):
-        fill(seeds[row], taps, bits, drawn[row])

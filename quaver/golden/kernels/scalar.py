@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 
 from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
+from quaver.golden.kernels.random_bits import moved, one_sum_on
+from quaver.golden.random_bits import SOURCES, States
 
 Array = NDArray[Any]
 
 
-def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, x: Array, y: Array) -> Array:
-    """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
+def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -> Array:
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
+    draw."""
     operand, acc = sums.operand, sums.accumulator
     random_bits = sums.random_bits if sums.stochastic else 0
     c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
     columns = np.ascontiguousarray(b.T)
     formats = _fields(operand, False), _fields(acc, acc.saturate)
-    _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), random_bits, x, y, c)
+    x, y, z = states or (0, 0, 0)
+    drawn = random_bits, (np.uint64(x), np.uint64(y), np.uint64(z)), SOURCES
+    _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), *drawn, c)
     return c
 
 
@@ -155,20 +160,26 @@ def _add(code, number, fmt, random_bits, random):
 
 
 @numba.njit(cache=True, nogil=True)
-def _gemm(a, b_columns, operand, accumulator, chunk, random_bits, x, y, c):
+def _gemm(a, b_columns, operand, accumulator, chunk, random_bits, states, sources, c):
     rows, columns = c.shape
     depth = a.shape[1]
+    mask = np.uint64((1 << random_bits) - 1)
     for i in range(rows):
+        first = states
         for j in range(columns):
-            total, n = np.int64(0), 0
+            total, drawn = np.int64(0), first
             for start in range(0, depth, chunk):
                 partial = np.int64(0)
                 for k in range(start, min(start + chunk, depth)):
                     number = _product(_parts(a[i, k], operand), _parts(b_columns[j, k], operand))
-                    random = np.int64(x[i, n] ^ y[j, n]) if random_bits else np.int64(0)
+                    random = np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask)
                     partial = _add(partial, number, accumulator, random_bits, random)
-                    n += 1
-                random = np.int64(x[i, n] ^ y[j, n]) if random_bits else np.int64(0)
+                    if random_bits:
+                        drawn = one_sum_on(drawn, sources)
+                random = np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask)
                 total = _add(total, _parts(partial, accumulator), accumulator, random_bits, random)
-                n += 1
+                if random_bits:
+                    drawn = one_sum_on(drawn, sources)
             c[i, j] = total
+            first = moved(first, sources, 0, 1)
+        states = moved(states, sources, 1, 0)

@@ -21,11 +21,13 @@ from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
     DEPTH,
+    DRAWN_DEPTH,
     TILE_ROWS,
     TILE_VECTORS,
     VECTOR_BYTES,
     vector_kernel,
 )
+from quaver.golden.random_bits import SOURCES, States
 
 Array = NDArray[Any]
 
@@ -136,8 +138,9 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
     return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
 
 
-def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, x: Array, y: Array) -> Array:
-    """Codes of C from the codes `a` (M, K) and `b` (K, N), and draws `x` (M, n) and `y` (N, n)."""
+def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
+    """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
+    draw."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
 
@@ -149,18 +152,24 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, x: Array
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
     turned = math.prod(turned_shape) < math.prod(shape)
     if turned:  # C' = B'·A' is the same sums
-        shape, left, right, x, y = turned_shape, right, left, y, x
+        shape, left, right = turned_shape, right, left
     totals = np.zeros(shape, how.value)
     chunk = min(sums.chunk, len(b))
-    partials = np.empty(shape, how.value) if chunk > DEPTH else totals
+    partials = np.empty(shape, how.value) if chunk > (DRAWN_DEPTH if states else DEPTH) else totals
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
-    lane = np.dtype(f"u{totals.itemsize}").type
-    shift = lane(dropped - sums.random_bits if sums.stochastic else 0)
+    shift = np.dtype(f"u{totals.itemsize}").type(dropped - sums.random_bits if states else 0)
+    random = None
+    if states:
+        own = [(np.uint64(state), source) for state, source in zip(states, SOURCES, strict=True)]
+        if turned:
+            own = [(state, source.transposed) for state, source in (own[1], own[0], own[2])]
+        random = (*own, sums.random_bits)
     table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
         how.value(2.0**dropped) if dropped else None,
-        True if sums.stochastic else None,
+        True if states else None,
+        True if states and turned else None,
         True if how.corrected else None,
         how.value(2.0**acc.min_exponent) if how.subnormal else None,
         (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
@@ -168,7 +177,7 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, x: Array
         True if how.ties_away else None,
         how.value(2.0**acc.min_exponent) if how.gap else None,
     )
-    inputs = (left, right, turned, table, x, y, shift, chunk, partials, totals, clauses)
+    inputs = (left, right, turned, table, random, shift, chunk, partials, totals, clauses)
     rows, columns = shape[0] // TILE_ROWS, shape[1] // width
     threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
     if rows >= columns:

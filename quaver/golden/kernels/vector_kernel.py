@@ -20,6 +20,9 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from quaver.golden.kernels.random_bits import advanced, fill, walked
+from quaver.golden.random_bits import DIAGONAL
+
 _FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
 AVX512 = "+avx512f" in _FEATURES
 #: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
@@ -27,53 +30,62 @@ VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
 TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
 #: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
 DEPTH, BLOCK_TILES = 128, 80
+#: Products whose random bits are drawn at once, and tiles of columns (150, 120 and 530 KiB).
+DRAWN_DEPTH, DRAWN_TILES = 64, 8
+#: Places of the diagonals' source from a row to the next: they fit the compiled tile, 6 rows high.
+PER_ROW = DIAGONAL.per_row
 
 
 @numba.njit(cache=True, nogil=True)
-def vector_kernel(left, right, turned, table, x, y, shift, chunk, partials, totals, clauses, rows, columns):
+def vector_kernel(left, right, turned, table, random, shift, chunk, partials, totals, clauses, rows, columns):
     """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
 
     `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
-    what each code is worth. The draws x (rows, n) and y (columns, n) count after a `shift`; nearest: n is 0.
-    `totals`, of zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of
-    chunks longer than DEPTH; where there are none, nothing touches it.
+    what each code is worth. `random` is None, or the three sources with their states at the first output,
+    that of rows, of columns, of diagonals, and the bits of a draw, which are shifted by `shift`. `totals`, of
+    zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of chunks longer
+    than `depth`; where there are none, nothing touches it.
 
-    A block of rows is decoded up to DEPTH products deep, then meets the decoded tiles of columns in turn.
+    A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
     products = left.shape[0] if turned else left.shape[1]
-    depth = DEPTH // chunk * chunk or DEPTH
+    depth = DEPTH if random is None else DRAWN_DEPTH
+    depth = depth // chunk * chunk or depth
     block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
+    group = min(DRAWN_TILES, columns[1] - columns[0])
     a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
-    draws = min(x.shape[1], depth + depth // chunk + 2)  # a long chunk's fold, and the last one's
-    p, q = np.full((block, draws, TILE_ROWS), shift), np.full((draws, width), shift)  # of its type
+    draws = _draw_panels(random, type(shift), block * TILE_ROWS, group * width, min(products, depth), chunk)
+    states = np.zeros((columns[1], 3), np.uint64)
     for first in range(rows[0], rows[1], block):
         tiles = min(block, rows[1] - first)
+        _start_draws(random, first * TILE_ROWS, columns, width, states)
         for start in range(0, products, depth):
-            end, drawn = min(start + depth, products), start + start // chunk
+            end = min(start + depth, products)
             for i in range(tiles):
-                row = (first + i) * TILE_ROWS
-                _pack(left, turned, row, start, table, None, a[i])
-                _pack(x, False, row, drawn, None, shift, p[i])
+                _pack(left, turned, (first + i) * TILE_ROWS, start, table, a[i])
             for j in range(columns[0], columns[1]):
-                column = j * width
-                _pack(right, not turned, column, start, table, None, b)
-                _pack(y, False, column, drawn, None, shift, q)
+                column, in_group = j * width, (j - columns[0]) % group
+                _pack(right, not turned, column, start, table, b)
+                if in_group == 0:
+                    _draw(random, shift, states[j], end - start + end // chunk - start // chunk, draws)
                 k, n = start, 0
                 while k < end:
                     resumed, stop = k % chunk > 0, min(k - k % chunk + chunk, end)
                     finished = stop % chunk == 0 or stop == products
                     for i in range(tiles):
-                        at = i, k - start, n, stop - k, (first + i) * TILE_ROWS, column, resumed, finished
-                        _tile(a, b, p, q, partials, totals, at, clauses)  # type: ignore[call-arg]
+                        place = i, in_group, k - start, n, stop - k
+                        at = *place, (first + i) * TILE_ROWS, column, resumed, finished
+                        _tile(a, b, *draws, partials, totals, at, clauses)  # type: ignore[call-arg]
                     n += stop - k + 1
                     k = stop
 
 
 @numba.njit(nogil=True)
-def _pack(codes, across, row, column, table, shift, panel):
-    """What codes (rows, columns) mean, from (row, column) on, into `panel` (columns, rows) as far as they go.
+def _pack(codes, across, row, column, table, panel):
+    """What codes (rows, columns) are worth, from (row, column) on, into `panel` (columns, rows) as far as
+    they go.
 
-    `across`: the codes are (columns, rows). One means its value in `table` or, where that is None, its shift.
+    `across`: the codes are (columns, rows).
     """
     columns, rows = panel.shape
     # Both ways the inner loop runs along memory.
@@ -85,28 +97,72 @@ def _pack(codes, across, row, column, table, shift, panel):
         panel = panel.T[:rows]
     for i in range(codes.shape[0]):
         for j in range(codes.shape[1]):
-            if table is not None:
-                panel[i, j] = table[codes[i, j]]
-            if shift is not None:
-                panel[i, j] = codes[i, j] << shift
+            panel[i, j] = table[codes[i, j]]
+
+
+@numba.njit(nogil=True)
+def _draw_panels(random, kind, rows, columns, products, chunk):
+    """Room for the draws of so many products, and their folds, of a block of `rows` × `columns` outputs."""
+    none = np.empty((0, 0, 0), kind)
+    if random is None:
+        return none, none, none
+    _, _, (_, diagonals), _ = random
+    draws = products + products // chunk + 2  # a long chunk's fold, and the last one's
+    down, right, step = diagonals.per_row, diagonals.per_column, diagonals.step
+    wide = (down * rows + right * columns + step * draws) // right + 1
+    return (
+        np.empty((draws, 1, rows + draws), kind),
+        np.empty((draws, 1, columns + draws), kind),
+        np.empty((draws, right, wide), kind),
+    )
+
+
+@numba.njit(nogil=True)
+def _start_draws(random, row, columns, width, states):
+    """The states before the first sum of a row's output in each tile of columns, into `states` (tiles, 3)."""
+    if random is not None:
+        (rows, row_source), (lanes, lane_source), (diagonals, source), _ = random
+        rows = walked(rows, row_source, row)
+        lanes = walked(lanes, lane_source, columns[0] * width)
+        diagonals = walked(diagonals, source, source.per_row * row + source.per_column * columns[0] * width)
+        for tile in range(columns[0], columns[1]):
+            states[tile, 0], states[tile, 1], states[tile, 2] = rows, lanes, diagonals
+            lanes = walked(lanes, lane_source, width)
+            diagonals = walked(diagonals, source, source.per_column * width)
+
+
+@numba.njit(nogil=True)
+def _draw(random, shift, states, sums, draws):
+    """The draws of three sources from `states` on, which move on by so many sums."""
+    if random is not None:
+        (_, rows), (_, columns), (_, diagonals), bits = random
+        fill(states[0], rows, bits, shift, draws[0])
+        fill(states[1], columns, bits, shift, draws[1])
+        fill(states[2], diagonals, bits, shift, draws[2])
+        states[0] = advanced(states[0], rows, sums)
+        states[1] = advanced(states[1], columns, sums)
+        states[2] = advanced(states[2], diagonals, sums)
 
 
 @intrinsic
-def _tile(typing, a, b, x, y, partials, totals, at, clauses):
+def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
     """The products of one tile and, when its chunk is finished, their fold.
 
-    `at` is (i, k, n, length, row, column, resumed, finished): panel i of a and x (panels, K or n, TILE_ROWS)
-    meets b and y (K or n, width), `length` products from k on and draws from n on. The sums are at (row,
-    column) of `totals`, and of `partials` before the chunk is resumed and while it is not finished.
-    `clauses` are (scale, drawn, corrected, tiny, huge, directed, ties_away, gap). One that is None is not
-    compiled, and Numba tells the kernels apart by these types.
+    `at` is (i, j, k, n, length, row, column, resumed, finished): panel i of a (panels, K, TILE_ROWS) meets b
+    (K, width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z,
+    (n, right, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
+    `partials` before the chunk is resumed and while it is not finished. `clauses` are (scale, drawn, turned,
+    corrected, tiny, huge, directed, ties_away, gap). One that is None is not compiled, and Numba tells the
+    kernels apart by these types.
     """
 
     def codegen(context, builder, signature, values):
-        a_v, b_v, x_v, y_v, partials_v, totals_v, at_v, clauses_v = values
-        i_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(builder, at_v)
-        scale_v, _, _, tiny_v, huge_v, _, _, gap_v = cgutils.unpack_tuple(builder, clauses_v)
-        scale, drawn, corrected, tiny, huge, directed, ties_away, gap = clauses
+        a_v, b_v, x_v, y_v, z_v, partials_v, totals_v, at_v, clauses_v = values
+        i_v, j_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(
+            builder, at_v
+        )
+        scale_v, _, _, _, tiny_v, huge_v, _, _, gap_v = cgutils.unpack_tuple(builder, clauses_v)
+        scale, drawn, turned, corrected, tiny, huge, directed, ties_away, gap = clauses
         vector = _Vectors(context, builder, a.dtype)
         if scale is not types.none:
             vector.scale = vector.splat(scale_v)
@@ -149,17 +205,29 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
                 for slot in chain(*partial):
                     builder.store(vector.zero, slot)
 
+        def number(n):
+            return context.get_constant(types.intp, n)
+
         def randoms(step):
             """Gives the random bits of row r of the tile, for its rounding number n + step."""
             if drawn is types.none:
                 return lambda r: [vector.half for _ in tile[1]]
-            at = builder.add(n_v, step)
-            x_at, y_at = pointer(x, x_v, i_v, at), pointer(y, y_v, at)
-            columns = [vector.load(y_at, v, vector.ints) for v in tile[1]]
+            at, none = builder.add(n_v, step), number(0)
+            down, right = (1, PER_ROW) if turned is not types.none else (PER_ROW, 1)
+            wide = builder.mul(j_v, number(TILE_VECTORS * vector.count))
+            rows = pointer(x, x_v, at, none, builder.mul(i_v, number(TILE_ROWS)))
+            columns_at = pointer(y, y_v, at, none, wide)
+            columns = [vector.load(columns_at, v, vector.ints) for v in tile[1]]
+            first = builder.add(builder.mul(i_v, number(TILE_ROWS * down // right)), wide)
+            diagonals = [pointer(z, z_v, at, number(place), first) for place in range(right)]
 
             def of_row(r):
-                row = vector.splat(builder.load(cgutils.gep(builder, x_at, r)))
-                return [builder.xor(row, column) for column in columns]
+                row = vector.splat(builder.load(cgutils.gep(builder, rows, r)))
+                diagonal = cgutils.gep(builder, diagonals[down * r % right], down * r // right)
+                return [
+                    builder.xor(builder.xor(row, columns[v]), vector.load(diagonal, v, vector.ints))
+                    for v in tile[1]
+                ]
 
             return of_row
 
@@ -187,7 +255,7 @@ def _tile(typing, a, b, x, y, partials, totals, at, clauses):
                         vector.store(builder.load(slot), place, v)
         return context.get_dummy_value()
 
-    return types.void(a, b, x, y, partials, totals, at, clauses), codegen
+    return types.void(a, b, x, y, z, partials, totals, at, clauses), codegen
 
 
 class _Vectors:

@@ -49,6 +49,12 @@ def _hybrid(name: str, forward: FloatFormat) -> Recipe:
     return fp8.replace(name=name, hidden=hidden, first=Precision(_FP16, both, _FP16, FP16, forward, FP8))
 
 
+#: The FP8 recipe, and FP8 in every GEMM, with every sum of the accumulators rounded stochastically.
+fp8_stochastic = fp8.with_gemms("fp8-stochastic", rounding=Rounding.STOCHASTIC)
+fp8_everywhere_stochastic = fp8_everywhere.with_gemms(
+    "fp8-everywhere-stochastic", rounding=Rounding.STOCHASTIC
+)
+
 #: After hybrid FP8 (Sun et al., NeurIPS 2019): 1-4-3 forward, with a bias of 7, and 1-5-2 backward.
 hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
 #: The same with the OCP formats E4M3 and E5M2.
@@ -119,6 +125,7 @@ fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
+    *(fp8_stochastic, fp8_everywhere_stochastic),
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
 )
 RECIPES = {r.name: r for r in _ALL}

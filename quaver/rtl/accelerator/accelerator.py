@@ -17,6 +17,7 @@ from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
 from quaver.rtl.array.sequencer import Sequencer
+from quaver.rtl.array.sum_random import SumRandom
 from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.commands import (
     MAX_LENGTH,
@@ -26,6 +27,7 @@ from quaver.rtl.commands import (
     settings_words,
     slots_per_word,
 )
+from quaver.rtl.random_sources import Sources
 from quaver.rtl.update.unit import UpdateUnit
 
 #: Responses that may be under way while the next commands are taken in.
@@ -72,7 +74,7 @@ class Accelerator(wiring.Component):
     ------
     ValueError
         A size that is not at least 1, a depth beyond 16 bits, a tile whose results do not fit one response,
-        or an arithmetic that draws random bits.
+        or an arithmetic that draws random bits for sums which take several cycles each.
     """
 
     def __init__(
@@ -89,12 +91,12 @@ class Accelerator(wiring.Component):
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
         self.array = SystolicArray(arithmetic, rows, columns, stages)
-        if arithmetic.draws is Draws.SUMS:
-            raise ValueError(
-                f"{type(arithmetic).__name__} with stochastic rounding draws random bits for every sum, but "
-                f"the accelerator has no source of them yet; take rounding nearest"
-            )
         element = self.array.element
+        if arithmetic.draws is Draws.SUMS and element.product_cycles > 1:
+            raise ValueError(
+                f"{arithmetic!r} draws random bits for every sum, a product takes {element.product_cycles} "
+                f"cycles, but the accelerator draws in every cycle; take rounding nearest"
+            )
         self.geometry = Geometry(
             rows, columns, element.interleave, depth, element.group, element.product_cycles
         )
@@ -125,7 +127,7 @@ class Accelerator(wiring.Component):
         m.submodules.buffer_b = b = OperandBuffer(
             geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
         )
-        random = arithmetic.draws is Draws.RESULTS
+        random = arithmetic.draws is not Draws.NOTHING
         chunk = geometry.steps(arithmetic.chunk)
         m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
@@ -198,7 +200,7 @@ class Accelerator(wiring.Component):
             sequencer.room.eq(results.room),
         ]
 
-        if random:
+        if arithmetic.draws is Draws.RESULTS:
             m.submodules.random = source = ResultRandom(
                 geometry.rows, geometry.columns, arithmetic.random_bits
             )
@@ -210,6 +212,21 @@ class Accelerator(wiring.Component):
                 source.leaving.eq(array.leaving),
                 array.result_random.eq(source.random),
             ]
+        if arithmetic.draws is Draws.SUMS:
+            m.submodules.random = corner = SumRandom(geometry.rows, geometry.columns, lanes)
+            m.d.comb += [
+                corner.begins.eq(sequencer.begins),
+                corner.rounds.eq(sequencer.rounds),
+                corner.last_lane.eq(sequencer.last_lane),
+                corner.first_tile.eq(sequencer.first_tile),
+                corner.first_column.eq(sequencer.first_column),
+                corner.sources.eq(sequencer.sources),
+            ]
+            states = corner.random
+            for i in range(a.latency - corner.latency):
+                before_states, states = states, Signal(Sources, name=f"states_{i}", reset_less=True)
+                m.d.sync += states.eq(before_states)
+            m.d.comb += array.random.eq(states)
 
         # A half is free when the last read address has walked past its last bank. A register can say so, as a
         # LOAD is some cycles behind the GEMM before it.

@@ -7,7 +7,6 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.rtl.accelerator.update_stream import UpdateWord
-from quaver.rtl.array.result_random import Sources
 from quaver.rtl.array.sequencer import job_layout
 from quaver.rtl.commands import (
     MAGIC,
@@ -23,6 +22,10 @@ from quaver.rtl.commands import (
     TileArguments,
     UpdateArguments,
 )
+from quaver.rtl.random_sources import Sources
+
+#: The order of a GEMM's sources.
+SOURCES = tuple(name for name, _ in Sources)
 
 
 class CommandDecoder(wiring.Component):
@@ -41,7 +44,7 @@ class CommandDecoder(wiring.Component):
     settings_words
         Words of an UPDATE's settings; 0 if there is no update unit, and UPDATE unknown.
     random
-        Whether results are rounded with random bits; then GEMM brings their sources.
+        Whether sums or results are rounded with random bits; then GEMM brings their sources.
     update_draws
         Whether the update unit draws random bits; then the last of its settings is a seed.
 
@@ -151,6 +154,8 @@ class CommandDecoder(wiring.Component):
             with m.If(condition):
                 m.d.sync += verdict.eq(status)
 
+        states = [*(f"GEMM {name} SOURCE" for name in SOURCES * self.random), "CHECK"]
+
         def update_takes() -> None:
             """The update unit takes the next word."""
             m.d.comb += [
@@ -190,7 +195,7 @@ class CommandDecoder(wiring.Component):
                             refuse(Status.BAD_LENGTH)
                     with m.Case(Opcode.GEMM):
                         m.next = "GEMM ARGUMENTS"
-                        with m.If(header.length != (4 if self.random else 2)):
+                        with m.If(header.length != (2 + len(SOURCES) * self.random)):
                             refuse(Status.BAD_LENGTH)
                     with m.Case(*[Opcode.UPDATE] * (self.settings_words > 0)):
                         m.next = "UPDATE ARGUMENTS"
@@ -267,9 +272,9 @@ class CommandDecoder(wiring.Component):
                 m.d.comb += self.commands.ready.eq(1)
                 with m.If(come):
                     m.d.sync += [tiles.eq(word), left.eq(left - 1)]
-                    m.next = "GEMM row SOURCE" if self.random else "CHECK"
-            for name, following in (("row", "GEMM column SOURCE"), ("column", "CHECK")) * self.random:
-                with m.State(f"GEMM {name} SOURCE"):
+                    m.next = states[0]
+            for name, state, following in zip(SOURCES * self.random, states, states[1:], strict=False):
+                with m.State(state):
                     m.d.comb += self.commands.ready.eq(1)
                     with m.If(come):
                         m.d.sync += [sources[name].eq(word), left.eq(left - 1)]

@@ -1,4 +1,4 @@
-"""Random bits for results that are rounded on their way out: two LFSRs for the whole array."""
+"""Random bits for results that are rounded on their way out: three LFSRs for the whole array."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from quaver.golden.lfsr import COLUMN_TAPS, TAPS
-from quaver.rtl.lfsr import leap
-
-#: The LFSRs as they are before the draws of a tile's first row and of its first column.
-Sources = data.StructLayout({"row": 32, "column": 32})
+from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
+from quaver.rtl.random_sources import Sources, TileStarts, places_on
 
 
 class ResultRandom(wiring.Component):
-    """For the result in row i, column j of a GEMM: draw i of its row source XOR draw j of its column source.
+    """For each result of a GEMM, the random bits of its output's first sum (`quaver.golden.random_bits`).
 
     Tiles follow each other with the columns fastest. A tile's rows leave from the last to the first, so the
-    row source runs backwards from the tile's end; the column source walks with the results from column to
-    column.
+    sources of rows and diagonals run backwards from the tile's last row; row and diagonal walk with the
+    results from column to column, where each has its own draw.
 
     Parameters
     ----------
@@ -53,60 +50,55 @@ class ResultRandom(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Where tiles begin: the row source behind the tile's rows, the column source before its columns. The
-        # leaps are long exclusive-ors, so that they have a cycle to themselves.
+        m.submodules.starts = starts = TileStarts(self.rows, self.columns)
         m.submodules.tiles = tiles = SyncFIFOBuffered(width=Sources.size, depth=4)
+        # The leaps to a tile's last row are long exclusive-ors, so that they have a cycle to themselves.
         begin = Signal(Sources)
         tile = Signal(Sources)
-        end = Signal(32)
-        following = Signal(32)
-        leaps = Signal()
+        to_last_row = self.rows - 1
         m.d.comb += [
-            tile.row.eq(Mux(leaps, leap(begin.row, self.rows * self.bits, TAPS), begin.row)),
+            starts.begins.eq(self.reserve),
+            starts.first_lane.eq(1),
+            starts.first_tile.eq(self.first),
+            starts.first_column.eq(self.restart),
+            starts.sources.eq(self.sources),
+            tile.row.eq(places_on(begin.row, ROW, to_last_row)),
             tile.column.eq(begin.column),
+            tile.diagonal.eq(places_on(begin.diagonal, DIAGONAL, to_last_row * DIAGONAL.per_row)),
             tiles.w_data.eq(tile),
         ]
-        m.d.sync += [
-            tiles.w_en.eq(self.reserve),
-            leaps.eq(self.restart),
-            begin.row.eq(Mux(self.first, self.sources.row, end)),
-            begin.column.eq(Mux(self.restart, self.sources.column, following)),
-        ]
-        with m.If(tiles.w_en):
-            m.d.sync += [
-                end.eq(tile.row),
-                following.eq(leap(begin.column, self.columns * self.bits, COLUMN_TAPS)),
-            ]
+        m.d.sync += [tiles.w_en.eq(self.reserve), begin.eq(starts.start)]
 
         left = Signal(range(self.rows))
         begins = Signal()
         head = Sources(tiles.r_data)
-        row = Signal(32)
-        row_now = Signal(32)
+        states = {
+            name: (Signal(32, name=name), Signal(32, name=f"{name}_now")) for name in ("row", "diagonal")
+        }
+        (row, row_now), (diagonal, diagonal_now) = states["row"], states["diagonal"]
         m.d.comb += [
             begins.eq(self.leaving & (left == 0)),
             tiles.r_en.eq(begins),
             row_now.eq(Mux(begins, head.row, row)),
+            diagonal_now.eq(Mux(begins, head.diagonal, diagonal)),
         ]
         with m.If(self.leaving):
             m.d.sync += [
                 left.eq(Mux(begins, self.rows - 1, left - 1)),
-                row.eq(leap(row_now, -self.bits, TAPS)),
+                row.eq(places_on(row_now, ROW, -1)),
+                diagonal.eq(places_on(diagonal_now, DIAGONAL, -DIAGONAL.per_row)),
             ]
-        x, column = row_now[: self.bits], head.column
+        x, y, z = row_now[: self.bits], head.column, diagonal_now
         for c in range(self.columns):
-            drawn, y, y_now = (
-                Signal(n, name=f"{name}_{c}")
-                for name, n in (("drawn", 32), ("y", self.bits), ("y_now", self.bits))
-            )
-            m.d.comb += drawn.eq(leap(column, self.bits, COLUMN_TAPS))
-            m.d.comb += y_now.eq(Mux(begins, drawn[: self.bits], y))
-            m.d.sync += [y.eq(y_now), self.random[c].eq(x ^ y_now)]
-            before = begins, x, drawn
-            begins, x, column = (
+            drawn, drawn_now = (Signal(self.bits, name=f"{name}_{c}") for name in ("drawn", "drawn_now"))
+            m.d.comb += drawn_now.eq(Mux(begins, y[: self.bits], drawn))
+            m.d.sync += [drawn.eq(drawn_now), self.random[c].eq(x ^ drawn_now ^ z[: self.bits])]
+            before = begins, x, places_on(y, COLUMN, 1), places_on(z, DIAGONAL, 1)
+            begins, x, y, z = (
                 Signal(name=f"begins_{c}"),
-                Signal(self.bits, name=f"x_{c}"),
+                Signal(self.bits, name=f"row_{c}"),
                 Signal(32, name=f"column_{c}"),
+                Signal(32, name=f"diagonal_{c}"),
             )
-            m.d.sync += [after.eq(value) for after, value in zip((begins, x, column), before, strict=True)]
+            m.d.sync += [after.eq(value) for after, value in zip((begins, x, y, z), before, strict=True)]
         return m

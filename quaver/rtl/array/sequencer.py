@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.rtl.array.result_random import Sources
 from quaver.rtl.array.systolic import array_control
 from quaver.rtl.commands import Geometry
+from quaver.rtl.random_sources import Sources
 
 
 def job_layout(geometry: Geometry, random: bool = False) -> data.StructLayout:
@@ -18,6 +18,9 @@ def job_layout(geometry: Geometry, random: bool = False) -> data.StructLayout:
         {"k": size, "m_tiles": size, "n_tiles": size, "a_half": 1, "b_half": 1, "first": 1, "last": 1}
         | ({"sources": Sources} if random else {})
     )
+
+
+_RANDOM = ("begins", "rounds", "last_lane", "first_tile", "first_column")
 
 
 class Sequencer(wiring.Component):
@@ -37,7 +40,7 @@ class Sequencer(wiring.Component):
     drain
         Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
     random
-        Whether results are rounded with random bits.
+        Whether sums or results are rounded with random bits.
 
     Ports
     -----
@@ -53,8 +56,12 @@ class Sequencer(wiring.Component):
         The result buffer has room for a tile that has not been reserved yet.
     reserve : out
         Reserve that room: this tile's last fold begins, its results are on their way.
+    begins, rounds, last_lane : out
+        If `random`, with `control`: this is the first step of a tile's sums; sums are rounded that count;
+        this is a step's last cycle.
     sources, first_tile, first_column : out
-        With `reserve`, if `random`: the job's `Sources`; whether the tile is its first; the first of a row.
+        If `random`, with `begins` and with `reserve`: the job's `Sources`; whether the tile is its first; the
+        first of a row.
 
     What decides the next step is in registers: no comparison of counters lies on the way to it.
     """
@@ -75,7 +82,7 @@ class Sequencer(wiring.Component):
                 "room": In(1),
                 "reserve": Out(1),
             }
-            | ({"sources": Out(Sources), "first_tile": Out(1), "first_column": Out(1)} if random else {})
+            | ({name: Out(1) for name in _RANDOM} | {"sources": Out(Sources)} if random else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -98,6 +105,7 @@ class Sequencer(wiring.Component):
         first = Signal(init=1)  # the next fold is the tile's first
         dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
         flush = Signal()  # the fold that waits only clears such a tile
+        flushed = Signal()  # and the product behind it is the tile's first
         fold_due = Signal()  # next is a fold, and the array or the result buffer may keep it waiting
         tile_leaves = Signal()  # with it: the tile's last
         draining = Signal(range(self.drain_steps))  # steps until the array can take a fold
@@ -115,13 +123,20 @@ class Sequencer(wiring.Component):
             self.b_half.eq(job.b_half),
             self.reading.eq(Cat(~job.a_half, job.a_half, ~job.b_half, job.b_half) & busy.replicate(4)),
         ]
+        unused = {name: Signal(name=name) for name in _RANDOM}
+        begins, rounds, last_lane, first_tile, first_column = (
+            getattr(self, name) if self.random else unused[name] for name in _RANDOM
+        )
         if self.random:
-            m.d.comb += self.sources.eq(job.sources)
+            m.d.comb += [self.sources.eq(job.sources), last_lane.eq(step_ends)]
 
-        def begin_product(left: Value, last: Value) -> None:
-            """Next is a product, the first of `left`; behind them the tile leaves if `last`."""
+        def begin_product(left: Value, last: Value, opens: ValueLike) -> None:
+            """Next is a product, the first of `left`; behind them the tile leaves if `last`. It `opens` new
+            sums."""
             m.d.sync += [
                 self.read.eq(1),
+                begins.eq(opens),
+                rounds.eq(1),
                 k_left.eq(left - 1),
                 tile_over.eq(left == 1),
                 in_chunk.eq(in_chunk + 1),
@@ -132,8 +147,7 @@ class Sequencer(wiring.Component):
         def begin_row(columns: Value, first: int) -> None:
             """Next is the first of `columns` tiles in a row, which is the job's first row or not."""
             m.d.sync += [n_left.eq(columns - 1), last_column.eq(columns == 1)]
-            if self.random:
-                m.d.sync += [self.first_column.eq(1), self.first_tile.eq(first)]
+            m.d.sync += [first_column.eq(1), first_tile.eq(first)]
 
         m.d.sync += [
             lane.eq(lane + 1),
@@ -157,6 +171,8 @@ class Sequencer(wiring.Component):
                 self.control.fold.eq(0),
                 self.control.first.eq(0),
                 self.control.last.eq(0),
+                begins.eq(0),
+                rounds.eq(0),
             ]
             with m.If(fold_due), m.If(may_fold):
                 m.d.sync += [
@@ -167,14 +183,16 @@ class Sequencer(wiring.Component):
                     self.control.last.eq(tile_leaves),
                     in_chunk.eq(0),
                     first.eq(tile_leaves | flush),
+                    rounds.eq(~flush),
                     flush.eq(0),
                 ]
                 with m.If(tile_leaves):
                     m.d.sync += draining.eq(self.drain_steps - 1)
             with m.Elif(~tile_over):
-                begin_product(k_left, job.last)
+                begin_product(k_left, job.last, opens=flushed)
+                m.d.sync += flushed.eq(0)
             with m.Elif(~job_over):
-                begin_product(job.k, job.last)
+                begin_product(job.k, job.last, opens=1)
                 with m.If(last_column):
                     m.d.sync += [m_left.eq(m_left - 1), last_row.eq(m_left == 1)]
                     m.d.sync += [a_tile.eq(a_next), self.b_address.eq(0)]
@@ -185,13 +203,12 @@ class Sequencer(wiring.Component):
                         last_column.eq(n_left == 1),
                         self.a_address.eq(a_tile),
                     ]
-                    if self.random:
-                        m.d.sync += [self.first_column.eq(0), self.first_tile.eq(0)]
+                    m.d.sync += [first_column.eq(0), first_tile.eq(0)]
             with m.Else():
                 m.d.comb += self.jobs.ready.eq(1)
                 m.d.sync += busy.eq(self.jobs.valid)
                 with m.If(self.jobs.valid):
-                    begin_product(new.k, new.last)
+                    begin_product(new.k, new.last, opens=new.first)
                     begin_row(new.n_tiles, first=1)
                     m.d.sync += [
                         job.eq(new),
@@ -205,6 +222,9 @@ class Sequencer(wiring.Component):
                     with m.If(new.first & dirty):
                         m.d.sync += [
                             self.read.eq(0),
+                            begins.eq(0),
+                            rounds.eq(0),
+                            flushed.eq(1),
                             k_left.eq(new.k),
                             tile_over.eq(0),
                             fold_due.eq(1),

@@ -9,7 +9,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.contracts import Arithmetic, Draws
+from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
 from quaver.rtl.pe import pe_for
+from quaver.rtl.pe.element import ProcessingElement
+from quaver.rtl.random_sources import Sources, places_on
 
 
 def array_control(product_cycles: int) -> data.StructLayout:
@@ -58,7 +61,7 @@ class SystolicArray(wiring.Component):
     control            in  `array_control`, for row 0 and column 0
     a                  in  `rows` groups of operand codes; row r is skewed by r cycles
     b                  in  `columns` groups of operand codes; column c is skewed by c cycles
-    a_random, b_random in  random bits for each row and column, skewed likewise; only where sums draw
+    random             in  `Sources` of this cycle's sum in row 0 and column 0; only where sums draw
     leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
     result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
@@ -95,10 +98,7 @@ class SystolicArray(wiring.Component):
             "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
         }
         if arithmetic.draws is Draws.SUMS:
-            ports |= {
-                "a_random": In(data.ArrayLayout(bits, rows)),
-                "b_random": In(data.ArrayLayout(bits, columns)),
-            }
+            ports["random"] = In(Sources)
         if arithmetic.draws is Draws.RESULTS:
             ports["result_random"] = In(data.ArrayLayout(bits, columns))
         super().__init__(ports)
@@ -153,14 +153,7 @@ class SystolicArray(wiring.Component):
                 m.d.comb += [lower.b.eq(upper.b_out), lower.chain_in.eq(upper.chain_out)]
 
         if self.arithmetic.draws is Draws.SUMS:
-            for r in rows:
-                m.d.comb += elements[r][0].a_random.eq(self.a_random[r])
-                for left, right in pairwise(elements[r]):
-                    m.d.comb += right.a_random.eq(left.a_random_out)
-            for c in columns:
-                m.d.comb += elements[0][c].b_random.eq(self.b_random[c])
-                for upper, lower in pairwise([elements[r][c] for r in rows]):
-                    m.d.comb += lower.b_random.eq(upper.b_random_out)
+            self._pass_random_bits(m, elements)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
         was_last = Signal()
@@ -187,3 +180,30 @@ class SystolicArray(wiring.Component):
             before, shift = shift, Signal(name=f"shift_{c + 1}")
             m.d.sync += shift.eq(before)
         return m
+
+    def _pass_random_bits(self, m: Module, elements: list[list[ProcessingElement]]) -> None:
+        """From the corner the states of the sources hop down the left and along the upper edge, with the
+        operands.
+
+        Rows and columns are passed what is drawn, the diagonals' state hops from element to element.
+        """
+        bits = self.arithmetic.random_bits
+        row, diagonal = self.random.row, self.random.diagonal
+        for r, row_of_elements in enumerate(elements):
+            first = row_of_elements[0]
+            m.d.comb += [first.a_random.eq(row[:bits]), first.diagonal.eq(diagonal)]
+            for left, right in pairwise(row_of_elements):
+                m.d.comb += [right.a_random.eq(left.a_random_out), right.diagonal.eq(left.diagonal_out)]
+            above, row = row, Signal(32, name=f"row_source_{r + 1}", reset_less=True)
+            above_diagonal, diagonal = diagonal, Signal(32, name=f"diagonal_source_{r + 1}", reset_less=True)
+            m.d.sync += [
+                row.eq(places_on(above, ROW, 1)),
+                diagonal.eq(places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)),
+            ]
+        column = self.random.column
+        for c, column_of_elements in enumerate(zip(*elements, strict=True)):
+            m.d.comb += column_of_elements[0].b_random.eq(column[:bits])
+            for upper, lower in pairwise(column_of_elements):
+                m.d.comb += lower.b_random.eq(upper.b_random_out)
+            before, column = column, Signal(32, name=f"column_source_{c + 1}", reset_less=True)
+            m.d.sync += column.eq(places_on(before, COLUMN, 1))

@@ -7,12 +7,14 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
+from quaver.rtl.random_sources import places_on
 
 #: Significands of so many bits are multiplied in LUTs, wider ones in the FPGA's multipliers.
 LARGEST_IN_LOGIC = 4
@@ -142,12 +144,17 @@ class ChunkedFloatPE(ProcessingElement):
         )
 
         if self.arithmetic.stochastic:
-            random = Signal(self.arithmetic.random_bits, reset_less=True)
+            bits = self.arithmetic.random_bits
+            random, diagonal = Signal(bits, reset_less=True), Signal(32, reset_less=True)
             a_random, b_random = pass_on(
                 m, (self.a_random, self.a_random_out), (self.b_random, self.b_random_out)
             )
-            m.d.sync += random.eq(a_random ^ b_random)
-            m.d.comb += add.random.eq(random)
+            # A hop shifts: what came in is still there, but for the highest bits.
+            m.d.sync += [
+                diagonal.eq(places_on(self.diagonal, DIAGONAL, DIAGONAL.per_column)),
+                random.eq(a_random ^ b_random ^ diagonal[DIAGONAL.hop * DIAGONAL.per_column :][:bits]),
+            ]
+            m.d.comb += [self.diagonal_out.eq(diagonal), add.random.eq(random)]
 
         # The totals: a ring through the adder while folding, a chain down the column while shifting.
         with m.If(control.fold | folded | self.shift):

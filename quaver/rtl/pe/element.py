@@ -51,10 +51,14 @@ class ProcessingElement(wiring.Component):
     ================== === =============================================================================
     control            in  `control_layout`: what this cycle is
     a, b               in  operands, as `entry_a` and `entry_b` make them of codes; not looked at in a fold
-    a_random, b_random in  random bits of this cycle's rounding, combined by exclusive-or; only where the
-                           arithmetic draws for every sum
-    NAME_out           out for each of the above the same, a cycle later: control, a and a_random for the
-                           PE on the right, b and b_random for the one below
+    a_random, b_random in  draws of the element's row and column; only where the arithmetic draws for every
+                           sum
+    diagonal           in  32 bits, the state of the diagonals' source (`quaver.golden.random_bits`); its low
+                           bits ^ a_random ^ b_random are the random bits of this cycle's rounding
+    NAME_out           out for each of the above the same, a cycle later: control, a, a_random and diagonal
+    for
+                           the PE on the right, whose diagonal is a place further on; b and b_random for the
+                           one below
     shift              in  the total registers move on by one
     chain_in           in  total of the PE above (the uppermost: any constant)
     chain_out          out total that leaves next; at the column's foot `exit` makes a code of it
@@ -109,6 +113,8 @@ class ProcessingElement(wiring.Component):
                 "a_random_out": Out(bits),
                 "b_random": In(bits),
                 "b_random_out": Out(bits),
+                "diagonal": In(32),
+                "diagonal_out": Out(32),
             }
         super().__init__(ports)
 

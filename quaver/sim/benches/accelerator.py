@@ -14,6 +14,7 @@ from cocotb.triggers import RisingEdge
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
@@ -28,6 +29,9 @@ VARIANTS = {
     "accelerator 3 x 1, 2 stages": lambda: Accelerator(
         ChunkedFloat(chunk=16), rows=3, columns=1, stages=2, depth=20
     ),
+    "accelerator 3 x 2, stochastic": lambda: Accelerator(
+        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC), rows=3, columns=2, stages=3, depth=20
+    ),
     "accelerator 3 x 2, fixed_point": lambda: Accelerator(
         FixedPoint(), rows=3, columns=2, stages=3, depth=20
     ),
@@ -37,6 +41,9 @@ OTHERS = {
     "accelerator 8 x 8": lambda: Accelerator(ChunkedFloat(), rows=8, columns=8),
     "accelerator 1 x 1": lambda: Accelerator(
         ChunkedFloat(chunk=8), rows=1, columns=1, stages=2, depth=8, update=FloatSGDUnit(stages=2)
+    ),
+    "accelerator 2 x 2, stochastic": lambda: Accelerator(
+        ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.

@@ -13,10 +13,14 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden import exact
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.random_bits import DIAGONAL
 from quaver.golden.rounding import Rounding
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.sim.benches.bench import Bench, coded, start, trace
 from quaver.sim.coverage import PECoverage, operand_class
+
+#: The element's ports for random bits.
+RANDOM = ("a_random", "b_random", "diagonal")
 
 
 class Element(wiring.Component):
@@ -25,7 +29,7 @@ class Element(wiring.Component):
     def __init__(self, arithmetic: ChunkedFloat, stages: int) -> None:
         self.arithmetic = arithmetic
         self.pe = ChunkedFloatPE(arithmetic, stages=stages)
-        width, random = arithmetic.operand.width, arithmetic.random_bits
+        width = arithmetic.operand.width
         ports: dict[str, Any] = {
             "control": In(2),
             "a": In(width),
@@ -38,8 +42,9 @@ class Element(wiring.Component):
             "b_out": Out(self.pe.operand.layout),
         }
         if arithmetic.stochastic:
-            ports |= {f"{name}_random": In(random) for name in "ab"}
-            ports |= {f"{name}_random_out": Out(random) for name in "ab"}
+            widths = dict(zip(RANDOM, (arithmetic.random_bits, arithmetic.random_bits, 32), strict=True))
+            ports |= {name: In(width) for name, width in widths.items()}
+            ports |= {f"{name}_out": Out(width) for name, width in widths.items()}
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -50,9 +55,9 @@ class Element(wiring.Component):
             m.submodules[f"entry_{name}"] = entry
             m.d.comb += [entry.code.eq(getattr(self, name)), getattr(pe, name).eq(entry.number)]
             m.d.comb += getattr(self, f"{name}_out").eq(getattr(pe, f"{name}_out"))
-            if self.arithmetic.stochastic:
-                m.d.comb += getattr(pe, f"{name}_random").eq(getattr(self, f"{name}_random"))
-                m.d.comb += getattr(self, f"{name}_random_out").eq(getattr(pe, f"{name}_random_out"))
+        for name in RANDOM * self.arithmetic.stochastic:
+            m.d.comb += getattr(pe, name).eq(getattr(self, name))
+            m.d.comb += getattr(self, f"{name}_out").eq(getattr(pe, f"{name}_out"))
         m.d.comb += [
             pe.control.eq(self.control),
             self.control_out.eq(pe.control_out),
@@ -86,7 +91,7 @@ class Schedule:
         self.lanes = unit.pe.interleave
         self.coverage = PECoverage(self.arithmetic, self.lanes)
         names = ["control", "a", "b", "shift", "chain_in"]
-        names += ["a_random", "b_random"] * self.arithmetic.stochastic
+        names += [*RANDOM] * self.arithmetic.stochastic
         self.inputs: dict[str, list[int]] = {name: [] for name in names}
         self.expected: list[tuple[int, int]] = []
         self.partial, self.total = [0] * self.lanes, [0] * self.lanes
@@ -192,12 +197,13 @@ class Schedule:
         """One cycle of stimulus; returns its random bits."""
         row = {"control": control, "a": a, "b": b, "shift": 0, "chain_in": 0}
         if self.arithmetic.stochastic:
-            row["a_random"], row["b_random"] = self.rng.integers(
-                0, 1 << self.arithmetic.random_bits, 2
-            ).tolist()
+            bits = self.arithmetic.random_bits
+            row["a_random"], row["b_random"] = self.rng.integers(0, 1 << bits, 2).tolist()
+            row["diagonal"] = int(self.rng.integers(1, 1 << 32))
         for name, value in row.items():
             self.inputs[name].append(value)
-        return row.get("a_random", 0) ^ row.get("b_random", 0)
+        random = row.get("a_random", 0) ^ row.get("b_random", 0) ^ row.get("diagonal", 0)
+        return random & ((1 << self.arithmetic.random_bits) - 1)
 
     def _add(self, x: int, y: int, random: int) -> int:
         arithmetic = self.arithmetic
@@ -244,7 +250,7 @@ async def sums_and_chain(dut: Any) -> None:
         schedule = Schedule(unit, bench.rng)
         schedule.run()
         inputs = schedule.inputs
-        passed_on = ["control", *["a_random", "b_random"] * unit.arithmetic.stochastic]
+        passed_on = ["control", *RANDOM * unit.arithmetic.stochastic]
         await start(dut, inputs)
         names = ["chain_out", "a_out", "b_out", *(f"{name}_out" for name in passed_on)]
         seen = await trace(dut, names, **inputs)
@@ -261,6 +267,8 @@ async def sums_and_chain(dut: Any) -> None:
             bench.equal(
                 operand(given["b"]), passed(b), cycle=cycle, b=coded(unit.arithmetic.operand, given["b"])
             )
+            if unit.arithmetic.stochastic:
+                given["diagonal"] = DIAGONAL.moved(given["diagonal"], DIAGONAL.per_column)
             for name, got in zip(passed_on, rest, strict=True):
                 bench.equal(given[name], got, cycle=cycle, port=f"{name}_out")
         schedule.coverage.close()

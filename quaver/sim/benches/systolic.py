@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import cocotb
 import numpy as np
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS, numbered_seed
+from quaver.golden.random_bits import states_of
 from quaver.golden.rounding import Rounding
 from quaver.rtl.array.systolic import SystolicArray
 from quaver.sim.benches.bench import Bench, start, trace
@@ -39,50 +40,37 @@ class Schedule:
         self.arithmetic: Any = array.arithmetic
         self.control: list[int] = []
         a, b = array.arithmetic.identity
-        # One row of the edges for each cycle, before the skew; codes and, where stochastic, random bits.
-        self.rows: list[list[tuple[int, int]]] = []
-        self.columns: list[list[tuple[int, int]]] = []
-        self.idle = ([(a, 0)] * array.rows, [(b, 0)] * array.columns)
+        # Codes at the edges for each cycle, before the skew, and the states of the random sources at the
+        # corner.
+        self.rows: list[list[int]] = []
+        self.columns: list[list[int]] = []
+        self.random: list[int] = []
+        self.idle = [a] * array.rows, [b] * array.columns
         self.last_fold = -(10**6)
 
     def bubble(self) -> None:
-        self._step(0, [self.idle] * self.array.interleave)
+        self._step(0, [(*self.idle, int(self.rng.integers(1 << 62)))] * self.array.interleave)
 
     def tile(self, a: np.ndarray, b: np.ndarray, place: tuple[int, int], seed: int, bubbles: float) -> None:
         """One tile: `a` (rows, K) and `b` (K, columns · L) codes, whose first result is C[place]."""
         array, lanes, chunk = self.array, self.array.interleave, self.array.arithmetic.chunk
-        k_total, roundings = a.shape[1], self.arithmetic.roundings(a.shape[1])
-        x = np.zeros((len(a), roundings), int)
-        y = np.zeros((b.shape[1], roundings), int)
-        if self.arithmetic.stochastic:
-            bits = self.arithmetic.random_bits
-            i0, j0 = place
-            x = np.array(
-                [LFSR(numbered_seed(seed, i0 + i), TAPS).draws(roundings, bits) for i in range(len(x))]
-            )
-            y = np.array(
-                [
-                    LFSR(numbered_seed(seed ^ 0xFFFFFFFF, j0 + j), COLUMN_TAPS).draws(roundings, bits)
-                    for j in range(len(y))
-                ]
-            )
-        rounding = 0
+        k_total = a.shape[1]
+        states = [
+            states_of(seed, place[0], place[1] + lane * array.columns)
+            if self.arithmetic.stochastic
+            else repeat((0, 0, 0))
+            for lane in range(lanes)
+        ]
 
         def step(control: int, k: int | None) -> None:
-            nonlocal rounding
             cycles = []
             for lane in range(lanes):
                 js = [lane * array.columns + c for c in range(array.columns)]
-                row_codes = [0] * array.rows if k is None else a[:, k].tolist()
-                column_codes = [0] * array.columns if k is None else b[k, js].tolist()
-                cycles.append(
-                    (
-                        list(zip(row_codes, x[:, rounding].tolist(), strict=True)),
-                        list(zip(column_codes, y[js, rounding].tolist(), strict=True)),
-                    )
-                )
+                rows = [0] * array.rows if k is None else a[:, k].tolist()
+                columns = [0] * array.columns if k is None else b[k, js].tolist()
+                row, column, diagonal = next(states[lane])
+                cycles.append((rows, columns, row | column << 32 | diagonal << 64))
             self._step(control, cycles)
-            rounding += 1
 
         for k in range(k_total):
             while self.rng.random() < bubbles:
@@ -96,38 +84,29 @@ class Schedule:
                     self.last_fold = len(self.control)
                 step(FOLD | FIRST * (k < chunk) | last, None)
 
-    def _step(self, control: int, cycles: list[tuple[list[tuple[int, int]], list[tuple[int, int]]]]) -> None:
-        for rows, columns in cycles:
+    def _step(self, control: int, cycles: list[tuple[list[int], list[int], int]]) -> None:
+        for rows, columns, random in cycles:
             self.control.append(control)
             self.rows.append(rows)
             self.columns.append(columns)
+            self.random.append(random)
 
     def inputs(self) -> dict[str, list[int]]:
         """The ports' values, skewed and packed."""
         cycles = len(self.control)
 
-        def packed(
-            edge: list[list[tuple[int, int]]], idle: list[tuple[int, int]], which: int, width: int
-        ) -> list[int]:
-            words = []
-            for t in range(cycles):
-                word = 0
-                for i in range(len(idle)):
-                    entry = edge[t - i][i] if t >= i else idle[i]
-                    word |= entry[which] << (i * width)
-                words.append(word)
-            return words
+        def packed(edge: list[list[int]], idle: list[int], width: int) -> list[int]:
+            return [
+                sum((edge[t - i][i] if t >= i else idle[i]) << (i * width) for i in range(len(idle)))
+                for t in range(cycles)
+            ]
 
         ports = {
             "control": self.control,
-            "a": packed(self.rows, self.idle[0], 0, self.arithmetic.a.width),
-            "b": packed(self.columns, self.idle[1], 0, self.arithmetic.b.width),
+            "a": packed(self.rows, self.idle[0], self.arithmetic.a.width),
+            "b": packed(self.columns, self.idle[1], self.arithmetic.b.width),
         }
-        if self.arithmetic.stochastic:
-            bits = self.arithmetic.random_bits
-            ports["a_random"] = packed(self.rows, self.idle[0], 1, bits)
-            ports["b_random"] = packed(self.columns, self.idle[1], 1, bits)
-        return ports
+        return ports | ({"random": self.random} if self.arithmetic.stochastic else {})
 
 
 @cocotb.test()
