@@ -126,8 +126,7 @@ def numbered_draws(
 
     seeds = _numbered_seeds(seed, indices)
     drawn = np.empty((len(seeds), count), dtype=_draw_dtype(bits))
-    fill_rows = draws.fill_rows if drawn.size >= 1 << 16 else draws.fill_rows_serial
-    fill_rows(seeds, _check_taps(taps), bits, drawn)
+    draws.fill_rows(seeds, _check_taps(taps), bits, drawn)
     return drawn
 
 

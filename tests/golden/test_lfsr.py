@@ -1,5 +1,7 @@
 """The LFSR: maximal length, the order of its draws, and the bulk draws against the definition."""
 
+import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -87,6 +89,20 @@ def test_numbered_draws(shape, taps):
     for row in range(0, rows, 41):
         expected = LFSR(numbered_seed(0xFFFFFFF0, int(indices[row])), taps).draws(count, 14)
         assert np.array_equal(drawn[row], expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_forked_process_draws_the_same() -> None:
+    """As a data loader's does, after its parent has used threads."""
+    rows = np.arange(2000)
+    expected = numbered_draws(1, rows, 64, 14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's, on forking a process with threads
+        child = os.fork()
+    if child == 0:
+        same = np.array_equal(numbered_draws(1, rows, 64, 14), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_numbered_seed_is_never_zero():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit
 
 # The bit sequence s obeys s[t] = XOR of s[t − tap] over the taps. Squaring a polynomial over GF(2) doubles
 # its exponents and does nothing else, so s[t] = XOR of s[t − 64·tap] as well. Packed in words of 64 bits,
 # oldest bit on top, the same recurrence therefore holds word by word: 64 steps for three exclusive-ors.
 
 _BLOCK = 512  # draws; 512 draws of n bits are exactly 8·n words
+_ONE_THREAD = 1 << 16  # draws: below it a second thread costs more than it brings
 
 
 @njit(cache=True, nogil=True)
@@ -68,12 +71,21 @@ def _bits_at(words, position, bits):
 
 
 @njit(cache=True, nogil=True)
-def fill_rows_serial(seeds, taps, bits, drawn):
+def _fill_each(seeds, taps, bits, drawn):
     for row in range(len(seeds)):
         fill(seeds[row], taps, bits, drawn[row])
 
 
-@njit(cache=True, parallel=True)
 def fill_rows(seeds, taps, bits, drawn):
-    for row in prange(len(seeds)):
-        fill(seeds[row], taps, bits, drawn[row])
+    """Row r of `drawn` from ``seeds[r]``, by as many threads as Numba may use.
+
+    They are Python's: a process forked from one that has used Numba's own (OpenMP's) may not use them again,
+    and data loaders fork.
+    """
+    threads = min(get_num_threads(), len(seeds)) if drawn.size >= _ONE_THREAD else 1
+    if threads == 1:
+        _fill_each(seeds, taps, bits, drawn)
+        return
+    edges = [len(seeds) * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda a, b: _fill_each(seeds[a:b], taps, bits, drawn[a:b]), edges, edges[1:]))
