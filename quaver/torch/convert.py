@@ -217,7 +217,7 @@ def _described(precision: Precision) -> str:
     gemms = [g for g in (precision.forward, precision.backward, precision.gradient) if g is not None]
     if not gemms:
         return "float32"
-    operands = dict.fromkeys(str(f) for g in gemms for f in g.operands)
+    operands = dict.fromkeys(str(f) for g in gemms for f in (g.a, g.b))
     return f"{', '.join(operands)} into {', '.join(dict.fromkeys(str(g.result) for g in gemms))}"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from quaver.golden.engine import Arithmetic, Codes, Engine, GoldenEngine, UpdateRule
+from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
+from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn.compare import Comparison, Tally, hold
 from quaver.golden.nn.run import Call
 

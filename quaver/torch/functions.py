@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from quaver.golden import kernels
-from quaver.golden.engine import Arithmetic
+from quaver.golden.contracts import Arithmetic
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format, parse
 from quaver.golden.lfsr import numbered_seed
@@ -210,7 +210,7 @@ def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: s
     """`draws_as`: "training" or "evaluation" take the next of the process's seeds where the arithmetic draws;
     "" takes `seed`. A batch of products takes one seed."""
     how = arithmetic_of(arithmetic)
-    if draws_as and getattr(how, "stochastic", False):
+    if draws_as and how.stochastic:
         seed = SEEDS.next(training=draws_as == "training")
     left, right = (np.ascontiguousarray(codes.numpy(force=True)) for codes in (a, b))
     compute = current().gemm

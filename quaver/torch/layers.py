@@ -121,7 +121,8 @@ class _Convolution(torch.autograd.Function):
         inputs = casts[0](x)
         columns = _columns(_padded(inputs, margins), size, stride, dilation)
         kernel = casts[1](weight).reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
-        y = _grouped(numerics.forward, kernel, columns.reshape(groups, kernel.shape[2], -1), draws_as)
+        seen = columns.reshape(groups, kernel.shape[2], -1)
+        y = _grouped(numerics.forward, kernel, seen, draws_as, exchanged=True)
         y = y.reshape(weight.shape[0], *columns.shape[3:]).transpose(0, 1).contiguous()
         again = numerics.gradient.casts[0]
         ctx.save_for_backward(inputs if again == casts[0] else again(x), weight)
@@ -150,15 +151,18 @@ class _Convolution(torch.autograd.Function):
             columns = _columns(spread, size, (1, 1), dilation)
             kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, weight.shape[1], *size)
             kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], -1)
-            dx = _grouped(n.backward, kernel, columns.reshape(groups, kernel.shape[2], -1), draws_as)
+            seen = columns.reshape(groups, kernel.shape[2], -1)
+            dx = _grouped(n.backward, kernel, seen, draws_as, exchanged=True)
             dx = dx.reshape(inputs.shape[1], *columns.shape[3:]).transpose(0, 1).contiguous()
             dx, dw = _checked(n.backward, dx, dw)
         return dx, dw, db, None, None, None, None, None, None
 
 
-def _grouped(product: Product, a: Tensor, b: Tensor, draws_as: str) -> Tensor:
+def _grouped(product: Product, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
     """The products of (groups, M, K) and (groups, K, N); of one group, the plain product."""
-    return product(a[0], b[0], draws_as)[None] if len(a) == 1 else product(a, b, draws_as)
+    if len(a) == 1:
+        return product(a[0], b[0], draws_as, exchanged=exchanged)[None]
+    return product(a, b, draws_as, exchanged=exchanged)
 
 
 def _padded(x: Tensor, margins: Margins) -> Tensor:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import FixedFormat, Format
-from quaver.golden.nn.recipe import Precision, Recipe, Role
+from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role
 from quaver.torch.functions import (
     arithmetic_text,
     decode_op,
@@ -17,13 +18,6 @@ from quaver.torch.functions import (
     gemm_op,
     round_op,
 )
-
-#: Which tensors meet in a GEMM.
-OPERANDS = {
-    Role.FORWARD: ("inputs", "weights"),
-    Role.BACKWARD: ("errors", "weights"),
-    Role.GRADIENT: ("inputs", "errors"),
-}
 
 
 @dataclass(frozen=True)
@@ -48,13 +42,21 @@ class Product:
     casts: tuple[Cast, Cast]
     arithmetic: str | None
     result: str
+    alike: bool
+    """Whether both operands have one format."""
     finite: bool
     """Whether every result is finite, as in fixed point."""
 
-    def __call__(self, a: Tensor, b: Tensor, draws_as: str) -> Tensor:
-        """The values of A·B, of cast operands (batch, M, K) and (batch, K, N), or without a batch."""
+    def __call__(self, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
+        """The values of A·B, of cast operands (batch, M, K) and (batch, K, N), or without a batch.
+
+        Exchanged, A is the tensor that the role has for B, and the other way round: an arithmetic whose
+        operands differ computes the transpose then.
+        """
         if self.arithmetic is None:
             return float32_gemm_op(a, b)
+        if exchanged and not self.alike:
+            return self(b.mT, a.mT, draws_as).mT
         return decode_op(gemm_op(a, b, self.arithmetic, None, draws_as), self.result)
 
 
@@ -83,19 +85,16 @@ def _name(fmt: Format | None) -> str | None:
 
 
 def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
-    arithmetic = getattr(precision, role)
     casts = []
     for tensor in OPERANDS[role]:
         cast: Format | None = getattr(precision, tensor)
-        if arithmetic is None:
-            rounded, codes = cast, None
-        elif cast in arithmetic.operands:
-            rounded, codes = None, cast
-        else:
-            rounded, codes = cast, arithmetic.operand
-        casts.append(Cast(_name(rounded), _name(codes), str(recipe.cast)))
+        operand = precision.operand(role, tensor)
+        rounded = None if cast == operand else cast
+        casts.append(Cast(_name(rounded), _name(operand), str(recipe.cast)))
+    arithmetic: Arithmetic | None = getattr(precision, role)
+    pair = casts[0], casts[1]
     if arithmetic is None:
-        return Product((casts[0], casts[1]), None, "fp32", False)
+        return Product(pair, None, "fp32", alike=True, finite=False)
     finite = isinstance(arithmetic.result, FixedFormat)
     text, result = arithmetic_text(arithmetic), format_name(arithmetic.result)
-    return Product((casts[0], casts[1]), text, result, finite)
+    return Product(pair, text, result, arithmetic.a == arithmetic.b, finite)

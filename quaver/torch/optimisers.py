@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quaver.golden.engine import UpdateRule
+from quaver.golden.contracts import UpdateRule
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format
 from quaver.golden.nn import optimisers
 from quaver.golden.nn.checkpoint import differing
 from quaver.golden.nn.recipe import LossScale, Recipe
 from quaver.golden.nn.settings import Settings
-from quaver.golden.rounding import Rounding
 from quaver.torch.engine import current
 from quaver.torch.seeds import SEEDS
 
@@ -150,8 +149,7 @@ class Optimiser(torch.optim.Optimizer):
         else:
             rule = self._rule(group, step)
             codes = [_encode(x, fmt) for x, fmt in zip((weights, momenta, gradients), formats, strict=True)]
-            drawn = getattr(rule, "rounding", None) is Rounding.STOCHASTIC
-            seed = SEEDS.next() if drawn else None
+            seed = SEEDS.next() if rule.stochastic else None
             results = current().update(rule, *codes, seed=seed)
             weights, momenta = (_decode(x, fmt) for x, fmt in zip(results, formats, strict=False))
         shape = tuple(parameter.shape)

@@ -81,7 +81,7 @@ def test_nothing_is_copied_on_the_way_to_the_kernel() -> None:
 @pytest.mark.parametrize("arithmetic", [NEAREST, STOCHASTIC, FIXED], ids=["nearest", "stochastic", "fixed"])
 def test_gemms_are_goldens(arithmetic: Any) -> None:
     seed = 7 if arithmetic.stochastic else None
-    a, b = codes(arithmetic.operand, 3, 9, 12), codes(arithmetic.operand, 3, 12, 5)
+    a, b = codes(arithmetic.a, 3, 9, 12), codes(arithmetic.b, 3, 12, 5)
     expected = [
         arithmetic.gemm(a[i].numpy(), b[i].numpy(), seed=None if seed is None else numbered_seed(seed, i))
         for i in range(3)
