@@ -114,7 +114,8 @@ def main() -> None:
     options = parser.parse_args()
     whole = read(options.directory)
     alphabet = sorted(set(whole))
-    text = torch.tensor([alphabet.index(character) for character in whole])
+    number = {character: i for i, character in enumerate(alphabet)}
+    text = torch.tensor([number[character] for character in whole])
     losses = {
         name: train(quaver.recipes.recipe(name), text, len(alphabet), options)
         for name in options.recipes.split(",")

@@ -14,7 +14,7 @@ import quaver.torch
 from quaver.golden.formats import Format
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.models import Network
-from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.recipe import LossScale, Recipe
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
 
@@ -161,4 +161,38 @@ def test_ten_steps_give_the_same_bits(name: str, recipe: Recipe, optimiser: str)
     for step in range(STEPS):
         theirs, mine = twins.step()
         assert mine == theirs, f"the loss of step {step}"
+    twins.check()
+
+
+@pytest.mark.parametrize("what", ["weights", "momenta"])
+def test_one_bit_is_seen(what: str) -> None:
+    twins = Twins("mlp", recipes.fp8)
+    twins.step()
+    twins.check()
+    codes = getattr(twins.trainer, what)["linear2.weight"]
+    codes[5, 3] ^= 1
+    with pytest.raises(AssertionError, match=r"linear2\.weight: 1 differ"):
+        twins.check()
+
+
+def test_another_seed_gives_other_bits() -> None:
+    twins = Twins("mlp", recipes.fp8)
+    quaver.torch.manual_seed(2)
+    twins.step()
+    with pytest.raises(AssertionError, match="differ"):
+        twins.check()
+
+
+def test_a_step_that_overflows_is_skipped_in_both() -> None:
+    """The errors overflow in a backward GEMM, and the next cast would saturate them out of sight."""
+    recipe = recipes.fp8.replace(name="hot", loss_scale=LossScale(2.0**40, grow_every=3))
+    twins = Twins("mlp", recipe)
+    skipped = 0
+    for _ in range(40):
+        theirs, mine = twins.step()
+        assert mine == theirs
+        assert twins.optimiser.loss_scale == twins.trainer.loss_scale
+        assert twins.optimiser.good_steps == twins.trainer.good_steps
+        skipped = twins.optimiser.skipped
+    assert 5 < skipped < 40
     twins.check()

@@ -186,7 +186,7 @@ def test_schedulers_and_closures_are_pytorchs() -> None:
 
     losses = []
     for _ in range(8):
-        losses.append(float(optimiser.step(closure)))
+        losses.append(optimiser.step(closure).item())
         scheduler.step()
     assert losses[-1] < losses[0]
 
