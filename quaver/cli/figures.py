@@ -18,7 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 RANGES = {"1-5-2 (FP8)": FP8, "1-4-3 (hybrid FP8)": hfp8(), "E4M3 (OCP)": E4M3, "1-6-9 (FP16)": FP16}
 
 
-#: What is behind a note: the lines that it would be crossed by end at it.
+#: The background of a note, so that lines of the figure end at it and do not cross it.
 _COVER = {"facecolor": "white", "edgecolor": "none", "pad": 2}
 
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             )
     command = [_loader(), *options]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it ends this program, but not a write that has begun
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     said = (done.stdout + done.stderr).strip()
     if "shared libraries" in said:
         raise RuntimeError(

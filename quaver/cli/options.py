@@ -199,7 +199,7 @@ def read_plan(args: argparse.Namespace) -> Plan | None:
 
 
 def _what(args: argparse.Namespace) -> tuple[str, str, int]:
-    """Model, data set and batch: as asked for, or else as planned, or else small ones."""
+    """Model, data set and batch: as asked for, else as in the plan, else the small default ones."""
     plan = read_plan(args)
     if plan is None:
         return args.model or MODEL, args.data or DATA, Settings.batch if args.batch is None else args.batch
@@ -359,7 +359,7 @@ def refuse_beyond(args: argparse.Namespace, end: int, what: str) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Quaver, Python, NumPy and Numba, and of `packages`: what results may depend on."""
+    """Versions of what results may depend on: Quaver, Python, NumPy, Numba and `packages`."""
     found = {"python": platform.python_version()}
     for package in ("quaver", "numpy", "numba", *packages):
         with suppress(PackageNotFoundError):

@@ -37,7 +37,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def refuse(args: argparse.Namespace, where: str, *names: str) -> None:
-    """ValueError: one of the options `names` was given, but does nothing `where` it was."""
+    """ValueError: one of the options `names` was given, but has no effect there; `where` says where that is,
+    as in "with --show-recipe"."""
     for name in names:
         if name.replace("-", "_") in given(args):
             raise ValueError(f"--{name} does nothing {where}; leave it out")

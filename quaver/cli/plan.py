@@ -309,7 +309,7 @@ def _print(planned: Plan, output: Path | None) -> None:
 
 
 def _assumptions(planned: Plan) -> Iterator[str]:
-    """Under which the widths are what they are."""
+    """The assumptions that the widths follow from, a sentence each."""
     gemms = [gemm for layer in planned.layers for gemm in layer.gemms]
     products = f"Products of FP8 operands, {planned.product_mantissa} mantissa bits"
     if all(gemm.nonzero_ratio == 1 for gemm in gemms):

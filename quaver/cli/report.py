@@ -125,7 +125,7 @@ def _page(found: list[Experiment], args: argparse.Namespace) -> str:
 
 
 def _origin(found: list[Experiment], argv: list[str]) -> str:
-    """When, by which versions and by which commands page and runs were made."""
+    """When, with which versions and by which commands the page and the runs were made."""
     now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
     lines = [[now, shlex.join(["quaver", *argv]), _listed(versions())]]
     for run in (run for one in found for run in _shown(one)):

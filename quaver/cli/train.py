@@ -50,7 +50,7 @@ from quaver.golden.nn import checkpoint, metrics
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
-#: Options that say what a recipe is.
+#: Options that choose a recipe or change it.
 OF_THE_RECIPE = {"show_recipe", "recipe", "chunk", "loss_scale", "plan", "no_chunks", "narrower"}
 
 
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_data(trainer: Trainer, epochs: list[Epoch]) -> dict[str, object]:
-    """The run for machines: what it is, as in metrics.jsonl, and its epochs. Accuracies are 0 … 1."""
+    """The run for machines: what defines it, as in metrics.jsonl, and its epochs. Accuracies are 0 … 1."""
     return {
         "recipe": trainer.recipe.name,
         "seed": trainer.settings.seed,
@@ -172,8 +172,9 @@ def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list
 
 @contextmanager
 def held_back_interrupt() -> Iterator[Callable[[], None]]:
-    """The first Ctrl-C inside is raised where what this gives is called, when state and metrics agree; a
-    second one at once. Where it is ignored, as in the background of a shell, it stays so."""
+    """Hold back the first Ctrl-C inside the block until the function that this gives is called, which raises
+    it: call it where state and metrics agree. A second Ctrl-C is raised at once. Where Ctrl-C is ignored, as
+    in the background of a shell, it stays ignored."""
     pending: list[int] = []
 
     def noted(number: int, frame: object) -> None:

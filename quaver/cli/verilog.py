@@ -6,6 +6,14 @@ With --plan FILE, of quaver plan -o, a unit's accumulator and chunk are the plan
 that any GEMM asks for, or that of --gemm LAYER/GEMM. Without a UNIT, -o names a directory, which gets the
 accelerator and a processing element of each width in the plan.
 
+arithmetics (--arithmetic), the same as of quaver build; options of theirs change one parameter each:
+  fp8            FP8 operands, sums in FP16 in chunks of 64: chunked_float as it is
+  fp16           FP16 operands, the same sums
+  fixed16        16-bit fixed point, ⟨8,8⟩, rounded stochastically on the way out: fixed_point as it is
+  chunked_float, fixed_point
+
+Every module's name begins with the top's, so that several units fit one design if their --name differs.
+
 examples:
   quaver verilog float_multiplier -o float_multiplier.v
   quaver verilog float_adder --rounding stochastic --random-bits 8 --stages 3 -o float_adder.v
@@ -14,6 +22,8 @@ examples:
   quaver verilog accelerator --plan plan.json --rows 16 --columns 16 -o accelerator.v
   quaver verilog pe --plan plan.json --gemm conv2/gradient
   quaver verilog --plan plan.json -o hardware
+  quaver verilog pe --arithmetic fp16 -o pe.v --core      also pe.core, for FuseSoC, and the file list pe.f
+  quaver verilog axi_accelerator -o axi.v --header quaver_commands.h     also the commands and registers for C
   quaver verilog pe --help                       the parameters of one unit
 """
 
@@ -25,11 +35,16 @@ from pathlib import Path
 from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.options import console, read_plan
 from quaver.cli.parser import refuse
-from quaver.golden.arithmetic import ARITHMETICS
+from quaver.cli.unit_options import add_options, as_command, values_of
+from quaver.golden.arithmetic.named import named, spelled
 from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
-from quaver.rtl.emit.verilog import UNITS, to_verilog
+from quaver.rtl.emit.command_stream import c_header
+from quaver.rtl.emit.core_file import core_file, file_list
+from quaver.rtl.emit.header import header
+from quaver.rtl.emit.units import UNITS, arithmetic_options
+from quaver.rtl.emit.verilog import to_verilog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     units = parser.add_subparsers(dest="unit", metavar="UNIT", help=", ".join(UNITS))
     for name, unit in UNITS.items():
         one = units.add_parser(name, help=unit.help, description=unit.help)
-        unit.add_arguments(one)
+        add_options(one, unit.options)
         planned = "accumulator" in (option.name for option in unit.options)
         # What stands before UNIT stays, unless it stands after it too.
         _add_output_and_plan(one, argparse.SUPPRESS, planned=planned)
         one.add_argument("--name", default=name, help=f"the module's name ({name})")
+        if name.endswith("accelerator"):
+            one.add_argument(
+                "--header",
+                type=Path,
+                metavar="FILE",
+                help="also the command stream and registers as a C header",
+            )
         if planned:
             one.add_argument(
                 "--gemm",
@@ -53,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_output_and_plan(parser: argparse.ArgumentParser, default: str | None, *, planned: bool) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=default, metavar="FILE", help="(standard output)"
+    )
+    parser.add_argument(
+        "--core",
+        action="store_true",
+        default=default or False,
+        help="also a core description for FuseSoC and a list of files, beside -o FILE",
     )
     if planned:
         parser.add_argument("--plan", type=Path, default=default, metavar="FILE", help="of quaver plan -o")
@@ -69,31 +97,58 @@ def run(args: argparse.Namespace) -> int:
         if plan is None:
             raise ValueError(f"name a unit, or a plan by --plan FILE; the units are {', '.join(UNITS)}")
         return _write_all(args, plan)
-    unit, taken = UNITS[args.unit], ""
+    taken = ""
+    headers: Path | None = getattr(args, "header", None)
     check_output(args.output)
+    check_output(headers, "--header")
+    if args.core and args.output in (None, STANDARD_OUTPUT):
+        raise ValueError("--core writes files beside that of --output, which is missing; name one")
     if plan is not None:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
     if _rounding(args) != "stochastic":
         refuse(args, "without --rounding stochastic", "random-bits")
-    text = to_verilog(unit.from_arguments(args), args.name)
+    text = _verilog(args, args.name)
     _say(taken)
-    _write(args.output or STANDARD_OUTPUT, args.name, text)
+    _write(args.output or STANDARD_OUTPUT, args, args.name, text)
+    if headers is not None:
+        write(headers, c_header())
+        _say(f"{headers}: the command stream and the registers, for C")
     return 0
+
+
+def _verilog(args: argparse.Namespace, name: str) -> str:
+    """The file's text: what made it, its ports, its modules."""
+    unit = UNITS[args.unit]
+    values = values_of(args, unit.options)
+    component = unit.build(**values)
+    text = to_verilog(component, name)
+    renamed = "" if name == args.unit else f" --name {name}"
+    command = f"quaver verilog {args.unit}{as_command(unit.given(values))}{renamed}"
+    parameters = {key: value for key, value in values.items() if value is not None}
+    if "arithmetic" in values:  # with its own defaults
+        of_arithmetic = {option.name: parameters.pop(option.name, None) for option in arithmetic_options()}
+        parameters["arithmetic"] = spelled(named(**of_arithmetic), defaults=True)
+    return header(component, name, text, command=command, parameters=parameters) + text
 
 
 def _rounding(args: argparse.Namespace) -> str | None:
     """What is rounded how: as asked for, or as the arithmetic does by itself."""
     if (asked := getattr(args, "rounding", None)) is None and hasattr(args, "arithmetic"):
-        return descriptor(ARITHMETICS[args.arithmetic]()).parameters.get("rounding")
+        return descriptor(named(args.arithmetic)).parameters.get("rounding")
     return asked
 
 
-def _write(path: Path, name: str, text: str) -> None:
+def _write(path: Path, args: argparse.Namespace, name: str, text: str) -> None:
     write(path, text)
-    if path != STANDARD_OUTPUT:
-        _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
+    if path == STANDARD_OUTPUT:
+        return
+    _say(f"{path}: module {name}, {len(text.splitlines()):,} lines")
+    if args.core:
+        write(path.with_suffix(".core"), core_file(name, path.name, UNITS[args.unit].help))
+        write(path.with_suffix(".f"), file_list(path.name))
+        _say(f"{path.with_suffix('.core')}, {path.with_suffix('.f')}: for FuseSoC, and the list of files")
 
 
 def _say(text: str) -> None:
@@ -163,15 +218,16 @@ def _write_all(args: argparse.Namespace, plan: Plan) -> int:
     modules = {"accelerator": ("accelerator", None)} | {
         f"pe_1_{FP16.exponent_bits}_{bits}": ("pe", name) for bits, name in sorted(first_of_width.items())
     }
-    texts, taken = {}, {}
+    texts: dict[str, tuple[argparse.Namespace, str]] = {}
+    taken = {}
     for module, (unit, gemm) in modules.items():
         defaults = argparse.ArgumentParser()
-        UNITS[unit].add_arguments(defaults)
+        add_options(defaults, UNITS[unit].options)
         one = defaults.parse_args([], argparse.Namespace(**vars(args) | {"unit": unit, "gemm": gemm}))
         taken[module] = _take(one, plan)
-        texts[module] = to_verilog(UNITS[unit].from_arguments(one), module)
+        texts[module] = one, _verilog(one, module)
     folder.mkdir(exist_ok=True)
-    for module, text in texts.items():
+    for module, (one, text) in texts.items():
         _say(taken[module])
-        _write(folder / f"{module}.v", module, text)
+        _write(folder / f"{module}.v", one, module, text)
     return 0

@@ -16,7 +16,7 @@ def reports() -> tuple[Report, ...]:
     """The reports that bench/boards.py --search stored, one for each board and arithmetic that it took."""
     file = files("quaver.fpga") / "arrays.json"
     try:
-        lines = strict_json.loads(file.read_text())
+        lines = strict_json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(lines, list):
             raise ValueError("it holds no list")
         return tuple(Report.from_json(json.dumps(line)) for line in lines)
@@ -27,7 +27,7 @@ def reports() -> tuple[Report, ...]:
 
 
 def stored(board: str, arithmetic: str) -> dict[str, Any]:
-    """The array's options, those of `quaver.fpga.design.Design`; none if none was searched for."""
+    """The stored array's options, fields of `quaver.fpga.design.Design`; empty if there is none."""
     for report in reports():
         if (report.design["board"], report.design["arithmetic"]) == (board, arithmetic):
             return report.design

@@ -35,23 +35,24 @@ class Board:
     platform
         MODULE:CLASS of amaranth-boards, which has its pins.
     crystal
-        In Hz.
+        Frequency of its crystal, in Hz.
     luts
-        LUT4 that its FPGA has.
+        LUT4s that its FPGA has.
     baud
-        What its serial line is built for unless something else is asked for.
+        Bits a second on its serial line, unless a design asks for something else.
     loader
         openFPGALoader's name for it.
     sign
-        How its bitstreams begin, which says what part they are for; of Gowin's only that they are ones.
+        The bytes that its bitstreams begin with, which name the part; for Gowin they only say that it is a
+        bitstream.
     line
         How the serial line reaches the host.
     uart
         Pins rx and tx, their connector and attributes, where the board has no chip for a serial line.
     pad
-        iCE40: the crystal is on the PLL's own pin.
+        Whether the crystal is on the pin that an iCE40's PLL has for itself.
     in_flash
-        The loader writes the flash; it cannot load the FPGA alone.
+        Whether the loader always writes the flash, because it cannot load the FPGA alone.
     """
 
     title: str
@@ -69,7 +70,7 @@ class Board:
 
     @property
     def suffix(self) -> str:
-        """Of the name of its bitstreams, by which the loader knows them."""
+        """The suffix of its bitstreams' names, by which the loader recognises them."""
         return {Family.ECP5: ".bit", Family.ICE40: ".bin", Family.GOWIN: ".fs"}[self.family]
 
     def make_platform(self) -> Any:

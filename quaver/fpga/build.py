@@ -34,9 +34,18 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """A family's tools: what Amaranth calls them → the command, and the package that it is in.
+    """The tools that build for a family of FPGAs.
 
-    `options` are Amaranth's overrides; `cells` the kinds of cells that nextpnr counts, by what they are.
+    Attributes
+    ----------
+    commands
+        Amaranth's name of a tool → its command, and the package that the command is in.
+    options
+        Options of the tools, by Amaranth's names for them.
+    cells
+        luts, registers, multipliers or block_rams → nextpnr's names of these cells.
+    bitstream
+        Name of the file that the last tool writes.
     """
 
     commands: dict[str, tuple[str, str]]
@@ -94,7 +103,7 @@ TOOLS = {
     ),
 }
 
-#: What the cells are called in print; the iCE40's logic cell is a LUT and a register.
+#: What messages call the cells; a logic cell of the iCE40 is a LUT and a register.
 LABELS = {"luts": "LUT4", "registers": "registers", "multipliers": "multipliers", "block_rams": "block RAM"}
 LOGIC_CELLS = "logic cells"
 
@@ -109,7 +118,7 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Use:
-    """Cells of one kind: how many are used, and how many there are."""
+    """How many cells of one kind a design uses, and how many the FPGA has."""
 
     used: int
     available: int
@@ -122,21 +131,23 @@ class Report:
     Attributes
     ----------
     design
-        What was built, as options.
+        What was built: the fields of its `quaver.fpga.design.Design`.
     use
-        luts, registers, multipliers, block_rams → cells. The iCE40 counts logic cells, a LUT and a register
-        each, as luts.
-    asked, reached
-        The clock in MHz, as the PLL makes it and as the slowest path allows. For Gowin's chips `reached` is
-        None: what nextpnr says of them is not plausible.
+        luts, registers, multipliers, block_rams → cells. Of the iCE40, luts are logic cells, each of which is
+        a LUT and a register.
+    asked
+        The clock that the PLL makes, in MHz.
+    reached
+        The fastest clock that the slowest path allows, in MHz. None for Gowin's FPGAs, of which nextpnr
+        reports no plausible one.
     critical_path
-        The unit that the slowest path is in, or where it begins and ends.
+        The unit that the slowest path is in, or the units where it begins and ends.
     rates
-        Multiply-accumulates.
+        How many multiply-accumulates a second the design computes.
     tools
         Package → version.
     seconds
-        Phase → time it took.
+        Phase → seconds that it took.
     """
 
     design: dict[str, Any]
@@ -166,12 +177,18 @@ class Report:
 
 @dataclass(frozen=True)
 class Plan:
-    """The files that a build begins with, and its commands: tool and arguments.
+    """What a build does, before any tool has run.
 
     Attributes
     ----------
+    files
+        Name → content of the files that it begins with.
+    commands
+        The commands in order, each a tool and its arguments.
+    tools
+        Package → version of the tools.
     key
-        Names all that the bitstream depends on.
+        A hash of everything that the bitstream depends on.
     """
 
     files: dict[str, str | bytes]
@@ -181,7 +198,7 @@ class Plan:
 
 
 def plan(design: Design) -> Plan:
-    """What Amaranth's platform has to say about `design`. RuntimeError: a package is missing."""
+    """How Amaranth's platform would build `design`. RuntimeError: a package is missing."""
     family = design.place.family
     tools = TOOLS[family]
     versions = {"amaranth": version("amaranth"), **_versions(family)}
@@ -245,7 +262,7 @@ def build(
     Raises
     ------
     BuildError
-        It misses its timing too.
+        The design does not fit, or misses its timing.
     """
     report, bitstream = attempt(design, progress, cache=cache)
     if bitstream is None:
@@ -256,7 +273,8 @@ def build(
 def attempt(
     design: Design, progress: Progress = lambda phase: None, *, cache: Path | None = None
 ) -> tuple[Report, bytes | None]:
-    """What becomes of `design`, from the cache if it is there; no bitstream if it misses its timing.
+    """The report and the bitstream of `design`, from the cache if they are there. The bitstream is None if
+    the design misses its timing.
 
     Parameters
     ----------
@@ -292,7 +310,7 @@ def attempt(
 
 
 def _check_size(design: Design) -> None:
-    """BuildError: it is sure not to fit, which synthesis would find out in hours."""
+    """BuildError: the design cannot fit, which synthesis would take hours to find out."""
     least, there = LEAST_LUTS[design.arithmetic], design.place.luts
     if design.rows * design.columns * least > there:
         raise BuildError(
@@ -323,8 +341,8 @@ def _kept(kept: Path) -> tuple[Report, bytes | None] | None:
 
 
 def _keep(kept: Path, report: Report, bitstream: bytes | None) -> None:
-    """Into the cache, whole or not at all, in place of what is damaged. Without a cache the build was not in
-    vain."""
+    """Store a build in the cache, completely or not at all, replacing a damaged entry. If there can be no
+    cache, the build is still good."""
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=kept.parent, prefix="."))
@@ -352,13 +370,13 @@ def _run(design: Design, planned: Plan, folder: Path, progress: Progress) -> Rep
         phases = _Phases(command[0], folder / "top.tim", progress, seconds)
         tool = str(Path(sys.executable).parent / TOOLS[family].commands[command[0]][0])
         code, output = run_tool([tool, *command[1:]], folder, phases)
-        log = (folder / "top.tim").read_text(errors="replace") if phases.nextpnr else ""
+        log = (folder / "top.tim").read_text(encoding="utf-8", errors="replace") if phases.nextpnr else ""
         if code:
             if phases.nextpnr and (over := _over(log, family)):
                 raise BuildError(_too_large(design, over))
             raise RuntimeError(f"{command[0]} failed:\n{_last_errors(output + log)}")
         if phases.nextpnr:
-            told = json.loads((folder / "top.report.json").read_text())
+            told = json.loads((folder / "top.report.json").read_text(encoding="utf-8"))
             report = make_report(design, told, planned.tools, seconds)
             if report.missed:
                 return report
@@ -399,7 +417,7 @@ class _Phases:
     def look(self) -> None:
         """Whether the log says that another phase has begun."""
         if self.nextpnr and self._log.exists():
-            log = self._log.read_text(errors="replace")
+            log = self._log.read_text(encoding="utf-8", errors="replace")
             self._enter(next((phase for sign, phase in self.NEXTPNR if sign.search(log)), self._phase))
 
 
@@ -485,7 +503,7 @@ def _unit(cell: str) -> str:
 
 
 def _over(log: str, family: Family) -> dict[str, Use]:
-    """What there is too little of, by nextpnr's log."""
+    """The kinds of cells of which there are too few, from nextpnr's log."""
     counted = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", log, re.M)
     names = {kind: what for what, kinds in TOOLS[family].cells.items() for kind in kinds}
     return {

@@ -23,9 +23,10 @@ from amaranth.lib import io
 from quaver.fpga.boards import BOARDS, Board, Family
 from quaver.fpga.pll import PLL
 from quaver.fpga.reset import HeldReset
+from quaver.golden.arithmetic.named import named
 from quaver.golden.contracts import Arithmetic, HardwareRule
 from quaver.golden.validation import set_integers
-from quaver.host.board_engine import BUILT, recipes
+from quaver.host.board_engine import recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.serial_unit import Serial
@@ -47,7 +48,7 @@ class Design:
     board
         Of `quaver.fpga.boards.BOARDS`.
     arithmetic
-        Of `quaver.host.board_engine.BUILT`.
+        As `quaver.golden.arithmetic.named` has it: fp8, or chunked_float(operand=e4m3fnsat, chunk=32).
     rows, columns, stages, depth
         As of `quaver.rtl.accelerator.accelerator.Accelerator`.
     update
@@ -79,12 +80,9 @@ class Design:
 
     def __post_init__(self) -> None:
         set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed")
-        for what, name, known in (
-            ("board", self.board, BOARDS),
-            ("arithmetic", self.arithmetic, BUILT),
-        ):
-            if name not in known:
-                raise ValueError(f"the {what} is {name!r}, but there are {', '.join(known)}")
+        if self.board not in BOARDS:
+            raise ValueError(f"the board is {self.board!r}, but there are {', '.join(BOARDS)}")
+        _ = self.computes  # which says what is wrong
         if self.rows * self.columns > self.place.luts:
             raise ValueError(
                 f"the array has {self.rows}×{self.columns} elements, but {self.place.title} has "
@@ -115,7 +113,7 @@ class Design:
     @property
     def computes(self) -> Arithmetic:
         """What the array computes."""
-        return BUILT[self.arithmetic]
+        return named(self.arithmetic)
 
     @property
     def rule(self) -> HardwareRule | None:
@@ -170,7 +168,8 @@ class Top(Elaboratable):
             m.submodules.crystal = buffer = io.Buffer("i", pad)
             crystal = buffer.i
         m.domains.sync = ClockDomain()
-        clock, locked = Signal(name="pll_clock"), Signal()
+        clock = Signal(name="pll_clock")
+        locked = Signal()
         m.submodules.pll = pll.instance(crystal, clock, locked)
         m.d.comb += ClockSignal().eq(clock)
         platform.add_clock_constraint(clock, float(pll.clock))

@@ -17,7 +17,13 @@ from amaranth.hdl import Const, Instance, Signal
 
 @dataclass(frozen=True)
 class Limits:
-    """Lowest and highest frequencies in MHz: of the crystal, the reference, the oscillator, the clock."""
+    """What frequencies a PLL allows.
+
+    Attributes
+    ----------
+    crystal, reference, oscillator, clock
+        The lowest and the highest frequency of each, in MHz.
+    """
 
     crystal: tuple[float, float]
     reference: tuple[float, float]

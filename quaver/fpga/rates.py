@@ -30,7 +30,7 @@ class Rates:
     Attributes
     ----------
     peak
-        Every element, every cycle, or as often as a product takes cycles.
+        Every element computes all the time: a product a cycle, or one in as many cycles as a product takes.
     sustained
         A GEMM of 32 × 32 tiles, 512 long, where commands come as fast as the accelerator takes them, a word a
         cycle: less the steps that fold chunks, which multiply nothing; or, if its memory is too small to
@@ -45,7 +45,7 @@ class Rates:
 
 
 def rates(design: Design) -> Rates:
-    """Of a design, by its cycles and by the words that its driver sends."""
+    """The rates of a design, from its cycles and from the words that its driver sends."""
     clock = float(design.pll.clock)
     arithmetic, (a, b) = design.computes, shapes(design)
     products = a[0] * LENGTH * b[1]
@@ -61,7 +61,7 @@ def rates(design: Design) -> Rates:
 
 
 def shapes(design: Design) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Of the large GEMM's operands."""
+    """Shapes of the large GEMM's operands, (M, K) and (K, N)."""
     geometry = design.accelerator.geometry
     return (TILES * geometry.rows, LENGTH), (LENGTH, TILES * geometry.tile_columns)
 

@@ -31,7 +31,8 @@ class HeldReset(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        good, running = Signal(), Signal(reset_less=True)
+        good = Signal()
+        running = Signal(reset_less=True)
         waited = Signal(range(self.cycles + 1), reset_less=True)
         m.submodules.good = FFSynchronizer(self.good, good)
         over = waited == self.cycles

@@ -37,7 +37,7 @@ def _usual() -> Path:
     return Path(user_cache_dir("quaver", appauthor=False))
 
 
-#: Where it was before `prepare` may have moved it.
+#: Where the user's cache directory was before `prepare` moved it, if it did.
 _BEFORE = _usual()
 
 

@@ -61,11 +61,11 @@ class Arithmetic(Protocol):
 
     @property
     def draws(self) -> Draws:
-        """What it draws random bits for."""
+        """What the arithmetic draws random bits for."""
 
     @property
     def random_bits(self) -> int:
-        """Bits of one draw, where it draws."""
+        """Bits of one draw, where the arithmetic draws any."""
 
     @property
     def hardware(self) -> Self:
@@ -109,7 +109,7 @@ class UpdateRule(Protocol):
 
     @property
     def formats(self) -> tuple[Format, ...]:
-        """Of weights, momenta and gradients; of all three where there is one."""
+        """Formats of weights, momenta and gradients; one format alone is that of all three."""
 
     @property
     def stochastic(self) -> bool:
@@ -120,7 +120,7 @@ class UpdateRule(Protocol):
         """The codes of the scalars by name."""
 
     def sources(self, seed: int | None) -> dict[str, LFSR]:
-        """The LFSRs of one call by the line of the rule that draws from them; a ValueError for a wrong
+        """Line of the rule → the LFSR that it draws from in a call with this seed; a ValueError for a wrong
         seed."""
 
     def check(self, weights: ArrayLike, momenta: ArrayLike, gradients: ArrayLike) -> list[Codes]:
@@ -141,8 +141,8 @@ class UpdateRule(Protocol):
 
 
 class HardwareRule(UpdateRule, Protocol):
-    """An update rule that the accelerator can have a unit for: scalars rate, momentum and decay, one
-    momentum."""
+    """An update rule that the accelerator can have a unit for: its scalars are rate, momentum and decay, and
+    each weight has one momentum."""
 
     @property
     def scalar(self) -> Format:
@@ -150,8 +150,8 @@ class HardwareRule(UpdateRule, Protocol):
 
     @property
     def rounding(self) -> Rounding:
-        """Of every line."""
+        """How every line is rounded."""
 
     @property
     def random_bits(self) -> int:
-        """Bits of one draw, where it draws."""
+        """Bits of one draw, where the rule draws any."""

@@ -27,13 +27,30 @@ from quaver.golden.files import write
 from quaver.golden.validation import set_integers
 
 Progress = Callable[[str, int, int], None]
-"""Told of a download: file name, bytes so far, bytes in all (0: unknown)."""
+"""Called during a download with file name, bytes so far, and bytes in all (0: unknown)."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 (count, channels, height, width) and labels uint8 (count,), for training and for
-    testing."""
+    """Images with their classes, for training and for testing.
+
+    Parameters
+    ----------
+    name
+        What messages and checkpoints call it.
+    classes
+        How many classes there are; labels are 0 … classes − 1.
+    train_images, test_images
+        uint8 (count, channels, height, width); all images have one size.
+    train_labels, test_labels
+        uint8 (count,): the class of each image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array has another dtype or shape, is empty, or holds a label that is no class; the message says
+        which.
+    """
 
     name: str
     classes: int
@@ -80,7 +97,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all images and labels: which data these are, whatever file they came from."""
+        """Hash of all images and labels: it says which data these are, whatever file they came from."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(array.tobytes())
@@ -103,7 +120,8 @@ class Dataset:
         )
 
     def standardised(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`images` with the training set's mean 0 and deviation 1 in each channel, float32."""
+        """`images` (B, C, H, W) in float32, less the training set's mean in each channel, over its standard
+        deviation in that channel."""
         mean, deviation = self._mean_and_deviation
         return (images - mean) / deviation
 
@@ -127,8 +145,8 @@ def _idx_files(address: str, sums: dict[str, str]) -> tuple[_File, ...]:
     return tuple(_File(f"{name}.gz", sha256, f"{address}/{name}.gz") for name, sha256 in sums.items())
 
 
-#: Of the opened IDX files, so that a file packed anew or lying there unpacked is as good as the canonical
-#: .gz.
+#: Checksums of the unpacked IDX files, so that a file which was packed again, or is not packed, is as good as
+#: the canonical .gz.
 _MNIST = _idx_files(
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     {
@@ -147,8 +165,8 @@ _FASHION_MNIST = _idx_files(
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 )
-#: Of the archive itself: it holds pickles, which run code, so that nothing in it is opened unless it is the
-#: right one.
+#: Checksum of the archive itself. It holds pickles, which run code, so that nothing in it is opened unless it
+#: is the right archive.
 _CIFAR10 = _File(
     "cifar-10-python.tar.gz",
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
@@ -163,18 +181,25 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 
 
 def load(name: str, directory: str | Path | None = None, *, progress: Progress | None = None) -> Dataset:
-    """The data set `name`, one of `NAMES` or what a loaded one is called.
+    """A data set, whole and checked.
 
-    With `directory`, its files are read there or in ``directory/name`` and nothing is downloaded; without,
-    they are read in the cache directory and downloaded into it when they are not there.
+    Parameters
+    ----------
+    name
+        One of `NAMES`, or the `name` of a `Dataset` that this function returned.
+    directory
+        Its files are read here or in ``directory/name``, and nothing is downloaded. None: they are read in
+        the cache directory, and downloaded into it if they are not there.
+    progress
+        Called while a file is downloaded.
 
     Raises
     ------
     FileNotFoundError
-        A file is not there, or cannot be downloaded: says which files to put where.
+        A file is not there, or cannot be downloaded; the message says which files to put where.
     ValueError
-        An unknown name, or a corrupted or partial file: says which and with what checksum. Nothing is
-        returned of it.
+        The name is not known, or a file is corrupted or incomplete; the message names the file and its
+        checksum.
     """
     if f"{name}.npz" in _CIFAR10_ARRAYS:  # as the data set calls itself that comes from such a file
         name = "cifar10"

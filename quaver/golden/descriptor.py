@@ -19,7 +19,7 @@ from quaver.golden.contracts import Arithmetic, UpdateRule
 from quaver.golden.formats import Format, parse
 from quaver.golden.update import UPDATE_RULES
 
-#: Of the text's form, not of what it names.
+#: The version of the text's form; what the text names has none.
 VERSION = 1
 
 
@@ -30,9 +30,9 @@ class Descriptor:
     Attributes
     ----------
     name
-        Of `ARITHMETICS` or `UPDATE_RULES`, or of none that this release knows.
+        A name in `ARITHMETICS` or `UPDATE_RULES`, or one that this release does not know.
     parameters
-        Name → value, both as text.
+        Parameter name → value, both as text.
     """
 
     name: str

@@ -31,7 +31,10 @@ class Engine(Protocol):
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule`: the new weights and momenta, codes of the same shapes."""
+        """One step of `rule`: the new weights and momenta, codes of the shapes of the old ones.
+
+        `seed` (1 … 2**32 − 1) is what a stochastic rule draws from, and is left out for any other.
+        """
 
 
 class GoldenEngine:
@@ -40,7 +43,7 @@ class GoldenEngine:
     def gemm(
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
     ) -> Codes:
-        """`arithmetic.gemm`."""
+        """C = A·B by `arithmetic.gemm`, see `Engine.gemm`."""
         return arithmetic.gemm(a_codes, b_codes, seed=seed)
 
     def update(
@@ -52,5 +55,5 @@ class GoldenEngine:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """`rule.update`."""
+        """One step by `rule.update`, see `Engine.update`."""
         return rule.update(weights, momenta, gradients, seed=seed)

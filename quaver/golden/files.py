@@ -27,9 +27,9 @@ def whole(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     Parameters
     ----------
     path
-        Where to; its folder must exist.
+        Where the file will be; its folder must exist.
     durable
-        Wait for the disk, so that a power cut too leaves the old file or the new one.
+        Whether to wait for the disk, so that even a power cut leaves the old file or the new one.
     """
     if (stream := _stream(path)) is not None:
         with stream:

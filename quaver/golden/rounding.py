@@ -23,7 +23,7 @@ class Rounding(StrEnum):
     TOWARD_ZERO = "truncate"
     """The magnitude is cut off."""
     STOCHASTIC = "stochastic"
-    """Up with the probability that the dropped part is of one step, by explicit random bits."""
+    """Up with a probability equal to the dropped part, as a share of one step; the random bits are given."""
 
 
 def round_magnitude(

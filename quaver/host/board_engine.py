@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
 
-from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.named import PRESETS
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import Descriptor, descriptor
-from quaver.golden.formats import FP16
 from quaver.golden.nn.recipe import Recipe
-from quaver.golden.nn.recipes import RECIPES, fixed16_q8_8
+from quaver.golden.nn.recipes import RECIPES
 from quaver.host.driver import DeviceError, Driver, Transport, identify
 from quaver.rtl.commands import Identity
 from quaver.rtl.update import UPDATE_UNITS, has_unit
 
-#: What `quaver build --arithmetic` builds, by name.
-BUILT: dict[str, Arithmetic] = {
-    "fp8": ChunkedFloat(),
-    "fp16": ChunkedFloat(FP16, FP16),
-    "fixed16": cast("Arithmetic", fixed16_q8_8.hidden.forward),
-}
+#: What `quaver build --arithmetic` builds by name, beside others that are spelt out.
+BUILT = PRESETS
 
 
 def as_computed(arithmetic: Arithmetic, device: Descriptor) -> Arithmetic | None:

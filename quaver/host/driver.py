@@ -33,15 +33,16 @@ from quaver.rtl.commands import (
 
 Words = NDArray[np.uint32]
 
-#: Cycles of a GEMM that hide the commands around it.
+#: A GEMM of this many cycles or more hides the time that the commands around it take.
 _COMMAND_CYCLES = 500
 
 _NO_WORDS = np.empty(0, np.uint32)
 
-#: Commands sent ahead of the response that is waited for: enough that loads overlap the GEMM before.
+#: How many commands are sent ahead of the response that is waited for: enough for the loads of one GEMM to
+#: overlap the GEMM before it.
 AHEAD = 8
 
-#: Groups of elements in one UPDATE: what its length can say, arguments and settings aside.
+#: The most groups of elements in one UPDATE that its length field can count beside arguments and settings.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
 #: Row and column of a result → the states of the LFSRs that a GEMM command brings which begins there.
@@ -74,21 +75,29 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Counters:
-    """What the accelerator counts, modulo 2**32."""
+    """What the accelerator counts, modulo 2**32.
+
+    Attributes
+    ----------
+    cycles
+        Clock cycles since reset.
+    multiplied
+        Those of them in which every processing element was given a product to add.
+    """
 
     cycles: int
-    """Since reset."""
     multiplied: int
-    """Cycles in which every processing element was handed a product to add."""
 
 
 def identify(transport: Transport) -> Identity:
-    """What the accelerator says of itself.
+    """What the accelerator says of itself: its arithmetic, its update rule and its size.
 
     Raises
     ------
     ValueError
         It speaks another version of the command stream.
+    DeviceError, TimeoutError
+        It refuses to answer, or does not.
     """
     _send(transport, Opcode.IDENTIFY)
     return Identity.from_words(_response(transport, Opcode.IDENTIFY).tolist())
@@ -151,7 +160,7 @@ class Driver:
         Raises
         ------
         TypeError, ValueError
-            As of the arithmetic's `check`.
+            As the arithmetic's `check` raises them.
         DeviceError, TimeoutError
             The device did not do as told. It is reset if it still answers, as when the call is interrupted.
         """
@@ -177,15 +186,15 @@ class Driver:
         *,
         seed: int | None = None,
     ) -> tuple[Codes, Codes]:
-        """One step of `rule`: the new weights and momenta, as `rule.update` has it.
+        """One step of `rule`: the new weights and momenta, bit for bit those of `rule.update`.
 
         Raises
         ------
         TypeError, ValueError
-            As there.
+            As `rule.update` raises them.
         DeviceError, TimeoutError
-            The device has no unit for such a rule; or it did not do as told, and is reset, as it is when the
-            call is interrupted.
+            The device has no unit for such a rule. Or it did not do as told; then it is reset, as it is when
+            the call is interrupted.
         """
         w, v, g = rule.check(weights, momenta, gradients)
         rule.sources(seed)  # refuses a wrong seed
@@ -241,7 +250,8 @@ class Driver:
     def _blocks(
         self, a: Codes, b: Codes, c: Codes, sources: _Sources, m_block: int, n_block: int
     ) -> Iterator[_Command]:
-        """K fits. A block of B stays while all of A passes by; the next one comes in pieces meanwhile."""
+        """The commands where K fits the buffers: a block of B stays while all of A passes by, and meanwhile
+        the next block of B is loaded in pieces."""
         height, width = m_block * self.geometry.rows, n_block * self.geometry.tile_columns
         a_blocks = [self._a_words(a[i : i + height]) for i in range(0, len(a), height)]
         columns = range(0, c.shape[1], width)
@@ -267,7 +277,8 @@ class Driver:
                     )
 
     def _slices(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
-        """K does not fit: a tile at a time, in slices of K; the sums stay in the array in between."""
+        """The commands where K does not fit the buffers: one tile after another, each in slices of K between
+        which the sums stay in the array."""
         height, width = self.geometry.rows, self.geometry.tile_columns
         k, group = a.shape[1], self.geometry.group
         steps = self.geometry.steps(k)

@@ -14,7 +14,7 @@ Words = NDArray[np.uint32]
 
 
 class Line(Protocol):
-    """Carries bytes, most of them, both ways."""
+    """Carries bytes both ways; it may lose or spoil some of them."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -24,7 +24,7 @@ class Line(Protocol):
 
     @property
     def now(self) -> float:
-        """The time in seconds, from whenever on."""
+        """The time in seconds since some fixed moment."""
 
 
 def _after(position: int, before: int) -> int:
@@ -36,7 +36,7 @@ class LinkTransport:
     """Carries words to the accelerator and back, in order, each once, whatever the line does to frames.
 
     What was sent is kept until the device has it. When nothing moves for `retry` seconds, the device is asked
-    what it has, and what it lacks is sent again: so it is when one of its own frames did not come.
+    what it has, and what it lacks is sent again; the same happens when one of its own frames was lost.
 
     Parameters
     ----------
@@ -45,14 +45,16 @@ class LinkTransport:
     baud
         Bits that the line carries in a second: on a slow line, frames take longer to come.
     retry
-        Seconds without progress before the device is asked; twice as long each further time (0.03, or three
-        frames).
+        Seconds without progress before the device is asked, doubled at each further question. By default
+        0.03, or the time of three frames if that is longer.
     silence
-        Seconds without any answer after which the device is given up (3, or thirty frames).
+        Seconds without any answer after which a TimeoutError gives the device up. By default 3, or the time
+        of thirty frames if that is longer.
     patience
-        Seconds that the device may answer without taking or giving a word: longer than its longest GEMM.
+        Seconds after which a device that answers, but takes and gives no word, is given up: more than its
+        longest GEMM takes.
     random
-        Where session numbers come from.
+        Source of session numbers.
 
     Attributes
     ----------

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from serial import Serial, SerialException
 from serial.tools import list_ports
 
-#: The fastest that the link's UART is built for.
+#: Bits a second, the fastest that the link's UART is built for.
 BAUD = 3_000_000
 
-#: What --engine says for the only port there is.
+#: The value of --engine that means the only port there is.
 ANY = "serial"
 
 
@@ -22,14 +22,14 @@ class SerialLine:
     Parameters
     ----------
     port
-        Its device, such as /dev/ttyUSB0.
+        Its path, such as /dev/ttyUSB0.
     baud
-        What the device was built for.
+        Bits a second: what the device was built for.
 
     Raises
     ------
     OSError
-        There is no such port, it is in use, or it does not know the baud rate.
+        There is no such port, it is in use, or it does not support the baud rate.
     ValueError
         The baud rate is less than 1.
     """
@@ -82,7 +82,7 @@ class SerialLine:
 
 
 def ports() -> dict[str, str]:
-    """Port → what it says of itself, of all ports on USB, in the order of their names."""
+    """Port → its description, for all ports on USB, in the order of their names."""
     found = {port.device: port.description for port in list_ports.comports() if port.vid is not None}
     return dict(sorted(found.items()))
 

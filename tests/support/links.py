@@ -39,7 +39,8 @@ class Echo(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count, time = Signal(32), Signal(14)
+        count = Signal(32)
+        time = Signal(14)
         working = ~time[-2:].all()
         m.d.sync += time.eq(time + 1)
         m.d.comb += [

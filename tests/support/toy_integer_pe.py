@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from toy_integer import ToyInteger
 
-from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 
@@ -70,14 +70,15 @@ class ToyIntegerPE(ProcessingElement):
     def exit(self) -> Exit:
         return Exit(self.arithmetic.accumulator_bits)
 
-    @once("arithmetic", "interleave")
+    @shared_module("arithmetic", "interleave")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         control, a, b = pass_on(
             m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
         )
         last = self.arithmetic.b.width - 1
-        counted, bit = Signal(range(last + 1), reset_less=True), Signal(range(last + 1))
+        counted = Signal(range(last + 1), reset_less=True)
+        bit = Signal(range(last + 1))
         m.d.comb += bit.eq(Mux(control.begin, 0, counted))
         m.d.sync += counted.eq(bit + 1)
         ends = Signal()
@@ -87,7 +88,8 @@ class ToyIntegerPE(ProcessingElement):
         shape = signed(self.arithmetic.accumulator_bits)
         partials = [Signal(shape, name=f"partial_{i}", reset_less=True) for i in range(self.interleave)]
         totals = [Signal(shape, name=f"total_{i}", reset_less=True) for i in range(self.interleave)]
-        term, new = Signal(shape), Signal(shape)
+        term = Signal(shape)
+        new = Signal(shape)
         m.d.comb += [
             term.eq(sum(terms) << bit),  # the last bit is the sign's
             new.eq(Mux(control.fold, 0, Mux(ends, partials[0] - term, partials[0] + term))),

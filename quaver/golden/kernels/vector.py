@@ -35,22 +35,33 @@ ONE_THREAD_MACS = 40_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """How the vector kernel computes a GEMM: its float, and the clauses that formats and data need."""
+    """How the vector kernel computes a GEMM: its float, and the clauses that formats and data need.
+
+    Attributes
+    ----------
+    value
+        The float that sums are computed in: float32 or float64.
+    corrected
+        To nearest, whether what the float addition lost is recovered before rounding.
+    subnormal
+        Whether numbers below the accumulator's smallest normal one are rounded at its quantum.
+    checked
+        Whether every sum is tested for overflow, infinity and NaN.
+    directed
+        Whether sums come from machine instructions that add with a rounding of their own (AVX-512).
+    ties_away
+        To nearest, whether half a step is added to the magnitude and what lies below a step is cut off.
+    gap
+        Whether magnitudes of at most the accumulator's smallest power of two become 0.
+    """
 
     value: type[np.floating]
-    """float32 or float64."""
     corrected: bool
-    """Nearest: recover what the float addition lost before rounding."""
     subnormal: bool
-    """Round at the accumulator's quantum below its smallest normal number."""
     checked: bool
-    """Look for overflow, infinity and NaN after every sum."""
     directed: bool
-    """Take the sum from the machine's additions with a rounding of their own (AVX-512)."""
     ties_away: bool = False
-    """Nearest: half a step is added to the magnitude, and what lies below a step cut off."""
     gap: bool = False
-    """What is at most the accumulator's smallest power of two becomes 0."""
 
 
 def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Plan | None:

@@ -18,13 +18,15 @@ from quaver.golden.nn.trainer import Trainer
 
 _VERSION = 2
 
-#: Fields that a refused checkpoint names; changing every GEMM changes many.
+#: How many fields a refusal names at most: a recipe with other GEMMs differs in many.
 _NAMED = 4
 
 
 def about(trainer: Trainer) -> dict[str, Any]:
-    """What a run is, apart from how far it has come and how far it shall go: equal for two runs, equal
-    bits."""
+    """What defines a run, apart from how far it has come and how far it shall go.
+
+    Two runs for which this is equal give equal bits.
+    """
     settings = asdict(trainer.settings)
     del settings["epochs"]
     return {

@@ -17,8 +17,23 @@ from quaver.golden.nn.trainer import Step, Trainer
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first place where two engines differ. `what`: C of a GEMM, weights or momenta of an update,
-    loss; or calls, how many one step made of each engine, with layer and role of the first that one lacks."""
+    """The first place where two engines differ.
+
+    Attributes
+    ----------
+    step
+        The training step, counted from 0.
+    layer, role
+        Layer and role of the GEMM, or parameter name and "update"; of a missing call, those of the first call
+        that one engine was not given.
+    what
+        What differs: "C" of a GEMM, "weights" or "momenta" of an update or of the state after the step,
+        "loss", or "calls": how many calls the step made of each engine.
+    index
+        Where in the array; empty where there is none.
+    left, right
+        The two codes, losses or numbers of calls.
+    """
 
     step: int
     layer: str
@@ -39,7 +54,17 @@ class Mismatch:
 
 @dataclass
 class Tally:
-    """The calls of one layer, role and shape: M, K, N of a GEMM, the number of elements of an update."""
+    """What was compared for one layer, role and shape.
+
+    Attributes
+    ----------
+    layer, role
+        As a `Call` has them.
+    shape
+        M, K and N of the GEMM, or the number of elements of the update.
+    calls, codes, mismatches
+        How many calls there were, how many codes of their results were compared, and how many differed.
+    """
 
     layer: str
     role: str
@@ -56,7 +81,17 @@ class Tally:
 
 @dataclass
 class Comparison:
-    """What was compared, and the first mismatch if there is one."""
+    """What was compared, and the first mismatch if there is one.
+
+    Attributes
+    ----------
+    steps, images
+        Training steps and test images that both engines computed.
+    tallies
+        One for each layer, role and shape, in the order of their first calls.
+    first
+        The first mismatch; None: everything was equal.
+    """
 
     steps: int = 0
     images: int = 0
@@ -97,8 +132,12 @@ def compare(
         network, seed and, for a trained network, the same restored state).
     left, right
         The engines; `left` is usually golden.
+    steps
+        Training steps to compare.
+    images
+        Test images to classify before.
     progress
-        Told of each step as the left engine did it.
+        Called with each step's report from the left engine.
 
     Returns
     -------

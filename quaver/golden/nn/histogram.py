@@ -23,21 +23,21 @@ LOWEST, HIGHEST = -44, 34
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of magnitudes in binades LOWEST … HIGHEST, and of zeros."""
+    """How many magnitudes lie in each of the binades LOWEST … HIGHEST (`counts`), and how many are zero."""
 
     counts: NDArray[np.int64]
     zeros: int
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Of each binade, in all values that are not zero."""
+        """The share that each binade has in the values that are not zero."""
         return self.counts / max(int(self.counts.sum()), 1)
 
 
 def replayed(recipe: Recipe) -> Recipe:
     """`recipe` with FP16 operands in every GEMM: what its values are before they are cast to 8 bits.
 
-    ValueError: the recipe does not keep its weights in FP16, so that its state is none of the replay's.
+    ValueError: the recipe does not keep its weights in FP16, so that the replay could not take its state.
     """
     if not isinstance(recipe.update, UpdatePrecision) or recipe.update.format != FP16:
         raise ValueError(f"{recipe.name} keeps its weights in {recipe.update or 'float32'}, not in FP16")
@@ -49,9 +49,10 @@ def replayed(recipe: Recipe) -> Recipe:
 def histograms(trainer: Trainer, path: Path) -> dict[str, Histogram]:
     """The histograms of the step that follows the checkpoint at `path`, by kind.
 
-    `trainer` is a fresh one of the checkpoint's run. Activations and errors are those that enter the gradient
-    GEMMs (errors times the loss scale), weights the master weights, and gradients what the update is given.
-    Infinities and NaN are not counted.
+    `trainer` must be a new trainer with the network, data, recipe and settings of the checkpoint's run.
+    Activations and errors are those that enter the gradient GEMMs (the errors are multiplied by the loss
+    scale), weights are the master weights, and gradients are what the update is given. Infinities and NaN are
+    not counted.
     """
     checkpoint.resume(trainer, path)
     state = trainer.state()
@@ -83,7 +84,7 @@ def histograms(trainer: Trainer, path: Path) -> dict[str, Histogram]:
 
 
 def _counted(codes: NDArray[np.unsignedinteger]) -> Histogram:
-    """Of FP16 codes."""
+    """The histogram of an array of FP16 codes."""
     magnitudes = np.bincount((codes & (FP16.sign_code - 1)).reshape(-1), minlength=FP16.sign_code)
     values = FP16.decode(np.arange(1, FP16.max_code + 1, dtype=np.uint16))
     binades = np.frexp(values)[1] - 1 - LOWEST

@@ -19,21 +19,36 @@ from quaver.golden.nn.run import Run, Values
 
 
 class Parameter:
-    """A weight, bias, scale or shift. The trainer keeps the master copy; `value` is it in float32."""
+    """A weight, bias, scale or shift.
+
+    Parameters
+    ----------
+    value
+        The initial value, any shape; kept in float32. While a trainer trains it, the trainer keeps the master
+        copy and this is its value.
+    decay
+        Whether L2 regularisation applies: to weights, but not to biases and normalisation.
+
+    Attributes
+    ----------
+    name
+        The layer's name and its own, such as conv1.weight; a `Network` gives it.
+    gradient
+        What the latest `backward` left, in the shape of `value`.
+    """
 
     def __init__(self, value: Values, *, decay: bool) -> None:
         self.name = ""
         self.value = np.asarray(value, dtype=np.float32)
         self.gradient: Values = np.zeros_like(self.value)
         self.decay = decay
-        """Whether L2 regularisation applies: to weights, not to biases and normalisation."""
 
 
 class Layer:
     """The base of all layers: no parameters, no inner layers."""
 
     kind = ""
-    """What it is called when it is counted, or nothing if it has neither parameters nor GEMMs."""
+    """The word that a `Network` makes its name of (conv → conv1); empty if it has no parameters."""
     name = ""
 
     def inner(self) -> tuple[Layer, ...]:
@@ -45,7 +60,7 @@ class Layer:
         return {}
 
     def state(self) -> dict[str, NDArray[np.float32]]:
-        """What training changes besides parameters, by reference: running statistics."""
+        """Arrays that training changes besides parameters, such as running statistics: not copies."""
         return {}
 
     def walk(self) -> Iterator[Layer]:
@@ -70,7 +85,7 @@ class GemmLayer(Layer):
     last = False
 
     def __init__(self, weight: Values, bias: bool) -> None:
-        """`weight` (K, N); He's initialisation draws it with variance 2/K."""
+        """`weight` is (K, N) float32; `he` draws it with variance 2/K."""
         self.weight = Parameter(weight, decay=True)
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
 
@@ -81,7 +96,8 @@ class GemmLayer(Layer):
         return run.recipe.precision(self.name, first=self.first, last=self.last)
 
     def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
-        """The bias's gradient: one wide sum, rounded once. It is N adders beside the array."""
+        """The bias's gradient: the sum of `error` over `axes` in float64, rounded once. In hardware it would
+        be N adders beside the array."""
         if self.bias:
             with np.errstate(invalid="ignore"):  # ∞ − ∞: the trainer counts it
                 self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
@@ -93,7 +109,17 @@ def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:
 
 
 class Linear(GemmLayer):
-    """y = x·W + b: (B, inputs) → (B, outputs)."""
+    """A linear layer, y = x·W + b: (B, inputs) → (B, outputs).
+
+    Parameters
+    ----------
+    inputs, outputs
+        Values that enter and leave for each image.
+    rng
+        Draws the weights, see `he`.
+    bias
+        Whether there is a b.
+    """
 
     kind = "linear"
 
@@ -132,6 +158,21 @@ class Conv2d(GemmLayer):
         backward  (C, O·size²) · (O·size², Q)     Q = B·H·W: kernel mirrored, errors spread by the stride
 
     So every sum is one accumulation of the arithmetic, and k runs over (channel, y, x) of the kernel.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Channels C and O.
+    size
+        Height and width of the kernel.
+    rng
+        Draws the weights, see `he`.
+    stride
+        Pixels from one position of the kernel to the next, in both directions.
+    padding
+        Zeros at each edge of the image.
+    bias
+        Whether each output channel has one.
     """
 
     kind = "conv"
@@ -238,9 +279,10 @@ class Flatten(Layer):
 
 
 class MaxPool2d(Layer):
-    """The largest of each size × size square (exact); the error goes to the first largest in row order.
+    """The largest of each size × size square: (B, C, H, W) → (B, C, H // size, W // size), without rounding.
 
-    Rows and columns beyond a multiple of `size` are dropped; size is at most 16.
+    The error goes to the first largest in row order. Rows and columns beyond a multiple of `size` are
+    dropped; `size` is at most 16.
     """
 
     def __init__(self, size: int) -> None:
@@ -262,8 +304,10 @@ class MaxPool2d(Layer):
 
 
 class AveragePool2d(Layer):
-    """The mean of each size × size square, rounded once; `size` None: of the whole map, (B, C, H, W) → (B, C,
-    1, 1)."""
+    """The mean of each size × size square, rounded once: (B, C, H, W) → (B, C, H // size, W // size).
+
+    With `size` None it is the mean of the whole map: (B, C, H, W) → (B, C, 1, 1).
+    """
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size
@@ -342,7 +386,7 @@ class BatchNorm2d(Layer):
         return run.round(self._affine(error, factor, slope, -factor * shift / count - slope * self._mean))
 
     def _moments(self, values: Values) -> NDArray[np.float64]:
-        """Of each channel: the sum of `values`, and of `values` times the layer's input."""
+        """(2, C): for each channel the sum of `values`, and that of `values` times the layer's input."""
         sums = np.empty((2, values.shape[1]))
         kernels.maps.moments(values, self._x, sums)
         return sums
@@ -379,8 +423,11 @@ class Chain(Layer):
 
 
 class Shortcut(Layer):
-    """Every stride-th pixel, and zeros for the maps that are new: the shortcut without weights (He et al.
-    2016, A)."""
+    """The shortcut without weights (option A of He et al. 2016): (B, inputs, H, W) → (B, outputs, H', W').
+
+    It takes every `stride`-th pixel in both directions, and fills the channels that are new with zeros, half
+    of them before those of the input and half behind.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         self.before = (outputs - inputs) // 2
@@ -399,8 +446,10 @@ class Shortcut(Layer):
 
 
 class Residual(Layer):
-    """main(x) + shortcut(x), one rounded add; no shortcut layer: the identity (He et al. 2016, arXiv
-    1512.03385)."""
+    """main(x) + shortcut(x), added and rounded once (He et al. 2016, arXiv 1512.03385).
+
+    Without a `shortcut` layer it is main(x) + x.
+    """
 
     def __init__(self, main: Layer, shortcut: Layer | None = None) -> None:
         self.main, self.shortcut = main, shortcut

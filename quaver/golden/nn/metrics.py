@@ -16,7 +16,7 @@ from quaver.golden.files import write
 from quaver.golden.nn.checkpoint import about, differing
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
-#: What a field of an event is in JSON; a float that is not finite is null.
+#: The type of a field of an event in JSON, where a float that is not finite is null.
 _TYPES = {"int": int, "float": float}
 #: The file in a run's directory that says which commands made it.
 COMMANDS = "commands.jsonl"

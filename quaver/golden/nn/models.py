@@ -30,8 +30,15 @@ Shape = tuple[int, int, int]
 
 
 class Network(Chain):
-    """Layers in order, each with a name (kind and number: conv1, norm1, …), first and last GEMM layer
-    marked."""
+    """Layers in order. Each with parameters gets a name of its kind and a number: conv1, conv2, norm1, ….
+
+    The first and the last layer with a GEMM are marked as such, because recipes may treat them differently.
+
+    Raises
+    ------
+    ValueError
+        One layer object stands in two places, or the first or last GEMM layer lies inside a block.
+    """
 
     def __init__(self, name: str, *layers: Layer) -> None:
         super().__init__(*layers)
@@ -73,7 +80,7 @@ class Network(Chain):
 
 
 def mlp(shape: Shape, classes: int, rng: np.random.Generator, widths: tuple[int, ...] = (128, 64)) -> Network:
-    """Linear and ReLU by turns: `widths` hidden units, two hidden layers unless told otherwise."""
+    """Linear layers with a ReLU between two of them; `widths` are the units of each hidden layer."""
     layers: list[Layer] = [Flatten()]
     inputs = prod(shape)
     for width in widths:
@@ -96,8 +103,15 @@ def cnn(shape: Shape, classes: int, rng: np.random.Generator) -> Network:
 
 
 def resnet(depth: int, shape: Shape, classes: int, rng: np.random.Generator) -> Network:
-    """The CIFAR ResNet of 6n + 2 layers (He et al. 2016, §4.2): 16, 32, 64 maps, n blocks each, shortcuts
-    without weights."""
+    """The CIFAR ResNet of `depth` = 6n + 2 layers (He et al. 2016, §4.2).
+
+    It has n blocks each of 16, 32 and 64 maps, and shortcuts without weights.
+
+    Raises
+    ------
+    ValueError
+        The depth is not 6n + 2 with n of at least 1.
+    """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a ResNet of {depth} layers, but this family has 6n + 2: 8, 14, 20, 26, 32, …")
     layers: list[Layer] = [Conv2d(shape[0], 16, 3, rng, padding=1), BatchNorm2d(16), ReLU()]
@@ -125,8 +139,15 @@ MODELS: dict[str, Callable[[Shape, int, np.random.Generator], Network]] = {
 
 @standard_floats
 def build(name: str, shape: Shape, classes: int, *, seed: int = 1) -> Network:
-    """The model `name` for images of `shape`, its weights drawn from `seed` alone (the same for every
-    recipe)."""
+    """The model `name`, one of `MODELS`, for images of `shape` (channels, height, width).
+
+    Its weights depend on `seed` alone, so that they are the same for every recipe.
+
+    Raises
+    ------
+    ValueError
+        There is no such model.
+    """
     if name not in MODELS:
         raise ValueError(f"the model is {name!r}, but there are {', '.join(MODELS)}")
     return MODELS[name](shape, classes, np.random.default_rng([seed, 0]))

@@ -14,7 +14,8 @@ from quaver.golden.update.adam import Adam
 
 
 def momenta(settings: Settings, weights: NDArray[Any]) -> NDArray[Any]:
-    """What the optimiser keeps of one parameter before the first step: zeros, two of each for Adam."""
+    """What the optimiser keeps of one parameter before the first step: zeros in the shape of `weights`, and
+    for Adam (2, *shape)."""
     return np.zeros_like(weights, shape=(2, *weights.shape) if settings.optimiser == "adam" else None)
 
 
@@ -25,7 +26,10 @@ def rule(
     decay: float,
     step: int,
 ) -> UpdateRule:
-    """The update of one parameter in the recipe's precision; `step` counts the updates from 1.
+    """The update rule of one parameter in the recipe's precision.
+
+    `rate` is the learning rate, `decay` the parameter's L2 regularisation, and `step` the number of this
+    update, counted from 1.
 
     ValueError: the precision has no such update.
     """

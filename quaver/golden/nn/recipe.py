@@ -57,10 +57,22 @@ def _check_kinds(thing: Any, **kinds: Any) -> None:
 class Precision:
     """How one layer computes: its three GEMMs, and what their operands are cast to on the way in.
 
-    A GEMM without an arithmetic is a plain float32 matrix product. `OPERANDS` says which tensor is A and
-    which is B. A tensor without a format takes the operand format of the GEMM it enters; one with a format is
-    rounded to it first, and the GEMM's operand format must hold it exactly (FP8 weights in a GEMM of FP16
-    operands).
+    Parameters
+    ----------
+    forward, backward, gradient
+        Arithmetic of each GEMM; None: a plain float32 matrix product. `OPERANDS` says which tensor is its A
+        and which its B.
+    inputs, weights, errors
+        Format that the tensor is rounded to before it enters a GEMM, whose operand format must hold it
+        exactly: FP8 weights may enter a GEMM of FP16 operands. None: the tensor is rounded to the operand
+        format of each GEMM that it enters, and to nothing else.
+
+    Raises
+    ------
+    TypeError
+        A field is no arithmetic or no format.
+    ValueError
+        A GEMM's operand format does not hold every value of a tensor's format.
     """
 
     forward: Arithmetic | None = None
@@ -87,7 +99,8 @@ class Precision:
                     )
 
     def operand(self, role: Role, tensor: str) -> Format | None:
-        """The format in which the GEMM takes that tensor; None: float32."""
+        """The format in which the GEMM of this role takes this tensor, one of its two in `OPERANDS`; None:
+        float32."""
         arithmetic: Arithmetic | None = getattr(self, role)
         if arithmetic is None:
             return None
@@ -98,17 +111,29 @@ class Precision:
 class LossScale:
     """The factor on the loss that keeps small errors in range; gradients are divided by it before the update.
 
-    A step with an overflow in its backward or gradient GEMMs is not applied. With `grow_every`, each overflow
-    also halves the scale, and that many good steps in a row double it (dynamic scaling); without, it is
-    constant. An overflow at a dynamic scale of `FLOOR` or less ends the run: a NaN halves it for ever.
+    A step with an overflow in its backward or gradient GEMMs is not applied. An overflow at a dynamic scale
+    of `FLOOR` or less ends the run, because a NaN would halve the scale for ever.
+
+    Parameters
+    ----------
+    initial
+        The factor at the start, positive and finite.
+    grow_every
+        Dynamic scaling: each step with an overflow halves the factor, and this many steps in a row without
+        one double it. None: the factor is constant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `initial` is no positive finite number, or `grow_every` no integer of at least 1.
     """
 
     initial: float = 1.0
     grow_every: int | None = None
 
     FLOOR: ClassVar = 2.0**-13
-    """About the 1e-4 of fairseq's --min-loss-scale, below which it stops too: errors that still overflow when
-    they are 2**13 times smaller than the loss has them are not the scale's doing."""
+    """About the 1e-4 of fairseq's --min-loss-scale, where fairseq stops too: errors that overflow even when
+    they are made 2**13 times smaller do not overflow because of the scale."""
 
     def __post_init__(self) -> None:
         _check_kinds(self, initial=Real)
@@ -121,16 +146,25 @@ class LossScale:
             )
 
 
-#: Begins far up, comes down by overflows, and looks every 200 good steps whether it may rise.
+#: Begins far up, is halved by each overflow, and tries a doubled scale after every 200 good steps.
 DYNAMIC = LossScale(2.0**16, grow_every=200)
 
 
 @dataclass(frozen=True)
 class UpdatePrecision:
-    """What the weight update rounds to and how; master weights and momenta live in `format`.
+    """What the weight update rounds to, and how.
 
-    The optimiser and its scalars are the trainer's, see `quaver.golden.update.float_sgd` for what is rounded
-    where.
+    `Settings` say which optimiser it is and give its scalars; `quaver.golden.update.float_sgd` and
+    `quaver.golden.update.adam` say what is rounded where.
+
+    Parameters
+    ----------
+    format
+        Format of master weights, momenta and gradients.
+    rounding
+        How each line of the update is rounded.
+    random_bits
+        Random bits of one stochastic rounding, 1 … 32.
     """
 
     format: FloatFormat = FP16
@@ -144,11 +178,11 @@ class UpdatePrecision:
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
-        """Of master weights, momenta and gradients."""
+        """Formats of master weights, momenta and gradients."""
         return self.format, self.format, self.format
 
     def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
-        """The update with these scalars."""
+        """SGD with these scalars: learning rate, momentum and L2 regularisation."""
         return Update(rate, momentum, decay, self.format, self.rounding, self.random_bits)
 
     def __str__(self) -> str:
@@ -157,10 +191,19 @@ class UpdatePrecision:
 
 @dataclass(frozen=True)
 class FixedUpdatePrecision:
-    """`UpdatePrecision` in fixed point: ⟨IL, FL⟩ of weights, of weight updates and of gradients.
+    """`UpdatePrecision` in fixed point, for SGD alone; `quaver.golden.update.fixed_sgd` says what is rounded.
 
-    Gradients are those of the unscaled loss. If the loss scale is 2**s, a gradient GEMM's ⟨IL, FL⟩ becomes
-    ⟨IL − s, FL + s⟩ when it is divided: the same codes.
+    Gradients are those of the unscaled loss. If the loss scale is 2**s, dividing the results of a gradient
+    GEMM by it turns their ⟨IL, FL⟩ into ⟨IL − s, FL + s⟩ and leaves the codes as they are.
+
+    Parameters
+    ----------
+    weights, updates, gradients
+        Formats of master weights, of weight updates (the momenta) and of gradients.
+    rounding
+        How both lines of the update are rounded.
+    random_bits
+        Random bits of one stochastic rounding, 1 … 32.
     """
 
     weights: FixedFormat
@@ -177,11 +220,11 @@ class FixedUpdatePrecision:
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
-        """Of master weights, momenta and gradients."""
+        """Formats of master weights, momenta and gradients."""
         return self.weights, self.updates, self.gradients
 
     def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
-        """The update with these scalars."""
+        """SGD with these scalars: learning rate, momentum and L2 regularisation."""
         formats = self.weights, self.updates, self.gradients
         return FixedUpdate(rate, momentum, decay, *formats, self.rounding, self.random_bits)
 
@@ -203,12 +246,12 @@ class Recipe:
     name
         What tables and figures call it.
     hidden
-        How every layer computes …
+        How every layer computes that none of the next three parameters is about.
     first, last
-        … except the first (the image needs more bits) and the last (softmax amplifies its errors).
-        None: like any other layer.
+        How the first layer computes (the image needs more bits) and the last one (softmax amplifies its
+        errors). None: like any other layer.
     layers
-        … and except the layers named here, wherever they stand: {"conv2": Precision(...)}.
+        Layer name → how that layer computes, wherever it stands: {"conv2": Precision(...)}.
     elementwise
         The format of everything between GEMMs: bias, activation, normalisation, pooling, softmax error,
         gradients. Each operation computes widely and rounds once, to nearest. None: float32.
@@ -268,7 +311,8 @@ class Recipe:
         )
 
     def precision(self, layer: str = "", *, first: bool = False, last: bool = False) -> Precision:
-        """How the layer of this name at this place computes; one that is first and last follows `last`."""
+        """How the layer of this name at this place computes; a layer that is both first and last follows
+        `last`."""
         place = (self.last if last else None) or (self.first if first else None) or self.hidden
         return self.layers.get(layer, place)
 
@@ -278,7 +322,13 @@ class Recipe:
 
     @staticmethod
     def from_json(text: str | bytes) -> Recipe:
-        """The recipe of `to_json`. ValueError: the text is something else."""
+        """The recipe that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            The text is no recipe; the message says what is wrong with it.
+        """
         try:
             recipe = from_text(text)
         except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:

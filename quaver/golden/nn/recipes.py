@@ -10,7 +10,7 @@ from quaver.golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFo
 from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.rounding import Rounding
 
-#: Holds every value of 1-4-3 and of 1-5-2, nine bits.
+#: The narrowest format that holds every value of 1-4-3 and of 1-5-2: nine bits.
 E5M3 = FloatFormat(5, 3, saturate=True)
 
 _FP8 = ChunkedFloat(operand=FP8, accumulator=FP16, chunk=64)
@@ -31,14 +31,14 @@ fp8 = Recipe(
     loss_scale=LossScale(1000.0),
 )
 
-#: The FP8 recipe with one ingredient left out each.
+#: Ablations: the FP8 recipe with one of its ingredients left out.
 fp8_no_chunks = fp8.with_gemms("fp8-no-chunks", chunk=NO_CHUNKS)
 fp8_nearest_update = fp8.replace(
     name="fp8-nearest-update", update=UpdatePrecision(FP16, Rounding.NEAREST_EVEN)
 )
 fp8_last_layer = fp8.replace(name="fp8-last-layer", last=None)
 fp8_images = fp8.replace(name="fp8-images", first=None)
-#: FP8 in every GEMM: what hardware with FP8 operands alone computes whole.
+#: FP8 in every GEMM: a recipe that hardware with FP8 operands alone can compute completely.
 fp8_everywhere = fp8.replace(name="fp8-everywhere", first=None, last=None)
 
 
@@ -56,8 +56,8 @@ ocp_fp8 = _hybrid("ocp-fp8", E4M3)
 
 _DLFLOAT = ChunkedFloat(operand=DLFLOAT, accumulator=DLFLOAT, chunk=NO_CHUNKS)
 
-#: Everything in DLFloat, to nearest, without chunks and without a loss scale: after Agrawal et al. 2019. How
-#: the paper's own trainings kept their weights is not known here.
+#: Everything in DLFloat, rounded to nearest, without chunks and without a loss scale: after Agrawal et al.
+#: 2019. The paper does not say how its own trainings kept the weights.
 dlfloat = Recipe(
     "dlfloat",
     hidden=Precision(_DLFLOAT, _DLFLOAT, _DLFLOAT),
@@ -77,10 +77,11 @@ def fixed(
 ) -> Recipe:
     """Fixed point of `width` bits after Gupta et al. 2015 (arXiv 1502.02551, §4).
 
-    Weights, weight updates and errors have `fraction_bits`, activations `activation_bits` (they reach further
-    than weights); gradients, sums over the batch, have 8 integer bits before they are divided by the loss
-    scale. Every GEMM and both lines of the update round by `rounding`; between GEMMs all is float32, and is
-    rounded to nearest where it enters the next.
+    Weights, weight updates and errors have `fraction_bits`; activations have `activation_bits` fraction bits,
+    usually fewer, because they reach further than weights. Gradients, which are sums over the batch, have 8
+    integer bits before they are divided by the loss scale. Every GEMM and both lines of the update round by
+    `rounding`. Between GEMMs everything is float32, and is rounded to nearest where it enters the next GEMM.
+    `later` is the recipe of the last epochs, if there is one.
     """
     activations = FixedFormat(width - activation_bits, activation_bits)
     weights = errors = updates = FixedFormat(width - fraction_bits, fraction_bits)
@@ -107,12 +108,13 @@ def fixed(
     )
 
 
-#: 20 bits: what 16-bit training may end with.
+#: 20-bit fixed point, in which 16-bit training may spend its last epochs.
 fixed20 = fixed("fixed20", 20, 16, activation_bits=14)
-#: 16-bit fixed point with stochastic rounding, 20 bits in the last epochs if so wanted; and to nearest.
+#: 16-bit fixed point with stochastic rounding, which goes on with 20 bits from `Settings.later_at` on if that
+#: is set; and the same with rounding to nearest.
 fixed16 = fixed("fixed16", later=fixed20)
 fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
-#: ⟨8,8⟩ in every GEMM: what one accelerator computes whole.
+#: ⟨8,8⟩ in every GEMM: a recipe that one accelerator can compute completely.
 fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
 _ALL = (

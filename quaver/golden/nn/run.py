@@ -25,8 +25,19 @@ Values = NDArray[Any]
 class Call:
     """One call of the engine, as a trace sees it.
 
-    `role` is a GEMM's, or "update" with the parameter's name for `layer`. `operands` and `results` are codes:
-    A (M, K), B (K, N) → C (M, N), or weights, momenta, gradients → weights, momenta.
+    Attributes
+    ----------
+    step
+        The training step, counted from 0.
+    layer
+        Name of the layer, or for an update the name of the parameter, such as conv1.weight.
+    role
+        What the GEMM is for, a `Role`; or "update".
+    rule
+        The arithmetic of the GEMM, or the update rule.
+    operands, results
+        Codes. Of a GEMM, A (M, K) and B (K, N), and C (M, N); of an update, weights, momenta and gradients,
+        and the new weights and momenta, in the parameter's shape.
     """
 
     step: int
@@ -45,6 +56,31 @@ class Run:
 
     Stochastic GEMMs and updates take the seeds `numbered_seed(seed, calls)`, one a call in program order, so
     a run draws the same bits on any engine and any thread count.
+
+    Parameters
+    ----------
+    recipe
+        Which arithmetic each GEMM, cast, rounding and update uses.
+    engine
+        Who computes the GEMMs and updates.
+    seed
+        Where all random bits come from, 1 … 2**32 − 1.
+    trace
+        Called with each `Call` of the engine.
+
+    Attributes
+    ----------
+    calls
+        Stochastic calls so far. With the seed, this is all the random state there is.
+    step
+        The training step that calls belong to, counted from 0.
+    training
+        Whether layers use the batch's statistics, and overflows are counted; false while evaluating.
+    overflows
+        How many results of backward and gradient GEMMs were not finite since the trainer last cleared it.
+    first_overflow
+        Role and layer of the first GEMM with a result that was not finite, cleared by the trainer as well;
+        empty if there is none.
     """
 
     def __init__(self, recipe: Recipe, engine: Engine, *, seed: int = 1, trace: Trace | None = None) -> None:
@@ -53,17 +89,17 @@ class Run:
         self.seed = seed
         self.trace = trace
         self.calls = 0
-        """Stochastic calls so far; with the seed it is all the random state there is."""
         self.step = 0
         self.training = True
         self.overflows = 0
-        """Results of backward and gradient GEMMs that were not finite, since the trainer last cleared it."""
         self.first_overflow = ""
-        """The first GEMM of all, by layer and role, with a result that was not; cleared likewise."""
 
     def operand(self, values: Values, precision: Precision, role: Role, tensor: str) -> NDArray[Any]:
-        """A tensor as that GEMM takes it: codes of the operand's format, or float32 values where there is no
-        arithmetic."""
+        """A tensor as the GEMM of this role takes it, in the same shape.
+
+        That is codes of the operand's format, or float32 values where the GEMM has no arithmetic. `tensor` is
+        one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`.
+        """
         rounding = self.recipe.cast
         cast: Format | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
@@ -81,10 +117,10 @@ class Run:
         *,
         exchanged: bool = False,
     ) -> Values:
-        """C = A·B of two `operand`s, as values.
+        """C = A·B, as values (M, N), of A (M, K) and B (K, N) that `operand` made.
 
-        Exchanged, A is the tensor that the role has for B, and the other way round. An arithmetic whose
-        operands differ computes the transpose then.
+        With `exchanged`, `a` is the tensor that the role has for B, and `b` the one that it has for A. An
+        arithmetic whose two operand formats differ computes the transposed product then.
         """
         arithmetic: Arithmetic | None = getattr(precision, role)
         if arithmetic is None:
@@ -111,15 +147,15 @@ class Run:
         momenta: NDArray[Any],
         gradients: NDArray[Any],
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """One update of one parameter, codes in and out."""
+        """One update of the parameter `name`: codes of one shape in, the new weights and momenta out."""
         results = self.engine.update(rule, weights, momenta, gradients, seed=self._next_seed(rule))
         if self.trace is not None:
             self.trace(Call(self.step, name, "update", rule, (weights, momenta, gradients), results))
         return results
 
     def round(self, values: Values) -> Values:
-        """What leaves an operation between GEMMs: rounded once, to nearest, to the recipe's `elementwise`
-        format."""
+        """Round what leaves an operation between GEMMs, once and to nearest, to the recipe's `elementwise`
+        format; the shape stays."""
         fmt = self.recipe.elementwise
         return np.asarray(values, dtype=np.float32) if fmt is None else fmt.round(values)
 

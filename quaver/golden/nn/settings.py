@@ -14,9 +14,36 @@ OPTIMISERS = {"sgd": 0.05, "adam": 0.001}
 class Settings:
     """What is not numerical about a run.
 
-    `optimiser` is sgd or adam; `momentum` is Adam's β₁ too, `second_momentum` its β₂. The learning rate is
-    the optimiser's own (`quaver.golden.nn.optimisers`) when left out. `decay_at`: epochs after which it is a
-    tenth of what it was. `later_at`: epochs after which the recipe is `Recipe.later`.
+    Parameters
+    ----------
+    epochs
+        How many times the training images are gone through.
+    batch
+        Images in a step.
+    optimiser
+        "sgd", with momentum, or "adam".
+    learning_rate
+        The step size η of the first epochs. If it is left out, it is the optimiser's in `OPTIMISERS`.
+    momentum
+        μ of SGD, and β₁ of Adam; 0 … 1, 1 excluded.
+    second_momentum
+        β₂ of Adam; 0 … 1, 1 excluded. SGD does not use it.
+    weight_decay
+        λ of L2 regularisation, which is added to the gradients of weights and not to those of biases and
+        normalisation.
+    decay_at
+        After each of these numbers of epochs the learning rate is divided by 10.
+    later_at
+        After this number of epochs the recipe becomes `Recipe.later`; None: it never does.
+    seed
+        Where the initial weights, the order of the images and all random bits come from, 1 … 2**32 − 1.
+
+    Raises
+    ------
+    TypeError
+        A number that counts is not an integer.
+    ValueError
+        A value is out of its range, or there is no such optimiser.
     """
 
     epochs: int = 10
@@ -57,7 +84,7 @@ class Settings:
             raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
 
     def learning_rate_at(self, epoch: int) -> float:
-        """What it is in this epoch, counted from 0."""
+        """The learning rate in this epoch, counted from 0."""
         return self.learning_rate * 0.1 ** sum(epoch >= e for e in self.decay_at)
 
 

@@ -27,8 +27,22 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step reports. `overflows`: results not finite on the way back; then nothing was
-    updated."""
+    """What one training step reports.
+
+    Attributes
+    ----------
+    epoch, step
+        The epoch that the step belongs to, and the step itself; both are counted from 0 over the whole run.
+    loss
+        Mean cross-entropy over the batch, before the update and without the loss scale.
+    accuracy
+        Share of the batch that was classified correctly, 0 … 1.
+    loss_scale
+        The factor that the loss of this step was multiplied by.
+    overflows
+        How many results of the backward and gradient GEMMs, and how many gradients, were not finite. If there
+        were any, the step updated nothing.
+    """
 
     epoch: int
     step: int
@@ -40,7 +54,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch reports: means over its steps, and the accuracy on the test images."""
+    """What one epoch reports: means over its steps, and how well the test images are classified after it.
+
+    Attributes
+    ----------
+    epoch
+        The epoch, counted from 0.
+    step
+        How many steps of the run there had been when it ended.
+    loss, accuracy
+        Means of its steps' losses and accuracies.
+    test_loss, test_accuracy
+        Mean cross-entropy of the test images, and the share of them classified correctly, 0 … 1.
+    overflows
+        The sum of its steps' overflows.
+    """
 
     epoch: int
     step: int
@@ -59,8 +87,43 @@ class Trainer:
     the layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a
     checkpoint needs.
 
-    Weights and momenta are codes of the update's format (FP16 in the FP8 recipe), float32 where there is
-    none.
+    Parameters
+    ----------
+    network
+        What is trained, for instance of `quaver.golden.nn.models.build`. Its parameters' values are where
+        training starts.
+    data
+        The training and test images.
+    recipe
+        All that is numerical: the arithmetic of each GEMM, the formats, the update's rounding.
+    settings
+        All that is not: epochs, batch, optimiser, learning rate, seed.
+    engine
+        Who computes the GEMMs and updates; the golden model here unless told otherwise.
+    trace
+        Called with each `Call` of the engine.
+
+    Attributes
+    ----------
+    run
+        The recipe on the engine, and how many stochastic calls there have been.
+    weights, momenta
+        Parameter name → master weights, and what the optimiser keeps: codes of the update's formats (FP16 in
+        the FP8 recipe), or float32 where the recipe has no update format.
+    step, updates
+        Steps so far, and those of them whose update was applied because nothing overflowed.
+    loss_scale, good_steps
+        The loss scale, and how many steps in a row went without an overflow since it last changed.
+    reported
+        Epochs that have been reported.
+    sums
+        Sums of loss, accuracy and overflows over the steps of this epoch, float64.
+
+    Raises
+    ------
+    ValueError
+        The batch is larger than the data set, `settings.later_at` is set but the recipe has no later one, a
+        recipe names a layer that the network does not have, or its update cannot round a scalar.
     """
 
     @standard_floats
@@ -102,19 +165,16 @@ class Trainer:
         }
         self.step = 0
         self.updates = 0
-        """Steps without an overflow, whose update was applied."""
         self.loss_scale = recipe.loss_scale.initial
         self.good_steps = 0
         self.reported = 0
-        """Epochs reported."""
         self.sums = np.zeros(3)
-        """Loss, accuracy and overflows of the steps of this epoch so far."""
         self._order: tuple[int, NDArray[np.integer]] | None = None
         self._publish()
 
     @property
     def _formats(self) -> tuple[Format | None, Format | None, Format | None]:
-        """Of master weights, momenta and gradients."""
+        """Formats of master weights, momenta and gradients; all None where the update is in float32."""
         update = self.run.recipe.update
         return (None, None, None) if update is None else update.formats
 
@@ -135,7 +195,8 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches are of equal size; what the epoch's shuffle leaves over is not used in that epoch."""
+        """Steps in an epoch. All batches have the same size: images that the epoch's shuffle leaves over are
+        not used in that epoch."""
         return len(self.data.train_labels) // self.settings.batch
 
     @property
@@ -159,9 +220,12 @@ class Trainer:
 
     @standard_floats
     def train_step(self) -> Step:
-        """One step: forward, backward, update. Interrupted by an error or Ctrl-C, it never began.
+        """One step: forward, backward, update. After an error or Ctrl-C the state is that before the step.
 
-        RuntimeError: an overflow, though a dynamic loss scale is at its floor.
+        Raises
+        ------
+        RuntimeError
+            Something overflowed although the dynamic loss scale is at its floor.
         """
         before = self.state()
         try:
@@ -202,8 +266,10 @@ class Trainer:
     @standard_floats
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
-        """Mean loss and accuracy, by the recipe's forward arithmetic; leaves no trace in the training's
-        state."""
+        """Mean loss, and accuracy (0 … 1), of `images` (B, C, H, W) uint8 with `labels` (B,) uint8.
+
+        They are computed by the recipe's forward arithmetic and change nothing in the state of the training.
+        """
         recipe = self._recipe_at(max(self.step - 1, 0))  # the one that made these weights
         run = Run(recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
         run.step = self.step
@@ -217,7 +283,7 @@ class Trainer:
         return loss / len(labels), correct / len(labels)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that the run is at this moment, by name: copies."""
+        """Copies of all arrays that make up the run at this moment, by name."""
         named = {f"weights/{name}": codes for name, codes in self.weights.items()}
         named |= {f"momenta/{name}": codes for name, codes in self.momenta.items()}
         named |= {
@@ -228,7 +294,13 @@ class Trainer:
         return {name: array.copy() for name, array in named.items()}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Go on from a `state` of the same network and recipe. ValueError: it is another's."""
+        """Go on from a `state`.
+
+        Raises
+        ------
+        ValueError
+            The state is that of another network or recipe; the trainer is untouched then.
+        """
         before = self.run.recipe, self.loss_scale, self.weights, self.momenta
         self.weights, self.momenta = dict(self.weights), dict(self.momenta)
         self._enter(self._recipe_at(int(state["counters"][0]) if "counters" in state else 0))

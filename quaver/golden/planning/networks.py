@@ -30,7 +30,7 @@ class LayerShape:
     Parameters
     ----------
     name
-        Unique in its network.
+        The layer's name, unique in its network.
     in_channels, out_channels, groups
         Channels C_in and C_out; each of the `groups` connects C_in / groups with C_out / groups of them.
     taps
@@ -90,13 +90,24 @@ class LayerShape:
 class NetworkShape:
     """A network's layers in order, and the images of one training step.
 
-    Attributes
+    Parameters
     ----------
+    name
+        What tables call it.
+    layers
+        Its layers in the order of the forward pass, at least one; their names differ.
+    batch
+        Images in a training step.
     remarks
-        What a reader of a plan should know, a sentence each: what a file has and these layers do not.
+        Sentences for the reader of a plan about what a file describes and these layers leave out.
     learns_before
-        Something that is no GEMM, an embedding say, learns before the first layer. Where nothing does, the
-        first layer has no backward GEMM.
+        Whether something that is no GEMM, such as an embedding, learns before the first layer. Where nothing
+        does, the first layer has no backward GEMM.
+
+    Raises
+    ------
+    ValueError
+        There are no layers, two have one name, or the batch is below 1.
     """
 
     name: str
@@ -225,6 +236,11 @@ def trained_here(name: str) -> NetworkShape:
     """The shapes of MODEL-DATASET, e.g. "mlp-digits": a model of `golden.nn` on a data set of `golden.data`.
 
     They are read off the GEMMs of one step on one blank image, so they are what training runs.
+
+    Raises
+    ------
+    ValueError
+        There is no such model or data set.
     """
     from quaver.golden.engine import GoldenEngine
     from quaver.golden.nn.layers import Conv2d, GemmLayer

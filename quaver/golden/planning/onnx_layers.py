@@ -65,7 +65,7 @@ class Use:
 
 
 class NotUnderstoodError(ValueError):
-    """Why a node is no layer that can be planned."""
+    """A node is no layer that can be planned; the message says why."""
 
 
 def read_onnx(
@@ -78,9 +78,9 @@ def read_onnx(
     batch
         Images a training step, which an open batch axis is set to.
     axes
-        Sizes of other open axes, by name.
+        Name → size of the other axes whose sizes the model leaves open.
     skip_unknown
-        Leave out what is not understood.
+        Whether to leave out nodes that are not understood, instead of raising a ValueError.
 
     Raises
     ------

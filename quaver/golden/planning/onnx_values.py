@@ -54,21 +54,21 @@ class Value:
     Attributes
     ----------
     type
-        As ONNX has it; None: not known.
+        Its type and sizes in ONNX's words; None: not known.
     constant
-        It follows from what the model stores.
+        Whether it depends only on what the model stores.
     data
         Its elements, where it is a small constant.
     root
-        The value whose elements these are, in whatever order and format; two uses of one root are two uses of
-        the same weights.
+        Name of the value whose elements these are, in whatever order and format; two uses of one root are two
+        uses of the same weights.
     images
-        It follows from an input that has the batch.
+        Whether it depends on an input that has the batch.
     learns
-        Something that is learnt, not by a GEMM alone, lies on the way to it: it needs a gradient.
+        Whether it needs a gradient, because something that is not a GEMM and is learnt lies before it.
     factor
-        The stored array by which a Mul multiplied it, element by element: summed, that is a product of
-        matrices.
+        The stored array by which a Mul multiplied it, element by element. If the products are summed
+        afterwards, that is a product of matrices.
     """
 
     type: onnx.TypeProto | None
@@ -105,7 +105,7 @@ class Step:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """By name."""
+        """The node's attributes by name."""
         return {one.name: helper.get_attribute_value(one) for one in self.node.attribute}
 
 
@@ -128,18 +128,29 @@ class Follower:
     """Follows `model`, which lies in `folder`, with `batch` images at once.
 
     The batch is the axis of an input that is called so ("batch", "batch_size", …), else the first axis of the
-    first input. It is set to `batch` where the model leaves it open, other open axes to what `axes` says by
-    name.
+    first input.
+
+    Parameters
+    ----------
+    model
+        The model, of `load`.
+    folder
+        The folder of its file, where weights in files of their own lie.
+    batch
+        What the batch axis is set to where the model leaves its size open.
+    axes
+        Name → size of the other axes whose sizes the model leaves open.
 
     Attributes
     ----------
     batch
-        The images at once: `batch`, or what the model has where that is fixed.
+        Images at once: the parameter, or the model's number where that is fixed.
 
     Raises
     ------
     ValueError
-        An axis stays open, or `axes` names one that there is not: says which.
+        The size of an axis stays open, or the model has no open axis of a name in `axes`; the message names
+        it.
     """
 
     def __init__(self, model: onnx.ModelProto, folder: Path, batch: int, axes: Mapping[str, int]) -> None:
@@ -394,7 +405,7 @@ def stand_in(node: onnx.NodeProto, inputs: list[Value | None]) -> tuple[onnx.Nod
 
 
 def _swapped(value: Value | None) -> Value | None:
-    """With its last two axes swapped."""
+    """The value with its last two axes swapped."""
     if value is None or value.shape is None or len(value.shape) < 2 or value.type is None:
         return value
     *lead, m, n = value.shape

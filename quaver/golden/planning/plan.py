@@ -22,10 +22,10 @@ from quaver.golden.planning.variance_retention import (
     minimum_mantissa_bits,
 )
 
-#: Of the plan's JSON. A file without a version is of the first.
+#: The version of the plan's JSON. A file that states none has the first version.
 VERSION = 1
 
-#: What `quaver plan -o` adds to a plan: what its widths cost.
+#: Fields that `quaver plan -o` adds to a plan: the area of each of its widths.
 ANNOTATIONS = {"version", "area", "area_fp32", "area_measured"}
 
 #: A layer's GEMMs, as `quaver.golden.nn` calls them.
@@ -34,9 +34,20 @@ ROLES = ("forward", "backward", "gradient")
 
 @dataclass(frozen=True)
 class Width:
-    """An accumulator that is wide enough: its mantissa bits, the chunk (None: no chunks), and its ln v(n).
+    """An accumulator that is wide enough.
 
-    `not_monotone`: the formula is not monotone in the width there, see `accumulation.NotMonotoneWarning`.
+    Attributes
+    ----------
+    chunk
+        Products in a chunk; None: the sum has no chunks.
+    mantissa_bits
+        The accumulator's mantissa bits, the hidden one not counted.
+    loss
+        ln v(n), of which `quaver.golden.planning.variance_retention.LARGEST_LOSS` is the limit; of several
+        GEMMs the largest.
+    not_monotone
+        Whether the formula is not monotone in the width there: see
+        `quaver.golden.planning.variance_retention.NotMonotoneWarning`.
     """
 
     chunk: int | None
@@ -47,9 +58,19 @@ class Width:
 
 @dataclass(frozen=True)
 class GemmPlan:
-    """One GEMM of one layer: forward, backward or gradient.
+    """One GEMM of one layer, and the accumulators that are wide enough for it.
 
-    `plain` sums without chunks, `chunked` in the plan's chunk, `best` in the chunk that takes fewest bits.
+    Attributes
+    ----------
+    role
+        "forward", "backward" or "gradient".
+    length
+        Products in each of its dot products.
+    nonzero_ratio
+        The share of these that is not zero, above 0 and at most 1.
+    plain, chunked, best
+        The narrowest accumulator without chunks, with the plan's chunk, and with the chunk that needs the
+        fewest bits.
     """
 
     role: str
@@ -70,9 +91,27 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole network. `plain`, `chunked` and `best` are one accumulator that serves every GEMM of it.
+    """The accumulators that a network needs, GEMM by GEMM and as a whole.
 
-    `remarks` are those of the network's shape.
+    Attributes
+    ----------
+    network
+        Its name.
+    batch
+        Images in a training step.
+    product_mantissa
+        Mantissa bits of the products: 5 for FP8 operands.
+    chunk
+        Products in a chunk of the `chunked` widths.
+    rule
+        What is asked of a sum in chunks.
+    layers
+        The plan of each layer, in the network's order.
+    plain, chunked, best
+        The narrowest accumulator that serves every GEMM: without chunks, with `chunk`, and with the chunk
+        that needs the fewest bits.
+    remarks
+        What a reader should know of the network's layers, as `NetworkShape.remarks`.
     """
 
     network: str
@@ -87,7 +126,7 @@ class Plan:
     remarks: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """The plan field for field, and the version of this form."""
+        """The plan as JSON has it: its fields, and "version", the version of this layout."""
         return {"version": VERSION, **asdict(self)}
 
     def to_json(self) -> str:
@@ -96,9 +135,13 @@ class Plan:
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
-        """The plan of `to_json`, or of `quaver plan -o`, whose areas are passed over.
+        """The plan that `to_json` or `quaver plan -o` wrote; the areas in the latter's are ignored.
 
-        ValueError: it is none, or has a field that is unknown, missing or of another kind: names it.
+        Raises
+        ------
+        ValueError
+            The text is no plan, or one of its fields is unknown, missing or of the wrong type; the message
+            names it.
         """
         try:
             return _plan(strict_json.loads(text))
@@ -208,10 +251,13 @@ def plan(
 
     Parameters
     ----------
+    network
+        Its layers and batch: of `NETWORKS`, `trained_here`, or `quaver.golden.planning.layer_table.read`.
     chunk
         Products in a chunk for the `chunked` widths.
     nonzero_ratios
-        Of the forward, backward and gradient GEMMs, for the layers that do not state their own.
+        Shares of products that are not zero in the forward, backward and gradient GEMMs of layers that do
+        not state their own.
     rule, product_mantissa
         As in `quaver.golden.planning.variance_retention.loss`.
 

@@ -13,16 +13,20 @@ from quaver.golden.planning.variance_retention import product_mantissa_bits
 def planned(recipe: Recipe, plan: Plan, *, chunks: bool = True, narrower: int = 0) -> Recipe:
     """`recipe` with the mantissa bits and the chunk that `plan` has for each GEMM of each layer.
 
-    A GEMM whose products are not the plan's keeps what the recipe says: in `recipes.fp8` those of FP16
-    operands, the first layer's (`recipes.fp8_images` has none there) and the last's. The name says the plan's
-    chunk where the recipe's was another.
+    A GEMM whose products have other mantissa bits than the plan's keeps what the recipe says. In
+    `recipes.fp8` these are the GEMMs of FP16 operands, in the first layer and in the last one. The new
+    recipe's name contains the plan's chunk where the recipe's was another.
 
     Parameters
     ----------
+    recipe
+        Where everything comes from that the plan does not say.
+    plan
+        The plan of the network that will be trained.
     chunks
-        Take the plan's widths for sums in chunks, or those without.
+        Whether to take the plan's widths for sums in chunks, or those for sums without.
     narrower
-        So many bits fewer everywhere: how tight is the plan?
+        Mantissa bits that every accumulator has fewer than planned, to find out how tight the plan is.
 
     Raises
     ------

@@ -25,9 +25,11 @@ Measured = dict[str, NDArray[np.float64]]
 
 
 def stall(seed: int, advance: Callable[[], None] = lambda: None, trials: int = 8) -> Measured:
-    """The sum of n values of mean 1 and deviation 1 in FP16, over the exact sum, by way; (STALL_LENGTHS,).
+    """How much of a growing sum FP16 keeps: the sum of n values over the exact sum, for each of `STALL_WAYS`.
 
-    After Wang et al. 2018 (arXiv 1812.08011, figure 3): uniform values, means over `trials` trials.
+    After Wang et al. 2018 (arXiv 1812.08011, figure 3): the values are uniform with mean 1 and standard
+    deviation 1, and results are means over `trials` trials. Each array is (len(STALL_LENGTHS),), a ratio for
+    each n; `advance` is called after each way.
     """
     rng = np.random.default_rng(seed)
     codes = FP16.encode(1 + np.sqrt(3) * rng.uniform(-1, 1, (trials, STALL_LENGTHS[-1])))
@@ -46,9 +48,11 @@ def stall(seed: int, advance: Callable[[], None] = lambda: None, trials: int = 8
 def chunk_sweep(
     seed: int, advance: Callable[[], None] = lambda: None, *, size: int = 32, mean: float = 0.0
 ) -> dict[int, NDArray[np.float64]]:
-    """Error of FP8 dot products in FP16 by length and chunk: RMS error over RMS exact sum; (SWEEP_CHUNKS,).
+    """Relative errors of FP8 dot products that are summed in FP16: length → (len(SWEEP_CHUNKS),).
 
-    Both operands are normal with deviation 1 and `mean`, rounded to FP8; `size`² dot products each.
+    The error is the RMS error over the RMS of the exact sums, of `size`² dot products for each length and
+    chunk. Both operands are normal with this `mean` and standard deviation 1, rounded to FP8. `advance` is
+    called after each length.
     """
     rng = np.random.default_rng(seed)
     errors = {}

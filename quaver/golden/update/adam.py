@@ -45,9 +45,9 @@ class Adam(FloatRule):
         The default ε, 2**−20, is the square root of half the smallest FP16: where g² is lost, |q| stays
         below 1.
     step
-        How many updates there will have been with this one: 1 … .
+        The number of this update, counted from 1.
     format, rounding, random_bits
-        As of `quaver.golden.update.float_sgd.Update`. The four lines that end in `round` draw from LFSRs of
+        As in `quaver.golden.update.float_sgd.Update`. The four lines that end in `round` draw from LFSRs of
         their own: ``LFSR(seed ^ MASKS[name])``, or the mask itself where that is zero, one draw of
         `random_bits` an element; the names, in order, are decay, momentum, second and rate.
 
@@ -67,7 +67,7 @@ class Adam(FloatRule):
     rounding: Rounding = Rounding.STOCHASTIC
     random_bits: int = RANDOM_BITS
 
-    #: The update's, and the next digits of π.
+    #: The masks of SGD, and the next digits of π for the fourth line.
     masks: ClassVar = {**SEED_MASKS, "second": 0x03707344}
 
     def __post_init__(self) -> None:

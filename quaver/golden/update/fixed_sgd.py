@@ -19,7 +19,7 @@ from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
 from quaver.golden.update.float_sgd import SEED_MASKS, Rule
 from quaver.golden.validation import set_integers
 
-#: Format of the scalars: as wide as fixed point gets, up to 2.
+#: Format of the scalars: the widest fixed point there is, for numbers below 2.
 SCALAR = FixedFormat(2, 22)
 
 _Q4_12 = FixedFormat(4, 12)
@@ -42,7 +42,7 @@ class FixedUpdate(Rule):
     weights, updates, gradients
         Formats of w, of v (the weight update, η included), and of g.
     rounding
-        Of both lines: stochastic, nearest or truncate.
+        How both lines are rounded: stochastic, nearest or truncate.
     random_bits
         R, 1 … 32. A line that drops bits and rounds stochastically takes one draw an element from its own
         LFSR: ``LFSR(seed ^ SEED_MASKS[name])``, or the mask itself where that is zero; the first line's name
@@ -90,7 +90,7 @@ class FixedUpdate(Rule):
 
     @property
     def formats(self) -> tuple[FixedFormat, ...]:
-        """Of weights, momenta (the updates) and gradients."""
+        """Formats of weights, momenta (the updates) and gradients."""
         return self.weights, self.updates, self.gradients
 
     @property
@@ -109,7 +109,7 @@ class FixedUpdate(Rule):
 
     @property
     def fraction_bits(self) -> tuple[int, int]:
-        """Of the exact sum of each line."""
+        """Fraction bits of the exact sum of each line."""
         products = max(f.fraction_bits for f in self.formats) + SCALAR.fraction_bits
         return products, max(self.weights.fraction_bits, self.updates.fraction_bits)
 

@@ -30,8 +30,8 @@ class Rule:
 
     rounding: Rounding
     masks: ClassVar[dict[str, int]]
-    """Of each line that rounds stochastically: it draws from ``LFSR(seed ^ mask)``, or ``LFSR(mask)`` where
-    that is zero."""
+    """Line that rounds stochastically → its mask: it draws from ``LFSR(seed ^ mask)``, or from ``LFSR(mask)``
+    where the exclusive-or is zero."""
 
     @property
     def stochastic(self) -> bool:
@@ -39,7 +39,10 @@ class Rule:
         return self.rounding is Rounding.STOCHASTIC
 
     def sources(self, seed: int | None) -> dict[str, LFSR]:
-        """The LFSRs of one call, by line; none where the rounding draws nothing."""
+        """Line → its LFSR at the beginning of a call with this seed; empty where the rounding draws nothing.
+
+        ValueError: stochastic rounding lacks a seed in 1 … 2**32 − 1, or another rounding was given one.
+        """
         if not self.stochastic:
             if seed is not None:
                 raise ValueError(f"seed is {seed}, but {self.rounding} rounding draws nothing; leave it out")
@@ -57,7 +60,7 @@ class FloatRule(Rule):
 
     @property
     def formats(self) -> tuple[FloatFormat, ...]:
-        """Of weights, momenta and gradients alike."""
+        """The one format that weights, momenta and gradients have."""
         return (self.format,)
 
     def _check_scalars(self, **scalars: float) -> None:
@@ -76,7 +79,8 @@ class FloatRule(Rule):
             )
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
-        """The codes of round(y + alpha·x), one draw an element."""
+        """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
+        if there is a source."""
         from quaver.golden.kernels.axpy import axpy_to_odd
 
         total = axpy_to_odd(alpha, x, y)
@@ -102,9 +106,9 @@ class Update(FloatRule):
         The learning rate η, μ and λ. Each is rounded to nearest into `format` first: the three are codes,
         in the hardware as here.
     format
-        Of weights, momenta and gradients, in and out.
+        Format of weights, momenta and gradients, before the step and after it.
     rounding
-        Of all three lines; `Rounding.NEAREST_EVEN` is the ablation.
+        How all three lines are rounded; `Rounding.NEAREST_EVEN` is the ablation.
     random_bits
         R, 1 … 32. Stochastic rounding takes one draw of R bits an element from each line's own LFSR: the line
         of scalar `name` draws from ``LFSR(seed ^ SEED_MASKS[name])``, or the mask itself where that is zero.

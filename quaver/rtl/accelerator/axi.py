@@ -124,8 +124,11 @@ class AxiAccelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        reset, busy, error = Signal(), Signal(), Signal(32)
-        commands, responses = Signal(32), Signal(32)
+        reset = Signal()
+        busy = Signal()
+        error = Signal(32)
+        commands = Signal(32)
+        responses = Signal(32)
         m.domains.sync = sync = ClockDomain()
         m.domains.core = core = ClockDomain()
         m.d.comb += [
@@ -142,7 +145,8 @@ class AxiAccelerator(wiring.Component):
         into, out = accelerator.commands, accelerator.responses
 
         # Commands, and where they begin.
-        left_in, command = Signal(16), CommandHeader(into.payload)
+        left_in = Signal(16)
+        command = CommandHeader(into.payload)
         m.d.comb += [
             entrance.w_data.eq(self.s_axis.tdata),
             entrance.w_en.eq(self.s_axis.tvalid),
@@ -159,8 +163,11 @@ class AxiAccelerator(wiring.Component):
 
         # Responses, and where they end. A packet is open when its header has gone to the exit and its end has
         # not; that `left_out` does not know of it means that a reset has cut it.
-        left_out, response = Signal(16), ResponseHeader(out.payload)
-        last, is_open, cut = Signal(), Signal(), Signal()
+        left_out = Signal(16)
+        response = ResponseHeader(out.payload)
+        last = Signal()
+        is_open = Signal()
+        cut = Signal()
         m.d.comb += [
             last.eq(Mux(left_out == 0, response.length == 0, left_out == 1)),
             cut.eq(is_open & (left_out == 0)),
@@ -211,8 +218,11 @@ class AxiAccelerator(wiring.Component):
             m.d.sync += axi.rvalid.eq(0)
 
         # Address and data come in any order; each waits for the other.
-        address, word, strobes = Signal.like(axi.awaddr), Signal(32), Signal(4)
-        has_address, has_word = Signal(), Signal()
+        address = Signal.like(axi.awaddr)
+        word = Signal(32)
+        strobes = Signal(4)
+        has_address = Signal()
+        has_word = Signal()
         m.d.comb += [axi.awready.eq(~has_address), axi.wready.eq(~has_word)]
         with m.If(axi.awvalid & axi.awready):
             m.d.sync += [has_address.eq(1), address.eq(axi.awaddr)]

@@ -55,12 +55,16 @@ class Responder(wiring.Component):
             attrs={"rom_style": "block"},  # logic is what the small chips have too little of
         )
         words = identity.read_port()
-        position, left = Signal(range(len(self.identity) + 1)), Signal(16)
-        cycles, multiplied = Signal(32), Signal(32)
+        position = Signal(range(len(self.identity) + 1))
+        left = Signal(16)
+        cycles = Signal(32)
+        multiplied = Signal(32)
         seen = Signal(64)
         m.d.sync += [cycles.eq(cycles + 1), multiplied.eq(multiplied + self.multiplying)]
-        header, leaves = self.headers.payload, Signal()
-        payload, valid = Signal(32), Signal()
+        header = self.headers.payload
+        leaves = Signal()
+        payload = Signal(32)
+        valid = Signal()
         m.d.comb += [leaves.eq(self.responses.ready | ~self.responses.valid), words.addr.eq(position)]
         with m.If(leaves):
             m.d.sync += [self.responses.payload.eq(payload), self.responses.valid.eq(valid)]

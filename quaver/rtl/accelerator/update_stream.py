@@ -37,7 +37,8 @@ class Updater(wiring.Component):
         position = Signal(range(last_settings + 1))
         before = Signal(32 * last_settings)  # the words before this one, the latest uppermost
 
-        element, complete = unit.elements.payload, Signal()
+        element = unit.elements.payload
+        complete = Signal()
         if update_slot(unit.formats) == 16:
             gradients = Mux(position == 2, before[-48:-32], before[-32:-16])
             weight, momentum, gradient = word[:16], word[16:], gradients

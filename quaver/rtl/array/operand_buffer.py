@@ -87,7 +87,8 @@ class OperandBuffer(wiring.Component):
                 # The half is the lowest address bit: no hole, whatever the depth.
                 memory = Memory(shape=width, depth=2 * self.depth, init=[])
                 m.submodules[f"bank_{part}"] = memory
-                write_port, read_port = memory.write_port(), memory.read_port()
+                write_port = memory.write_port()
+                read_port = memory.read_port()
                 stored = Signal(width, name=f"stored_{part}", reset_less=True)
                 codes = Signal(width, name=f"code_{part}", reset_less=True)
                 place = (slots[0] + group * slots_per_word(self.width) - first) * self.width

@@ -60,13 +60,15 @@ class ResultBuffer(wiring.Component):
         taken = Signal()  # a row leaves the memories for `row`, as block RAM is slow
         read_address = Signal(range(depth))
         row = Signal(data.ArrayLayout(data.ArrayLayout(32 // slots, slots), groups), reset_less=True)
-        valid, address = self.valid, Signal(range(depth))
+        valid = self.valid
+        address = Signal(range(depth))
         with m.If(valid):
             m.d.sync += address.eq(after(address))
         for column in range(self.columns):
             memory = Memory(shape=self.width, depth=depth, init=[])
             m.submodules[f"column_{column}"] = memory
-            write_port, read_port = memory.write_port(), memory.read_port()
+            write_port = memory.write_port()
+            read_port = memory.read_port()
             m.d.comb += [
                 write_port.addr.eq(address),
                 write_port.data.eq(self.results[column]),
@@ -77,12 +79,14 @@ class ResultBuffer(wiring.Component):
             with m.If(taken):
                 m.d.sync += row[column // slots][column % slots].eq(read_port.data)
             # The write walks from column to column as the results do.
-            walked, walked_address = Signal(name=f"valid_{column + 1}"), Signal.like(address)
+            walked = Signal(name=f"valid_{column + 1}")
+            walked_address = Signal.like(address)
             m.d.sync += [walked.eq(valid), walked_address.eq(address)]
             valid, address = walked, walked_address
 
         # `valid` is now one cycle behind the last column's write: what it counts can be read.
-        held, reserved = Signal(range(depth + 1)), Signal(range(depth + 1))
+        held = Signal(range(depth + 1))
+        reserved = Signal(range(depth + 1))
         readable = Signal()
         group = Signal(range(groups))
         last = self.words.ready & (group == groups - 1)

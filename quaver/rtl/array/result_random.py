@@ -56,7 +56,10 @@ class ResultRandom(wiring.Component):
         # Where tiles begin: the row source behind the tile's rows, the column source before its columns. The
         # leaps are long exclusive-ors, so that they have a cycle to themselves.
         m.submodules.tiles = tiles = SyncFIFOBuffered(width=Sources.size, depth=4)
-        begin, tile, end, following = Signal(Sources), Signal(Sources), Signal(32), Signal(32)
+        begin = Signal(Sources)
+        tile = Signal(Sources)
+        end = Signal(32)
+        following = Signal(32)
         leaps = Signal()
         m.d.comb += [
             tile.row.eq(Mux(leaps, leap(begin.row, self.rows * self.bits, TAPS), begin.row)),
@@ -75,9 +78,11 @@ class ResultRandom(wiring.Component):
                 following.eq(leap(begin.column, self.columns * self.bits, COLUMN_TAPS)),
             ]
 
-        left, begins = Signal(range(self.rows)), Signal()
+        left = Signal(range(self.rows))
+        begins = Signal()
         head = Sources(tiles.r_data)
-        row, row_now = Signal(32), Signal(32)
+        row = Signal(32)
+        row_now = Signal(32)
         m.d.comb += [
             begins.eq(self.leaving & (left == 0)),
             tiles.r_en.eq(begins),

@@ -80,13 +80,20 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        job, new = Signal(self.jobs.payload.shape()), self.jobs.payload
+        job = Signal(self.jobs.payload.shape())
+        new = self.jobs.payload
         busy = Signal()  # the job has steps to come
         lane = Signal(range(self.geometry.step))  # or, where a product takes several cycles, cycle
         # Products of this tile, tiles of this row and rows of tiles that are still to begin.
-        k_left, m_left, n_left = Signal.like(job.k), Signal.like(job.m_tiles), Signal.like(job.n_tiles)
-        tile_over, last_row, last_column = Signal(init=1), Signal(), Signal()  # whether these are 0
-        a_tile, a_next = Signal.like(self.a_address), Signal.like(self.a_address)
+        k_left = Signal.like(job.k)
+        m_left = Signal.like(job.m_tiles)
+        n_left = Signal.like(job.n_tiles)
+        # whether these are 0
+        tile_over = Signal(init=1)
+        last_row = Signal()
+        last_column = Signal()
+        a_tile = Signal.like(self.a_address)
+        a_next = Signal.like(self.a_address)
         in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
         first = Signal(init=1)  # the next fold is the tile's first
         dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
@@ -98,7 +105,8 @@ class Sequencer(wiring.Component):
         step, several = self.geometry.step, self.geometry.product_cycles > 1
         step_ends = Signal(init=step == 1)  # the step's last cycle; a register's, for all hangs on it
         product_ends = Signal() if several else Const(1)  # the last cycle of a lane's product or fold
-        job_over, may_fold = Signal(), Signal()
+        job_over = Signal()
+        may_fold = Signal()
         m.d.comb += [
             job_over.eq(~busy | (last_row & last_column)),
             may_fold.eq((draining == 0) & (self.room | ~tile_leaves)),

@@ -163,8 +163,11 @@ class SystolicArray(wiring.Component):
                     m.d.comb += lower.b_random.eq(upper.b_random_out)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
-        was_last, shift, valid = Signal(), Signal(), Signal(self.element.exit_latency + 2)
-        until_shift, left_to_shift = Signal(range(self.complete)), Signal(range(self.rows * self.interleave))
+        was_last = Signal()
+        shift = Signal()
+        valid = Signal(self.element.exit_latency + 2)
+        until_shift = Signal(range(self.complete))
+        left_to_shift = Signal(range(self.rows * self.interleave))
         m.d.sync += [
             was_last.eq(self.control.last),
             until_shift.eq(until_shift - (until_shift != 0)),

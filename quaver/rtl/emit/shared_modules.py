@@ -8,10 +8,10 @@ from typing import Any
 
 from amaranth.hdl import ClockSignal, Const, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import Flow, In
 
 
-def ports_of(component: wiring.Component) -> dict[str, tuple[Value, Any]]:
+def ports_of(component: wiring.Component) -> dict[str, tuple[Value, Flow]]:
     """Name → (value, direction) of all ports. A member of an interface is INTERFACE_MEMBER; those that are
     constant, such as the ready of a stream that is always ready, are none."""
     return {
@@ -24,6 +24,12 @@ def ports_of(component: wiring.Component) -> dict[str, tuple[Value, Any]]:
 class Emission:
     """The platform of an emission; remembers the units that must be emitted beside the top.
 
+    Parameters
+    ----------
+    name
+        The top module's name. Every other module's is this, a dot, and its own: no two emissions with tops
+        of different names have a module in common, because the names of tops have no dot.
+
     Attributes
     ----------
     top
@@ -32,13 +38,14 @@ class Emission:
         Key → (module name, one of the components placed).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.top: wiring.Component | None = None
         self.units: dict[tuple[Any, ...], tuple[str, wiring.Component]] = {}
 
     def instance(self, component: wiring.Component, key: tuple[Any, ...]) -> Instance | Module:
         """An instance, on the component's own ports, of the module that is emitted for `key`."""
-        name = type(component).__name__ + (f"_{len(self.units)}" if self.units else "")
+        name = f"{self.name}.{type(component).__name__}" + (f"_{len(self.units)}" if self.units else "")
         name, _ = self.units.setdefault(key, (name, component))
         ports = {
             ("i_" if flow is In else "o_") + port: value
@@ -56,8 +63,8 @@ class HollowEmission(Emission):
         Key → the components left out, in their order.
     """
 
-    def __init__(self, top: wiring.Component) -> None:
-        super().__init__()
+    def __init__(self, name: str, top: wiring.Component) -> None:
+        super().__init__(name)
         self.top = top
         self.left_out: dict[tuple[Any, ...], list[wiring.Component]] = {}
 
@@ -66,8 +73,9 @@ class HollowEmission(Emission):
         return Module()
 
 
-def once(*parameters: str) -> Callable[..., Any]:
-    """Decorates the `elaborate` of a component in domain sync that its attributes `parameters` define."""
+def shared_module(*parameters: str) -> Callable[..., Any]:
+    """Decorates the `elaborate` of a component in domain sync: components whose attributes `parameters` are
+    equal are instances of one module."""
 
     def decorate(elaborate: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(elaborate)

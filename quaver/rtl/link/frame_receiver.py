@@ -45,9 +45,13 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.crc = crc = CRC.create()
         byte, come = self.bytes.payload, self.bytes.valid
-        escaped, flag, escape = Signal(), byte == FLAG, Signal()
+        escaped = Signal()
+        flag = byte == FLAG
+        escape = Signal()
         # A cycle for what the byte means, before all that hangs on it.
-        end, content, cut = Signal(), Signal(), Signal()
+        end = Signal()
+        content = Signal()
+        cut = Signal()
         m.d.comb += escape.eq((byte == ESCAPE) & ~escaped)
         m.d.sync += [
             end.eq(come & flag),
@@ -58,7 +62,8 @@ class FrameReceiver(wiring.Component):
         with m.If(come):
             m.d.sync += escaped.eq(escape)
 
-        left, phase = Signal(range(HEADER_BYTES + 1), init=HEADER_BYTES), Signal(2)
+        left = Signal(range(HEADER_BYTES + 1), init=HEADER_BYTES)
+        phase = Signal(2)
         words = Signal(len(self.header.length) + 1)  # to come; the CRC looks like one, −1 is after it
         header = self.header.as_value()
         m.d.comb += [crc.start.eq(end), crc.valid.eq(content), self.heading.eq(left != 0)]

@@ -42,8 +42,11 @@ class FrameTransmitter(wiring.Component):
         m.submodules.crc = crc = CRC.create()
         # Header, words and CRC are parts of the frame, which leave from the low end of one register: memory,
         # CRC and the detection of flags are not in one path.
-        part, left = Signal(Header.size), Signal(range(HEADER_BYTES + 1))
-        parts, escaped, done = Signal(range(MAX_WORDS + 2)), Signal(), Signal()
+        part = Signal(Header.size)
+        left = Signal(range(HEADER_BYTES + 1))
+        parts = Signal(range(MAX_WORDS + 2))
+        escaped = Signal()
+        done = Signal()
         byte = part[:8]
         special = ((byte == FLAG) | (byte == ESCAPE)) & ~escaped
         word = Signal(32)  # out of the memory, which is slow

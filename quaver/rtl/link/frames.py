@@ -24,7 +24,7 @@ ESCAPE = 0x7D
 FLIP = 0x20
 #: Words in a frame.
 MAX_WORDS = 256
-#: Of all bytes between the flags, before anything is escaped; least significant byte first.
+#: The CRC of all bytes between the flags before anything is escaped; its least significant byte comes first.
 CRC = catalog.CRC32_ISO_HDLC(data_width=8)
 
 #: Positions are those of words since the session began, modulo 2**16.
@@ -40,7 +40,7 @@ Header = data.StructLayout(
     }
 )
 HEADER_BYTES = Header.size // 8
-#: Of the longest frame with its CRC and its flags, but for what is escaped.
+#: Bytes of the longest frame with its CRC and its flags, if nothing is escaped.
 FULL_FRAME_BYTES = 4 * MAX_WORDS + HEADER_BYTES + 4 + 2
 
 _PLACES = {name: (field.offset, (1 << field.width) - 1) for name, field in Header}
@@ -50,7 +50,25 @@ _ESCAPES = re.compile(re.escape(bytes([ESCAPE])) + b"(.)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: the fields of its `Header`, and its words as `payload`, four bytes each.
+    """One frame.
+
+    Parameters
+    ----------
+    session
+        Number of the session, chosen by the host; 0 is a device that was reset and is in none.
+    sequence
+        Position of the frame's first word, modulo 2**16.
+    acknowledge
+        Position of the next word wanted of the other direction, modulo 2**16.
+    limit
+        From the device, the position of the first word that it has no room for; from the host, 0.
+    payload
+        The words, four bytes each, the least significant one first.
+    reset
+        From the host, whether to begin this session unless it is the present one.
+    poll
+        From the host, whether to answer and repeat what is not acknowledged; from the device, whether this is
+        such an answer.
 
     Raises
     ------

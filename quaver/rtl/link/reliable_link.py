@@ -77,12 +77,20 @@ class Link(wiring.Component):
         connect(m, flipped(self.received), receiver.bytes)
         connect(m, transmitter.bytes, flipped(self.sent))
 
-        session, heard, owed = Signal(16), receiver.header, Signal()
+        session = Signal(16)
+        heard = receiver.header
+        owed = Signal()
         # Positions of words from the host: told ≤ consumed ≤ expected ≤ arriving.
         bits = exact_log2(self.buffer)
-        consumed, expected, arriving, told = Signal(16), Signal(16), Signal(16), Signal(bits + 1)
+        consumed = Signal(16)
+        expected = Signal(16)
+        arriving = Signal(16)
+        told = Signal(bits + 1)
         # Positions of words to the host: acknowledged ≤ sent ≤ written; `reading` is the transmitter's.
-        acknowledged, sent, written, reading = Signal(16), Signal(16), Signal(16), Signal(bits)
+        acknowledged = Signal(16)
+        sent = Signal(16)
+        written = Signal(16)
+        reading = Signal(bits)
 
         def distance(after: Signal, before: Signal) -> Value:
             """after − before, which is a buffer at most."""
@@ -93,7 +101,9 @@ class Link(wiring.Component):
             return (position - other)[15]
 
         # From the frame to the buffer. What is beyond `expected` is not there before it is moved.
-        write, overflow, fits = in_buffer.write_port(), Signal(), Signal()
+        write = in_buffer.write_port()
+        overflow = Signal()
+        fits = Signal()
         m.d.comb += [
             fits.eq(~distance(arriving, consumed)[bits]),
             write.addr.eq(arriving[:bits]),
@@ -110,7 +120,9 @@ class Link(wiring.Component):
         # From the buffer to the commands: a register, as block RAM is slow, and two cycles to fill it again.
         # No buffer is read while it is written: tools spend 70 LUTs on what comes out then.
         read = in_buffer.read_port()
-        some, taken, refill = Signal(), Signal(), Signal()
+        some = Signal()
+        taken = Signal()
+        refill = Signal()
         m.d.comb += [
             read.addr.eq(consumed[:bits]),
             read.en.eq(~write.en),
@@ -123,7 +135,9 @@ class Link(wiring.Component):
             m.d.sync += [self.commands.payload.eq(read.data), self.commands.valid.eq(some)]
 
         # From the responses to the buffer. One more may come before `space` falls.
-        store, space, fetching = out_buffer.write_port(), Signal(), Signal()
+        store = out_buffer.write_port()
+        space = Signal()
+        fetching = Signal()
         kept = distance(written, acknowledged)
         m.d.comb += [
             self.responses.ready.eq(space & ~fetching),
@@ -138,8 +152,12 @@ class Link(wiring.Component):
 
         # From the buffer to the frame. A frame goes out when there are words to send, when the host has
         # asked, and when there is room again for a frame, or for as much as ever.
-        fetch, begin = out_buffer.read_port(), Signal()
-        header, unsent, moved, news = transmitter.header, Signal(bits + 1), Signal(bits + 1), Signal()
+        fetch = out_buffer.read_port()
+        begin = Signal()
+        header = transmitter.header
+        unsent = Signal(bits + 1)
+        moved = Signal(bits + 1)
+        news = Signal()
         changed = Signal()  # the positions; what is computed from them is not there yet
         m.d.comb += [
             moved.eq(distance(consumed, told)),
@@ -167,7 +185,10 @@ class Link(wiring.Component):
 
         # What a frame says. The header is there long before the frame is known to be good: its positions are
         # compared on the way.
-        same, follows, credible, overtakes = Signal(), Signal(), Signal(), Signal()
+        same = Signal()
+        follows = Signal()
+        credible = Signal()
+        overtakes = Signal()
         m.d.sync += [
             same.eq(heard.session == session),
             follows.eq(heard.sequence == expected),

@@ -69,7 +69,8 @@ class UARTReceiver(wiring.Component):
         m = Module()
         line = Signal(init=1)
         m.submodules.line = FFSynchronizer(self.line, line, init=1)
-        cycles, bits = Signal(range(self.divisor)), Signal(range(9))
+        cycles = Signal(range(self.divisor))
+        bits = Signal(range(9))
         m.d.sync += [self.bytes.valid.eq(0), cycles.eq(cycles - 1)]
         with m.FSM():
             with m.State("IDLE"):
@@ -120,7 +121,9 @@ class UARTTransmitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cycles, bits, shift = Signal(range(self.divisor)), Signal(range(10)), Signal(10, init=1)
+        cycles = Signal(range(self.divisor))
+        bits = Signal(range(10))
+        shift = Signal(10, init=1)
         free = Signal(init=1)  # a register's: whoever sends has the cycle for itself
         m.d.comb += [self.line.eq(shift[0]), self.bytes.ready.eq(free)]
         with m.If(free), m.If(self.bytes.valid):

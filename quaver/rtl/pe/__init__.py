@@ -16,7 +16,13 @@ PES: dict[str, Callable[..., ProcessingElement]] = {
 
 
 def pe_for(arithmetic: Arithmetic, *, stages: int = 4) -> ProcessingElement:
-    """The processing element that computes `arithmetic`. TypeError: there is none."""
+    """The processing element that computes `arithmetic`, with adders of `stages` pipeline stages.
+
+    Raises
+    ------
+    TypeError
+        No processing element computes this arithmetic.
+    """
     for name, kind in ARITHMETICS.items():
         if type(arithmetic) is kind and name in PES:
             return PES[name](arithmetic, stages=stages)

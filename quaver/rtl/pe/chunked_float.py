@@ -7,7 +7,7 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
@@ -80,7 +80,7 @@ class ChunkedFloatPE(ProcessingElement):
         """The total, packed."""
         return Pack(self.sum, self.arithmetic.accumulator)
 
-    @once("arithmetic", "interleave")
+    @shared_module("arithmetic", "interleave")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes = self.interleave

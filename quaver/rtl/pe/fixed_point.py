@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.rtl.emit.shared_modules import once
+from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.round_and_saturate import RoundAndSaturate
@@ -78,7 +78,7 @@ class FixedPointPE(ProcessingElement):
         widths = ar.accumulator_bits, ar.dropped_bits, ar.result
         return RoundAndSaturate(*widths, ar.rounding, ar.random_bits, registers=self.exit_latency)
 
-    @once("arithmetic", "stages")
+    @shared_module("arithmetic", "stages")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         control, a, b = pass_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,7 +90,7 @@ class Bench:
             "coverage": counts,
             "figures": self.figures,
         }
-        self._report.write_text(json.dumps(report))
+        self._report.write_text(json.dumps(report), encoding="utf-8")
         assert error or not (self.failures or holes(counts)), "the report has the mismatches and the holes"
 
 
@@ -105,8 +105,13 @@ def _shown(value: int | str, fmt: Format | None) -> str:
     return hex(value) if fmt is None else coded(fmt, value)
 
 
-async def start(dut: Any) -> None:
-    """Start the clock and reset the unit."""
+async def start(dut: Any, inputs: Iterable[str] = ()) -> None:
+    """Start the clock and reset the unit, with zeros at `inputs`: in a simulator of four states an unknown
+    one at the first edge would leave unknown sums behind, which no reset clears."""
+    dut.clk.value = 0
+    for name in inputs:
+        getattr(dut, name).value = 0
+    await Timer(1, "ns")
     Clock(dut.clk, 2, "ns").start()
     dut.rst.value = 1
     await RisingEdge(dut.clk)
@@ -131,7 +136,7 @@ async def trace(dut: Any, outputs: Sequence[str], **inputs: Sequence[int]) -> li
 async def outputs(dut: Any, output: str, latency: int, **inputs: Sequence[int]) -> list[int]:
     """One value of `output` for each row of `inputs`, one row a cycle; latency 0 is combinational."""
     if latency:
-        await start(dut)
+        await start(dut, inputs)
         padded = {name: [*column, *[0] * latency] for name, column in inputs.items()}
         return [got for (got,) in await trace(dut, [output], **padded)][latency:]
     ports = [getattr(dut, name) for name in inputs]

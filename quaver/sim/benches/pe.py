@@ -245,9 +245,7 @@ async def sums_and_chain(dut: Any) -> None:
         schedule.run()
         inputs = schedule.inputs
         passed_on = ["control", *["a_random", "b_random"] * unit.arithmetic.stochastic]
-        for name in inputs:
-            getattr(dut, name).value = 0
-        await start(dut)
+        await start(dut, inputs)
         names = ["chain_out", "a_out", "b_out", *(f"{name}_out" for name in passed_on)]
         seen = await trace(dut, names, **inputs)
         fmt = unit.arithmetic.accumulator

@@ -158,9 +158,7 @@ async def tiles(dut: Any) -> None:
         for _ in range(2 * array.drain // lanes + array.columns + 2):
             schedule.bubble()
         inputs = schedule.inputs()
-        for name in inputs:
-            getattr(dut, name).value = 0
-        await start(dut)
+        await start(dut, inputs)
         seen = await trace(dut, ["valid", "results"], **inputs)
         width = arithmetic.result.width
         moments = [cycle for cycle, (valid, _) in enumerate(seen) if valid]

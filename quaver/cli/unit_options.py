@@ -1,0 +1,59 @@
+"""Options that `quaver.rtl.emit.units` describes, as argparse has them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from quaver.golden import formats
+from quaver.rtl.emit.units import Option
+
+
+def add_options(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
+    """Adds `options` to a parser or a group of it."""
+    for option in options:
+        parser.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            type=_parser(option),
+            default=option.default,
+            choices=option.choices or None,
+            metavar=None if option.choices else "N" if option.kinds == (int,) else "FORMAT",
+            help=option.help if option.default is None else f"{option.help} (default: {option.default})",
+        )
+
+
+def values_of(args: argparse.Namespace, options: Iterable[Option]) -> dict[str, Any]:
+    """Name → value of `options` in parsed arguments."""
+    return {option.name: getattr(args, option.name) for option in options}
+
+
+def as_command(values: dict[str, Any]) -> str:
+    """Options and their values as on a command line."""
+    return "".join(f" --{name.replace('_', '-')} {value}" for name, value in values.items())
+
+
+def _parser(option: Option) -> Any:
+    if option.choices:
+        return str
+    if option.kinds == (int,):
+        return _integer
+
+    def parse(text: str) -> Any:
+        try:
+            fmt = formats.parse(text)
+        except ValueError as error:  # whose reason argparse would not tell
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if not isinstance(fmt, option.kinds):
+            wanted = " or ".join(kind.syntax for kind in option.kinds if issubclass(kind, formats.Format))
+            raise argparse.ArgumentTypeError(f"{text} is another kind of format; this option takes {wanted}")
+        return fmt
+
+    return parse
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer; take one such as 1 or 0xBEEF") from None

@@ -1,0 +1,49 @@
+"""One vocabulary of arithmetics, for every command."""
+
+import re
+
+import pytest
+
+from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat, FixedPoint
+from quaver.golden.arithmetic.named import PRESETS, named, names, spelled
+from quaver.golden.formats import E4M3, FP8, FP16, FixedFormat
+
+
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        *PRESETS.values(),
+        ChunkedFloat(E4M3, FP16, chunk=32),
+        ChunkedFloat(FP16, FP8, 1, "stochastic", 24),
+        FixedPoint(FixedFormat(4, 12), FixedFormat(6, 10), FixedFormat(4, 12), "nearest"),
+    ],
+)
+def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
+    assert named(spelled(arithmetic)) == arithmetic
+    assert named(spelled(arithmetic, defaults=True)) == arithmetic
+
+
+def test_names() -> None:
+    assert ("fp8", "fp16", "fixed16", *ARITHMETICS) == names()
+    assert named("chunked_float") == named("fp8") == ChunkedFloat()
+    assert named("fixed_point") == named("fixed16") == FixedPoint()
+    assert named("fp16", chunk=8, operand=None) == ChunkedFloat(FP16, FP16, 8)
+    assert spelled(ChunkedFloat(E4M3, chunk=32)) == "chunked_float(operand=e4m3fnsat, chunk=32)"
+    assert spelled(ChunkedFloat(FP16, FP16)) == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bfloat", "--arithmetic is bfloat, but there are fp8, fp16, fixed16, chunked_float, fixed_point"),
+        (
+            "fixed16(chunk=3)",
+            "--chunk is 3, but --arithmetic fixed16 has --a, --b, --result, --rounding, --random-bits, "
+            "--accumulator-bits; leave it out, or take another arithmetic",
+        ),
+        ("fp8(chunk=0)", "chunk is 0, but it must be an integer ≥ 1; chunk=K sums without chunks"),
+    ],
+)
+def test_refusals(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        named(name)
