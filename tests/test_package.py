@@ -20,9 +20,19 @@ def test_every_name_is_there(name: str) -> None:
 
 
 def test_importing_imports_nothing() -> None:
-    program = "import sys, quaver; print([m for m in sys.modules if m.startswith(('quaver.', 'numpy'))])"
+    program = (
+        "import sys, quaver; print([m for m in sys.modules if m.startswith(('quaver.', 'numpy', 'torch'))])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_missing_pytorch_is_one_line_that_says_what_to_install() -> None:
+    program = "import sys; sys.modules.update({'torch': None, 'torch.nn': None}); import quaver.torch"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: quaver.torch needs PyTorch; install it: pip install 'quaver[torch]'")
 
 
 def test_the_sum_of_the_readme() -> None:

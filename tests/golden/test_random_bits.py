@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import warnings
 from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.lfsr import LFSR, numbered_seed
 from quaver.golden.random_bits import SOURCES, draws_of, first_draws, states
 
@@ -113,3 +116,18 @@ def test_errors_of_both_arithmetics_are_as_good_as_independent():
     )
     found = bench.statistics([bench.chunked_float(1, seed) for seed in seeds])
     assert np.allclose(found, independent, rtol=(0.01, 0.01, 0.3, 0.02)), (found, independent)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_forked_process_draws_the_same() -> None:
+    """As a data loader's does, after its parent has used threads."""
+    arithmetic = ChunkedFloat(rounding="stochastic")
+    a = np.random.default_rng(0).integers(0, 256, (500, 500)).astype(np.uint8)
+    expected = arithmetic.gemm(a, a, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's, on forking a process with threads
+        child = os.fork()
+    if child == 0:
+        same = np.array_equal(arithmetic.gemm(a, a, seed=1), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -156,7 +156,7 @@ def compare(
 
     def settle(step: int, losses: list[float]) -> None:
         for one, other in zip(*calls, strict=False):
-            _hold(one, other, tallies, comparison)
+            hold(one, other, tallies, comparison)
         counts = len(calls[0]), len(calls[1])
         if counts[0] != counts[1] and comparison.first is None:
             extra = max(calls, key=len)[min(counts)]
@@ -191,9 +191,11 @@ def compare(
     return comparison
 
 
-def _hold(
+def hold(
     left: Call, right: Call, tallies: dict[tuple[str, str, tuple[int, ...]], Tally], comparison: Comparison
 ) -> None:
+    """Hold one call against the other engine's: its codes into `tallies`, the first mismatch into
+    `comparison`."""
     update = left.role == "update"
     a, b = left.operands[:2]
     shape: tuple[int, ...] = (a.size,) if update else (a.shape[0], *b.shape)

@@ -318,7 +318,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as JSON; `from_json` gives an equal one back."""
-        return json.dumps(_plain(self), indent=1)
+        return as_text(self, indent=1)
 
     @staticmethod
     def from_json(text: str | bytes) -> Recipe:
@@ -330,7 +330,7 @@ class Recipe:
             The text is no recipe; the message says what is wrong with it.
         """
         try:
-            recipe = _built(strict_json.loads(text))
+            recipe = from_text(text)
         except (TypeError, AttributeError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"not a recipe: {error}") from error
         if not isinstance(recipe, Recipe):
@@ -385,6 +385,16 @@ def _described(arithmetic: Arithmetic | None) -> str:
     if values.get("chunk") == NO_CHUNKS:
         values["chunk"] = "none"
     return f"{_name(type(arithmetic))}({', '.join(f'{name} {value}' for name, value in values.items())})"
+
+
+def as_text(thing: Any, **options: Any) -> str:
+    """A recipe, or a part of one such as an arithmetic, as JSON; `options` are json.dumps'."""
+    return json.dumps(_plain(thing), **options)
+
+
+def from_text(text: str | bytes) -> Any:
+    """What `as_text` was given."""
+    return _built(strict_json.loads(text))
 
 
 def _plain(thing: Any) -> Any:

@@ -1,0 +1,52 @@
+"""Quaver in PyTorch: formats and GEMMs on tensors, layers, conversion of models, optimisers.
+
+::
+
+    import quaver, quaver.torch
+    print(quaver.torch.convert(model, quaver.recipes.fp8))
+    optimiser = quaver.torch.SGD(model.parameters(), quaver.recipes.fp8, lr=0.1)
+
+On the CPU it gives the golden model's bits, or those of any engine inside ``with quaver.torch.engine(E)``.
+"""
+
+try:
+    import torch.nn as _nn  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone "
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    ) from error
+
+from quaver.torch.convert import Conversion, convert
+from quaver.torch.elementwise import elementwise
+from quaver.torch.engine import compare, engine
+from quaver.torch.functions import batched_gemm, decode, encode, gemm, round
+from quaver.torch.layers import Conv1d, Conv2d, Linear, matmul
+from quaver.torch.loss import CrossEntropyLoss, cross_entropy
+from quaver.torch.optimisers import SGD, Adam
+from quaver.torch.seeds import manual_seed, seeded
+from quaver.torch.shapes import shapes
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Conv1d",
+    "Conv2d",
+    "Conversion",
+    "CrossEntropyLoss",
+    "Linear",
+    "batched_gemm",
+    "compare",
+    "convert",
+    "cross_entropy",
+    "decode",
+    "elementwise",
+    "encode",
+    "engine",
+    "gemm",
+    "manual_seed",
+    "matmul",
+    "round",
+    "seeded",
+    "shapes",
+]

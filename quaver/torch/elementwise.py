@@ -1,0 +1,268 @@
+"""Rounding between GEMMs: every operation computes widely and rounds once, to nearest, forward and backward.
+
+A recipe's `elementwise` format is what operations between GEMMs leave their results in. In a model most of
+these are no modules: a residual sum, a softmax, a scale. So `Elementwise` watches the functions that PyTorch
+is called with while a model runs:
+
+- Those of `ROUNDED` (sums, products, activations, pooling by means, normalisations, softmax, dropout) are
+  given their floating-point operands in float64, and their results are rounded to the format. Their backward
+  passes likewise compute in float64 on rounded errors and round what they give on.
+- Those of `LOSSES` are the same, but for the loss itself, which is reported and never rounded.
+- Those of `MATMULS` are GEMMs without weights, as in attention, and become `quaver.torch.matmul`.
+- Those of `LEFT` (GEMMs that Quaver does not take over, normalisation by running statistics) compute in
+  float32, with a warning; their results are rounded.
+- Any other is left as it is: what moves or selects values (views, concatenation, max-pooling, ReLU, look-up)
+  is exact in any format, and what creates them is not between GEMMs.
+
+An error that arrives from several places is summed up by PyTorch in float32 and rounded where it arrives.
+That sum alone follows ``torch.set_flush_denormal``: of formats that reach below 2**−126 it then loses the
+smallest.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from quaver.golden.nn.recipe import Recipe
+from quaver.torch.between import widen_op
+from quaver.torch.functions import round_op
+from quaver.torch.layers import matmul
+from quaver.torch.numerics import Numerics
+
+_NAMES = """
+    add sub subtract rsub mul multiply div divide true_divide pow float_power square sqrt rsqrt reciprocal
+    exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh erf erfc sigmoid
+    softmax log_softmax softmin logsumexp logaddexp sum mean std var norm prod cumsum cumprod lerp addcmul
+    addcdiv hypot
+    gelu silu mish elu selu celu softplus hardswish hardsigmoid leaky_relu rrelu prelu logsigmoid softsign
+    tanhshrink softshrink glu gumbel_softmax
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d lp_pool1d
+    lp_pool2d layer_norm group_norm instance_norm rms_norm local_response_norm normalize
+    dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout interpolate grid_sample
+    cosine_similarity pairwise_distance
+    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __div__ __rdiv__ __pow__
+    __rpow__
+""".split()  # noqa: SIM905  # a hundred lines otherwise
+_NAMESPACES = (torch, torch.Tensor, functional)
+
+
+def _functions(*names: str) -> dict[Any, str]:
+    return {getattr(space, name): name for name in names for space in _NAMESPACES if hasattr(space, name)}
+
+
+#: Functions whose results are rounded, by what PyTorch calls them.
+ROUNDED = _functions(*_NAMES)
+#: The same in place: x.add_(y), x += y.
+IN_PLACE = {
+    getattr(torch.Tensor, changing): getattr(torch.Tensor, name)
+    for name in _NAMES
+    for changing in (f"{name}_", name.replace("__", "__i", 1))
+    if changing != name and hasattr(torch.Tensor, name) and hasattr(torch.Tensor, changing)
+}
+MATMULS = _functions("matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "scaled_dot_product_attention")
+LOSSES = _functions(
+    *("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+)
+LEFT = _functions(
+    *("linear", "bilinear", "einsum", "tensordot", "addmm", "addbmm", "baddbmm", "addmv", "mv", "dot"),
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("batch_norm", "lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward"),
+)
+
+
+class _Widen(torch.autograd.Function):
+    """In float64; the error that comes back is rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, format: str) -> Tensor:
+        ctx.format = format
+        return widen_op(values)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
+        return round_op(error, ctx.format, "nearest"), None
+
+
+class _Narrow(torch.autograd.Function):
+    """Rounded; and so is the error that comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, format: str) -> Tensor:
+        ctx.format, ctx.dtype = format, values.dtype
+        return round_op(values, format, "nearest")
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
+        error = round_op(error, ctx.format, "nearest")
+        return widen_op(error) if ctx.dtype == torch.float64 else error, None
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+class Elementwise(TorchFunctionMode):
+    """While it is active, PyTorch's functions round as `recipe` says. See the module."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.numerics = Numerics.of(recipe, recipe.hidden)
+        self.warned: set[str] = set()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _active.stack and _active.stack[-1][0] is not self:  # a model inside rounds by itself
+            return func(*args, **kwargs)
+        if func in MATMULS and _is_float(args[0]) and args[0].ndim >= 2:
+            return self._matmul(MATMULS[func], *args, **kwargs)
+        format = self.numerics.elementwise
+        if func in LEFT:
+            self._warn(LEFT[func])
+            result = func(*args, **kwargs)
+            return _Narrow.apply(result, format) if format is not None and _is_float(result) else result
+        if format is None or "out" in kwargs:
+            return func(*args, **kwargs)
+        if func in LOSSES:
+            result = _widely(func, args, kwargs, format)
+            return result.float() if _is_float(result) else result
+        if func in ROUNDED:
+            if not kwargs.get("inplace"):
+                return _rounded(func, args, kwargs, format)
+            return args[0].copy_(_rounded(func, args, {**kwargs, "inplace": False}, format))
+        if func in IN_PLACE and _is_float(args[0]):
+            return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, format))
+        return func(*args, **kwargs)
+
+    def _matmul(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
+        if name == "scaled_dot_product_attention":
+            with self:
+                return attention(*args, **kwargs)
+        a, b = args if name != "__rmatmul__" else args[::-1]
+        if b.ndim < 2:
+            return torch.matmul(a, b)
+        training = not _active.stack or _active.stack[-1][1]
+        return matmul(a, b, self.numerics, training=training)
+
+    def _warn(self, name: str) -> None:
+        if torch.compiler.is_compiling() or name in self.warned:
+            return
+        self.warned.add(name)
+        warnings.warn(
+            f"torch's {name} computes in float32 inside a model with a recipe; Quaver does not convert it",
+            stacklevel=3,
+        )
+
+
+def _widely(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
+    def wide(value: Any) -> Any:
+        return _Widen.apply(value, format) if _is_float(value) else value
+
+    return func(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
+
+
+def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
+    if not any(map(_is_float, (*args, *kwargs.values()))):
+        return func(*args, **kwargs)
+    result = _widely(func, args, kwargs, format)
+    if isinstance(result, tuple):
+        return tuple(_Narrow.apply(each, format) if _is_float(each) else each for each in result)
+    return _Narrow.apply(result, format) if _is_float(result) else result
+
+
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Minus infinity where a boolean mask is true; a mask of numbers is added."""
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(mask, float("-inf"))
+    out = mask == float("-inf")  # formats without infinity keep it out of their sums
+    return (scores + mask.masked_fill(out, 0.0)).masked_fill(out, float("-inf"))
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """``torch.nn.functional.scaled_dot_product_attention``, a function at a time, so that each is rounded."""
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        scores = masked(scores, ~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
+    weights = functional.dropout(torch.softmax(scores, -1), dropout_p, training=dropout_p > 0)
+    return torch.matmul(weights, value)
+
+
+class _Active(threading.local):
+    """The modes of this thread, the innermost last, each with whether its module is training: models inside
+    models may have other recipes."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Elementwise, bool]] = []
+
+
+_active = _Active()
+
+
+def _enter(mode: Elementwise, training: bool) -> None:
+    again = bool(_active.stack) and _active.stack[-1][0] is mode
+    _active.stack.append((mode, training))
+    if not again:
+        mode.__enter__()
+
+
+def _leave(mode: Elementwise) -> None:
+    _active.stack.pop()
+    if not _active.stack or _active.stack[-1][0] is not mode:
+        mode.__exit__(None, None, None)
+
+
+@contextmanager
+def elementwise(recipe: Recipe, *, training: bool = True) -> Iterator[None]:
+    """Inside, what is called of PyTorch rounds as in a model converted with `recipe`: for code between layers
+    that no module's `forward` runs."""
+    mode = Elementwise(recipe)
+    _enter(mode, training)
+    try:
+        yield
+    finally:
+        _leave(mode)
+
+
+class Before:
+    """A module's forward pre-hook: from here on, PyTorch's functions round."""
+
+    def __init__(self, mode: Elementwise) -> None:
+        self.mode = mode
+
+    def __call__(self, module: torch.nn.Module, args: Any) -> None:
+        _enter(self.mode, module.training)
+
+
+class After:
+    """Its forward hook, called after an error too: from here on, they are PyTorch's own again."""
+
+    def __init__(self, mode: Elementwise) -> None:
+        self.mode = mode
+
+    def __call__(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        _leave(self.mode)

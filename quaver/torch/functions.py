@@ -1,0 +1,270 @@
+"""Formats and GEMMs as PyTorch operators, named ``quaver::…``.
+
+Each is registered with `torch.library.custom_op` and says what shape and dtype it returns, so that
+`torch.compile` goes through it without breaking the graph. On the CPU it is the golden kernel on the tensor's
+own memory. On CUDA there is none yet: `_no_cuda_kernel` stands where one will be.
+
+Annotations are evaluated here, because PyTorch reads an operator's schema from them.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quaver.golden import kernels
+from quaver.golden.contracts import Arithmetic
+from quaver.golden.float_environment import standard_floats
+from quaver.golden.formats import Format, parse
+from quaver.golden.lfsr import numbered_seed
+from quaver.golden.nn.recipe import as_text, from_text
+from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.torch.engine import current
+from quaver.torch.seeds import SEEDS
+
+_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
+
+
+# The public functions.
+
+
+def encode(
+    values: Tensor,
+    format: Format | str,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    *,
+    random: Tensor | None = None,
+    random_bits: int = RANDOM_BITS,
+) -> Tensor:
+    """The codes of `values`, any shape and strides: uint8, uint16 or uint32, contiguous.
+
+    Parameters
+    ----------
+    values
+        float16, bfloat16, float32, float64, or integers of at most 53 bits.
+    format
+        A `quaver` format, or the name of one ("fp8", "e6m9", "q8.8").
+    rounding, random, random_bits
+        As of `quaver.golden.formats.Format.encode`, with a tensor of draws; errors too.
+    """
+    _on_one_device(values=values, random=random)
+    return encode_op(values, format_name(format), rounding_name(rounding), random, random_bits)
+
+
+def decode(codes: Tensor, format: Format | str) -> Tensor:
+    """The values of `codes` (any integer dtype): float32, or float64 where the format needs it.
+
+    TypeError, ValueError: they are no codes of the format.
+    """
+    return decode_op(codes, format_name(format))
+
+
+def round(
+    values: Tensor,
+    format: Format | str,
+    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    *,
+    random: Tensor | None = None,
+    random_bits: int = RANDOM_BITS,
+) -> Tensor:
+    """``decode(encode(values))``. Its gradient passes through as it is (straight through)."""
+    _on_one_device(values=values, random=random)
+    return round_op(values, format_name(format), rounding_name(rounding), random, random_bits)
+
+
+def gemm(arithmetic: Arithmetic, a: Tensor, b: Tensor, *, seed: int | None = None) -> Tensor:
+    """C = A·B: operand codes (M, K) and (K, N), any strides, give result codes (M, N).
+
+    `seed`, 1 … 2**32 − 1, is what a stochastic arithmetic draws from, and is left out for any other. Errors
+    are those of ``arithmetic.gemm``.
+    """
+    _on_one_device(a=a, b=b)
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but a GEMM takes (M, K) and (K, N); "
+            f"batched_gemm takes (batch, M, K) and (batch, K, N)"
+        )
+    return gemm_op(a, b, arithmetic_text(arithmetic), seed, "")
+
+
+def batched_gemm(arithmetic: Arithmetic, a: Tensor, b: Tensor, *, seed: int | None = None) -> Tensor:
+    """C[i] = A[i]·B[i]: operand codes (batch, M, K) and (batch, K, N) give result codes (batch, M, N).
+
+    Product i, counted from 0, draws as ``gemm(…, seed=numbered_seed(seed, i))``.
+    """
+    _on_one_device(a=a, b=b)
+    if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0]:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but a batched GEMM takes (batch, M, K) "
+            f"and (batch, K, N)"
+        )
+    return gemm_op(a, b, arithmetic_text(arithmetic), seed, "")
+
+
+def _on_one_device(**tensors: Tensor | None) -> None:
+    found = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        where = " and ".join(f"{name} on {device}" for name, device in found.items())
+        raise ValueError(f"{where}, but they must be on one device; move one of them")
+
+
+# Of a format or an arithmetic an operator's schema can hold the text. To the compiler it is a constant.
+
+
+@torch.compiler.assume_constant_result
+def format_name(format: Format | str) -> str:
+    """The name that `parse` takes. TypeError: no format."""
+    if not isinstance(format, Format | str):
+        raise TypeError(f"format is {format!r}, but it must be a Format or a name such as 'fp8'")
+    return str(parse(format) if isinstance(format, str) else format)
+
+
+@torch.compiler.assume_constant_result
+def rounding_name(rounding: Rounding | str) -> str:
+    return str(Rounding(rounding))
+
+
+@torch.compiler.assume_constant_result
+def arithmetic_text(arithmetic: Any) -> str:
+    """The text that `arithmetic_of` takes. TypeError: no arithmetic of Quaver's."""
+    try:
+        return _text(arithmetic)
+    except (KeyError, TypeError):
+        raise TypeError(
+            f"arithmetic is {arithmetic!r}, but it must be one of quaver.ARITHMETICS, e.g. ChunkedFloat()"
+        ) from None
+
+
+@cache
+def _text(arithmetic: Any) -> str:
+    text = as_text(arithmetic)
+    if not isinstance(json.loads(text), dict):
+        raise TypeError
+    return text
+
+
+_format_of = cache(parse)
+arithmetic_of = cache(from_text)
+
+
+# The operators.
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    """The tensor's own memory as an array; what NumPy has no dtype for, as the float32 that holds it."""
+    unknown = tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64)
+    return (tensor.float() if unknown else tensor).numpy(force=True)
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(np.asarray(array))
+
+
+@torch.library.custom_op("quaver::encode", mutates_args=(), device_types="cpu")
+def encode_op(
+    values: Tensor, format: str, rounding: str, random: Tensor | None = None, random_bits: int = RANDOM_BITS
+) -> Tensor:
+    draws = None if random is None else random.numpy(force=True)
+    return _tensor(
+        _format_of(format).encode(_values(values), rounding, random=draws, random_bits=random_bits)
+    )
+
+
+@encode_op.register_fake
+def _(values, format, rounding, random=None, random_bits=RANDOM_BITS):
+    return values.new_empty(values.shape, dtype=_codes_of(_format_of(format)))
+
+
+@torch.library.custom_op("quaver::decode", mutates_args=(), device_types="cpu")
+def decode_op(codes: Tensor, format: str) -> Tensor:
+    return _tensor(_format_of(format).decode(codes.numpy(force=True)))
+
+
+@decode_op.register_fake
+def _(codes, format):
+    return codes.new_empty(codes.shape, dtype=_values_of(_format_of(format)))
+
+
+@torch.library.custom_op("quaver::round", mutates_args=(), device_types="cpu")
+def round_op(
+    values: Tensor, format: str, rounding: str, random: Tensor | None = None, random_bits: int = RANDOM_BITS
+) -> Tensor:
+    draws = None if random is None else random.numpy(force=True)
+    return _tensor(_format_of(format).round(_values(values), rounding, random=draws, random_bits=random_bits))
+
+
+@round_op.register_fake
+def _(values, format, rounding, random=None, random_bits=RANDOM_BITS):
+    return values.new_empty(values.shape, dtype=_values_of(_format_of(format)))
+
+
+round_op.register_autograd(lambda ctx, gradient: (gradient, None, None, None, None))
+
+
+@torch.library.custom_op("quaver::gemm", mutates_args=(), device_types="cpu")
+def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
+    """`draws_as`: "training" or "evaluation" take the next of the process's seeds where the arithmetic draws;
+    "" takes `seed`. A batch of products takes one seed."""
+    how = arithmetic_of(arithmetic)
+    if draws_as and how.stochastic:
+        seed = SEEDS.next(training=draws_as == "training")
+    left, right = (np.ascontiguousarray(codes.numpy(force=True)) for codes in (a, b))
+    compute = current().gemm
+    if left.ndim == 2:
+        return _tensor(compute(how, left, right, seed=seed))
+    c = np.empty((len(left), left.shape[1], right.shape[2]), how.result.code_dtype)
+    for i in range(len(left)):
+        c[i] = compute(how, left[i], right[i], seed=None if seed is None else numbered_seed(seed, i))
+    return _tensor(c)
+
+
+@gemm_op.register_fake
+def _(a, b, arithmetic, seed, draws_as):
+    return a.new_empty(_product_shape(a, b), dtype=_codes_of(arithmetic_of(arithmetic).result))
+
+
+@torch.library.custom_op("quaver::float32_gemm", mutates_args=(), device_types="cpu")
+def float32_gemm_op(a: Tensor, b: Tensor) -> Tensor:
+    """A plain float32 product, (batch,) (M, K) and (K, N): `quaver.golden.kernels.float32.matmul`."""
+    return _float32_gemm(_values(a), _values(b))
+
+
+@standard_floats
+def _float32_gemm(a: np.ndarray, b: np.ndarray) -> Tensor:
+    if a.ndim == 2:
+        return _tensor(kernels.float32.matmul(a, b))
+    if not len(a):
+        return torch.empty((0, a.shape[1], b.shape[2]))
+    return _tensor(np.stack([kernels.float32.matmul(x, y) for x, y in zip(a, b, strict=True)]))
+
+
+@float32_gemm_op.register_fake
+def _(a, b):
+    return a.new_empty(_product_shape(a, b), dtype=torch.promote_types(a.dtype, b.dtype))
+
+
+def _product_shape(a: Tensor, b: Tensor) -> Sequence[int]:
+    return (*a.shape[:-1], b.shape[-1])
+
+
+def _codes_of(format: Format) -> torch.dtype:
+    return _DTYPES[np.dtype(format.code_dtype).itemsize]
+
+
+def _values_of(format: Format) -> torch.dtype:
+    return torch.float32 if format.value_dtype is np.float32 else torch.float64
+
+
+def _no_cuda_kernel(*tensors_and_options: Any) -> Any:
+    """What an operator does on a GPU, until there is a kernel to register in its place."""
+    raise NotImplementedError(
+        "Quaver has no CUDA kernels yet, so its tensors must be on the CPU; move model and data with .cpu()"
+    )
+
+
+for _op in (encode_op, decode_op, round_op, gemm_op, float32_gemm_op):
+    _op.register_kernel("cuda", _no_cuda_kernel)

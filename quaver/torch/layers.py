@@ -1,0 +1,322 @@
+"""Linear layers, convolutions and products whose three GEMMs a precision computes.
+
+Each is PyTorch's module with another `forward`: the same parameters, names and shapes, so that a state_dict
+of one loads into the other. Operands are laid out as in `quaver.golden.nn.layers`, so that stochastic
+arithmetics draw the same bits and float32 products sum in the same order: a weight (N, …) is golden's (K, N),
+k running over (channel, y, x), and where golden has a transposed view there is one here.
+
+An overflow on the way back must not be lost in a cast that saturates: where the error of a layer's input is
+not finite, the gradient of its weight becomes NaN, and where there is no weight that learns, the error
+itself. Optimisers and gradient scalers then skip the step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quaver.golden.nn.recipe import Precision, Recipe
+from quaver.torch.between import add_bias_op, bias_gradient_op
+from quaver.torch.numerics import Numerics, Product
+
+Pair = tuple[int, int]
+Margins = tuple[int, int, int, int]
+"""Zeros left, right, above and below an image, as ``torch.nn.functional.pad`` orders them."""
+
+
+def _draws_as(module: nn.Module) -> str:
+    return "training" if module.training else "evaluation"
+
+
+def _checked(product: Product, dx: Tensor, dw: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Errors and gradient; an overflow among the errors is made to stay."""
+    if product.finite:
+        return dx, dw
+    finite = torch.isfinite(dx)
+    if dw is None:
+        return torch.where(finite, dx, torch.nan), None
+    return dx, torch.where(finite.all(), dw, torch.nan)
+
+
+class _Linear(torch.autograd.Function):
+    """x (B, K), weight (N, K), bias (N,) or None → (B, N)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics, draws_as: str
+    ) -> Tensor:
+        casts = numerics.forward.casts
+        inputs = casts[0](x)
+        y = numerics.forward(inputs, casts[1](weight).T.contiguous(), draws_as)
+        again = numerics.gradient.casts[0]
+        ctx.save_for_backward(inputs if again == casts[0] else again(x), weight)
+        ctx.numerics, ctx.draws_as = numerics, draws_as
+        return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        n, draws_as = ctx.numerics, ctx.draws_as
+        error = n.round(error.contiguous())
+        dx = dw = db = None
+        if ctx.needs_input_grad[1]:
+            dw = n.gradient(inputs.T, n.gradient.casts[1](error), draws_as).T
+        if ctx.needs_input_grad[2]:
+            db = bias_gradient_op(error, n.elementwise)
+        if ctx.needs_input_grad[0]:
+            casts = n.backward.casts
+            dx = n.backward(casts[0](error), casts[1](weight).T.contiguous().T, draws_as)
+            dx, dw = _checked(n.backward, dx, dw)
+        return dx, dw, db, None, None
+
+
+class _Matmul(torch.autograd.Function):
+    """a (batch, M, K) · b (batch, K, N); a is cast as inputs are, b as weights."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, numerics: Numerics, draws_as: str) -> Tensor:
+        casts = numerics.forward.casts
+        ctx.save_for_backward(a, b)
+        ctx.numerics, ctx.draws_as = numerics, draws_as
+        return numerics.forward(casts[0](a), casts[1](b), draws_as)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        n, draws_as = ctx.numerics, ctx.draws_as
+        error = n.round(error.contiguous())
+        da = db = None
+        if ctx.needs_input_grad[1]:
+            casts = n.gradient.casts
+            db = n.gradient(casts[0](a).mT, casts[1](error), draws_as)
+        if ctx.needs_input_grad[0]:
+            casts = n.backward.casts
+            da, _ = _checked(n.backward, n.backward(casts[0](error), casts[1](b).mT, draws_as), None)
+        return da, db, None, None
+
+
+class _Convolution(torch.autograd.Function):
+    """x (B, C, H, W), weight (O, C / groups, h, w), bias (O,) or None → (B, O, H', W').
+
+    im2col as in `quaver.golden.nn.layers.Conv2d`, group by group: a batch of GEMMs where there are several.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        numerics: Numerics,
+        draws_as: str,
+        stride: Pair,
+        margins: Margins,
+        dilation: Pair,
+        groups: int,
+    ) -> Tensor:
+        casts, size = numerics.forward.casts, (weight.shape[2], weight.shape[3])
+        inputs = casts[0](x)
+        columns = _columns(_padded(inputs, margins), size, stride, dilation)
+        kernel = casts[1](weight).reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
+        seen = columns.reshape(groups, kernel.shape[2], -1)
+        y = _grouped(numerics.forward, kernel, seen, draws_as, exchanged=True)
+        y = y.reshape(weight.shape[0], *columns.shape[3:]).transpose(0, 1).contiguous()
+        again = numerics.gradient.casts[0]
+        ctx.save_for_backward(inputs if again == casts[0] else again(x), weight)
+        ctx.numerics, ctx.draws_as = numerics, draws_as
+        ctx.stride, ctx.margins, ctx.dilation, ctx.groups = stride, margins, dilation, groups
+        return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        n, draws_as, groups = ctx.numerics, ctx.draws_as, ctx.groups
+        stride, dilation, size = ctx.stride, ctx.dilation, (weight.shape[2], weight.shape[3])
+        outputs = weight.shape[0] // groups
+        error = n.round(error.contiguous())
+        dx = dw = db = None
+        if ctx.needs_input_grad[1]:
+            columns = _columns(_padded(inputs, ctx.margins), size, stride, dilation)
+            errors = n.gradient.casts[1](error).transpose(0, 1).reshape(groups, outputs, -1).mT.contiguous()
+            columns = columns.reshape(groups, -1, errors.shape[1])
+            dw = _grouped(n.gradient, columns, errors, draws_as).mT.reshape(weight.shape)
+        if ctx.needs_input_grad[2]:
+            db = bias_gradient_op(error, n.elementwise)
+        if ctx.needs_input_grad[0]:
+            casts = n.backward.casts
+            spread = _spread(casts[0](error), inputs.shape, size, stride, ctx.margins, dilation)
+            columns = _columns(spread, size, (1, 1), dilation)
+            kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, weight.shape[1], *size)
+            kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], -1)
+            seen = columns.reshape(groups, kernel.shape[2], -1)
+            dx = _grouped(n.backward, kernel, seen, draws_as, exchanged=True)
+            dx = dx.reshape(inputs.shape[1], *columns.shape[3:]).transpose(0, 1).contiguous()
+            dx, dw = _checked(n.backward, dx, dw)
+        return dx, dw, db, None, None, None, None, None, None
+
+
+def _grouped(product: Product, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
+    """The products of (groups, M, K) and (groups, K, N); of one group, the plain product."""
+    if len(a) == 1:
+        return product(a[0], b[0], draws_as, exchanged=exchanged)[None]
+    return product(a, b, draws_as, exchanged=exchanged)
+
+
+def _padded(x: Tensor, margins: Margins) -> Tensor:
+    """With zeros around it; the code 0 is zero in every format."""
+    left, right, above, below = margins
+    if not any(margins):
+        return x
+    height, width = x.shape[2:]
+    padded = x.new_zeros((*x.shape[:2], above + height + below, left + width + right))
+    padded[:, :, above : above + height, left : left + width] = x
+    return padded
+
+
+def _columns(x: Tensor, size: Pair, stride: Pair, dilation: Pair) -> Tensor:
+    """(B, C, H, W) → (C, h, w, B, H', W'): im2col, what the kernel sees at each position."""
+    batch, channels = x.shape[:2]
+    height, width = (
+        (x.shape[2 + axis] - dilation[axis] * (size[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)
+    )
+    columns = x.new_empty((channels, *size, batch, height, width))
+    x = x.transpose(0, 1)
+    for i in range(size[0]):
+        top = i * dilation[0]
+        rows = slice(top, top + stride[0] * (height - 1) + 1, stride[0])
+        for j in range(size[1]):
+            left = j * dilation[1]
+            places = slice(left, left + stride[1] * (width - 1) + 1, stride[1])
+            columns[:, i, j] = x[:, :, rows, places]
+    return columns
+
+
+def _spread(
+    errors: Tensor, shape: torch.Size, size: Pair, stride: Pair, margins: Margins, dilation: Pair
+) -> Tensor:
+    """(B, O, H', W') → (B, O, H + reach, W + reach), zeros between: for the mirrored kernel."""
+    lengths, inside, places = [], [], []
+    for axis, before in ((0, margins[2]), (1, margins[0])):
+        # The input's row i met the output's row o through the kernel's row r: i + before = stride·o +
+        # dilation·r. So o stands in row `first` + stride·o, if that is a row at all.
+        reach, step = dilation[axis] * (size[axis] - 1), stride[axis]
+        length, first = shape[2 + axis] + reach, reach - before
+        begin = max(0, -(first // step))
+        end = min(errors.shape[2 + axis], (length - 1 - first) // step + 1)
+        lengths.append(length)
+        inside.append(slice(begin, end))
+        places.append(slice(first + step * begin, first + step * (end - 1) + 1, step))
+    spread = errors.new_zeros((*errors.shape[:2], *lengths))
+    spread[:, :, places[0], places[1]] = errors[:, :, inside[0], inside[1]]
+    return spread
+
+
+def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = True) -> Tensor:
+    """A·B of values (…, M, K) and (…, K, N), batch axes broadcast as ``torch.matmul``'s: for attention.
+
+    `how` is a recipe (its `hidden` precision: a is cast as inputs are, b as weights) or a layer's `numerics`.
+    A stochastic arithmetic takes one seed for all products of the batch.
+    """
+    numerics = Numerics.of(how, how.hidden) if isinstance(how, Recipe) else how
+    draws_as = "training" if training else "evaluation"
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but a product takes (…, M, K) and "
+            f"(…, K, N)"
+        )
+    if a.ndim == b.ndim == 2:
+        return _Matmul.apply(a, b, numerics, draws_as)
+    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    left, right = (x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (a, b))
+    return _Matmul.apply(left, right, numerics, draws_as).reshape(*batch, a.shape[-2], b.shape[-1])
+
+
+class GemmLayer(nn.Module):
+    """What the layers share: how they compute. `set_precision` comes after PyTorch's constructor, or after
+    `quaver.torch.convert` has made a module of PyTorch's one of these."""
+
+    numerics: Numerics
+
+    def set_precision(self, recipe: Recipe, precision: Precision | None = None) -> None:
+        """Compute in `precision`; that of the recipe's hidden layers when left out."""
+        self.numerics = Numerics.of(recipe, recipe.hidden if precision is None else precision)
+
+
+class Linear(GemmLayer, nn.Linear):
+    """``torch.nn.Linear``, (…, in_features) → (…, out_features), with GEMMs in a recipe's arithmetic.
+
+    Linear(in_features, out_features, bias=True, *, recipe, precision=None): `precision` is that of the
+    recipe's hidden layers when left out.
+    """
+
+    def __init__(
+        self, *args: Any, recipe: Recipe, precision: Precision | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.set_precision(recipe, precision)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not input.ndim or input.shape[-1] != self.in_features:
+            raise ValueError(f"input has shape {tuple(input.shape)}, but it must be (…, {self.in_features})")
+        x = input.reshape(-1, self.in_features)
+        y = _Linear.apply(x, self.weight, self.bias, self.numerics, _draws_as(self))
+        return y.reshape(*input.shape[:-1], self.out_features)
+
+
+class _ConvolutionLayer(GemmLayer):
+    """The two convolutions: everything but the number of axes."""
+
+    def __init__(
+        self, *args: Any, recipe: Recipe, precision: Precision | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.set_precision(recipe, precision)
+
+    def forward(self, input: Tensor) -> Tensor:
+        axes = len(self.kernel_size)
+        channels = input.shape[-1 - axes] if input.ndim > axes else None
+        if input.ndim not in (axes + 1, axes + 2) or channels != self.in_channels:
+            wanted = ", ".join((f"{self.in_channels}", *("height", "width")[2 - axes :]))
+            raise ValueError(f"input has shape {tuple(input.shape)}, but it must be (batch, {wanted})")
+        x = input if input.ndim == axes + 2 else input[None]
+        margins = self._margins()
+        if self.padding_mode != "zeros":
+            x, margins = functional.pad(x, margins, mode=self.padding_mode), (0,) * (2 * axes)
+        weight, stride, dilation = self.weight, self.stride, self.dilation
+        for axis, (n, kernel) in enumerate(zip(x.shape[2:], self.kernel_size, strict=True)):
+            before, after = margins[2 * (axes - 1 - axis) : 2 * (axes - axis)]
+            if n + before + after <= dilation[axis] * (kernel - 1):
+                raise ValueError(
+                    f"input has shape {tuple(input.shape)} and the padding {before} + {after}, but a kernel "
+                    f"of {kernel} with dilation {dilation[axis]} reaches further"
+                )
+        if axes == 1:
+            x, weight = x[:, :, None], weight[:, :, None]
+            stride, dilation, margins = (1, *stride), (1, *dilation), (*margins, 0, 0)
+        place = tuple(stride), tuple(margins), tuple(dilation), self.groups
+        y = _Convolution.apply(x, weight, self.bias, self.numerics, _draws_as(self), *place)
+        y = y[:, :, 0] if axes == 1 else y
+        return y if input.ndim == axes + 2 else y[0]
+
+    def _margins(self) -> tuple[int, ...]:
+        """The padding of each side, the last axis first, as `functional.pad` takes it."""
+        if isinstance(self.padding, str):
+            return tuple(self._reversed_padding_repeated_twice)
+        return tuple(n for padding in reversed(self.padding) for n in (padding, padding))
+
+
+class Conv1d(_ConvolutionLayer, nn.Conv1d):
+    """``torch.nn.Conv1d``, (batch, C, L) → (batch, O, L'), with GEMMs in a recipe's arithmetic.
+
+    PyTorch's arguments, and recipe, precision=None as of `Linear`.
+    """
+
+
+class Conv2d(_ConvolutionLayer, nn.Conv2d):
+    """``torch.nn.Conv2d``, (batch, C, H, W) → (batch, O, H', W'), with GEMMs in a recipe's arithmetic.
+
+    PyTorch's arguments, and recipe, precision=None as of `Linear`.
+    """
