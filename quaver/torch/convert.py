@@ -31,7 +31,19 @@ NORMALISATIONS: dict[type, type[Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One module: its name in the model, its type, whether it was converted, and to what or why not."""
+    """What became of one module.
+
+    Attributes
+    ----------
+    name
+        Its name in the model.
+    kind
+        Its type.
+    converted
+        Whether it was.
+    why
+        What it became, or why it was left.
+    """
 
     name: str
     kind: str

@@ -37,15 +37,27 @@ class Cast:
 
 @dataclass(frozen=True)
 class Product:
-    """One of a layer's three GEMMs: what its two operands are cast to, and how their product is computed."""
+    """One of a layer's three GEMMs.
+
+    Attributes
+    ----------
+    casts
+        What its two operands are cast to.
+    arithmetic
+        Spelt as an operator takes it; None: a float32 product.
+    result
+        The format of its results.
+    alike
+        Whether both operands have one format.
+    finite
+        Whether every result is finite, as in fixed point.
+    """
 
     casts: tuple[Cast, Cast]
     arithmetic: str | None
     result: str
     alike: bool
-    """Whether both operands have one format."""
     finite: bool
-    """Whether every result is finite, as in fixed point."""
 
     def __call__(self, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
         """The values of A·B, of cast operands (batch, M, K) and (batch, K, N), or without a batch.
@@ -62,7 +74,15 @@ class Product:
 
 @dataclass(frozen=True)
 class Numerics:
-    """The three GEMMs of a layer, and the format of what lies between layers (None: float32)."""
+    """How a layer computes.
+
+    Attributes
+    ----------
+    forward, backward, gradient
+        Its three GEMMs.
+    elementwise
+        The format of what lies between layers; None: float32.
+    """
 
     forward: Product
     backward: Product
