@@ -11,12 +11,16 @@ arithmetics, the same as of quaver verilog:
   fp8-stochastic, fp16-stochastic
             the same, every sum rounded stochastically: for --recipe fp8-everywhere-stochastic, and for all
             of --recipe fp8-stochastic
-  chunked_float, fixed_point    with parameters of your own; an option changes one, also of those above
+  int2, int3, int4, int5, int8
+            unsigned activations times weights on odd levels, exact: the quantised layers of --recipe pact-4
+  chunked_float, fixed_point, integer
+            with parameters of your own; an option changes one, also of those above
 
 examples:
   quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
   quaver build --board orangecrab-85f --rows 2 --columns 2 --clock 48 -o crab.bit
   quaver build --board ice40-hx8k --arithmetic fixed16         the stored array in fixed point
+  quaver build --board ulx3s-85f --arithmetic int4 --rows 4 --columns 4 --clock 60
   quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver build --board ulx3s-85f --operand e4m3 --chunk 32 --rows 4 --columns 4 --clock 60

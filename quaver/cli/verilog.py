@@ -10,7 +10,9 @@ arithmetics (--arithmetic), the same as of quaver build; options of theirs chang
   fp8            FP8 operands, sums in FP16 in chunks of 64: chunked_float as it is
   fp16           FP16 operands, the same sums
   fixed16        16-bit fixed point, ⟨8,8⟩, rounded stochastically on the way out: fixed_point as it is
-  chunked_float, fixed_point
+  int2, int3, int4, int5, int8
+                 unsigned activations times weights on odd levels, exact; int4: integer as it is
+  chunked_float, fixed_point, integer
 
 Every module's name begins with the top's, so that several units fit one design if their --name differs.
 
@@ -19,6 +21,7 @@ examples:
   quaver verilog float_adder --rounding stochastic --random-bits 8 --stages 3 -o float_adder.v
   quaver verilog systolic_array --rows 16 --columns 16 -o array.v
   quaver verilog pe --arithmetic fixed_point --a q4.12 --b q4.12 --result q4.12
+  quaver verilog pe --arithmetic int4 --b int4           signed weights, two's complement
   quaver verilog accelerator --plan plan.json --rows 16 --columns 16 -o accelerator.v
   quaver verilog pe --plan plan.json --gemm conv2/gradient
   quaver verilog --plan plan.json -o hardware

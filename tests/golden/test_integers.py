@@ -13,8 +13,8 @@ import pytest
 import quaver
 from quaver.fpga.design import Design
 from quaver.golden import data
-from quaver.golden.arithmetic import ChunkedFloat, FixedPoint
-from quaver.golden.formats import FP16, FixedFormat
+from quaver.golden.arithmetic import ChunkedFloat, FixedPoint, Integer
+from quaver.golden.formats import FP16, FixedFormat, IntegerFormat
 from quaver.golden.nn.recipe import DYNAMIC, FixedUpdatePrecision, UpdatePrecision
 from quaver.golden.nn.trainer import Settings
 from quaver.golden.planning.networks import LayerShape, NetworkShape
@@ -27,7 +27,17 @@ Q = FixedFormat(8, 8)
 LAYER = LayerShape("layer", 8, 4, 9, 16, 2)
 #: One of each.
 CHECKED = (
-    *(FP16, Q, ChunkedFloat(), FixedPoint(), DYNAMIC, UpdatePrecision(), FixedUpdatePrecision(Q, Q, Q)),
+    *(
+        FP16,
+        Q,
+        IntegerFormat(4),
+        ChunkedFloat(),
+        FixedPoint(),
+        Integer(),
+        DYNAMIC,
+        UpdatePrecision(),
+        FixedUpdatePrecision(Q, Q, Q),
+    ),
     *(
         Settings(later_at=3),
         LAYER,

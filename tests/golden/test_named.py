@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat, FixedPoint
+from quaver.golden.arithmetic import ARITHMETICS, ChunkedFloat, FixedPoint, Integer
 from quaver.golden.arithmetic.named import PRESETS, named, names, spelled
-from quaver.golden.formats import E4M3, FP8, FP16, FixedFormat
+from quaver.golden.formats import E4M3, FP8, FP16, FixedFormat, IntegerFormat, Levels
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from quaver.golden.formats import E4M3, FP8, FP16, FixedFormat
         ChunkedFloat(E4M3, FP16, chunk=32),
         ChunkedFloat(FP16, FP8, 1, "stochastic", 24),
         FixedPoint(FixedFormat(4, 12), FixedFormat(6, 10), FixedFormat(4, 12), "nearest"),
+        Integer(IntegerFormat(7), IntegerFormat(3, Levels.SIGNED), 18),
     ],
 )
 def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
@@ -24,7 +25,9 @@ def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
 
 
 def test_names() -> None:
-    assert ("fp8", "fp16", "fixed16", *ARITHMETICS) == names()
+    assert (*PRESETS, *ARITHMETICS) == names()
+    assert {"fp8", "fp16", "fixed16", "int2", "int4", "int8", "integer"} <= {*names()}
+    assert named("integer") == named("int4") == Integer()
     assert named("chunked_float") == named("fp8") == ChunkedFloat()
     assert named("fixed_point") == named("fixed16") == FixedPoint()
     assert named("fp16", chunk=8, operand=None) == ChunkedFloat(FP16, FP16, 8)
@@ -35,7 +38,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bfloat", "--arithmetic is bfloat, but there are fp8, fp16, fixed16, chunked_float, fixed_point"),
+        ("bfloat", "--arithmetic is bfloat, but there are " + ", ".join(names())),
         (
             "fixed16(chunk=3)",
             "--chunk is 3, but --arithmetic fixed16 has --a, --b, --result, --rounding, --random-bits, "

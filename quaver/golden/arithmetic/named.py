@@ -9,8 +9,9 @@ from typing import Any, cast
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic
-from quaver.golden.formats import FP16, parse
+from quaver.golden.formats import FP16, IntegerFormat, Levels, parse
 
 #: Sets of parameters that have a name of their own.
 PRESETS: dict[str, Arithmetic] = {
@@ -19,6 +20,7 @@ PRESETS: dict[str, Arithmetic] = {
     "fp8-stochastic": ChunkedFloat(rounding="stochastic"),
     "fp16-stochastic": ChunkedFloat(FP16, FP16, rounding="stochastic"),
     "fixed16": FixedPoint(),
+    **{f"int{k}": Integer.of(IntegerFormat(k), IntegerFormat(k, Levels.ODD)) for k in (2, 3, 4, 5, 8)},
 }
 
 

@@ -1,4 +1,4 @@
-"""Small number formats, floating and fixed point: what a code means, and which code a value becomes.
+"""Small number formats, floats, fixed point and integers: what a code means, and which code a value becomes.
 
 *Codes* are unsigned integers, what the wires carry. *Values* are float32 arrays (float64 where float32 does
 not hold the format) that lie on the format's grid.
@@ -18,6 +18,7 @@ from quaver.golden.formats.float import (
     hfp8,
 )
 from quaver.golden.formats.format import Format
+from quaver.golden.formats.integer import IntegerFormat, Levels
 from quaver.golden.formats.names import FORMATS, parse
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "FixedFormat",
     "FloatFormat",
     "Format",
+    "IntegerFormat",
+    "Levels",
     "Specials",
     "hfp8",
     "parse",

@@ -5,9 +5,14 @@ from __future__ import annotations
 from quaver.golden.formats.fixed import FixedFormat
 from quaver.golden.formats.float import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat
 from quaver.golden.formats.format import Format
+from quaver.golden.formats.integer import IntegerFormat
 
 #: Every kind of format by the name of its class.
-FORMATS: dict[str, type[Format]] = {"FloatFormat": FloatFormat, "FixedFormat": FixedFormat}
+FORMATS: dict[str, type[Format]] = {
+    "FloatFormat": FloatFormat,
+    "FixedFormat": FixedFormat,
+    "IntegerFormat": IntegerFormat,
+}
 
 _NAMES: dict[str, Format] = {
     "fp8": FP8,
@@ -27,7 +32,7 @@ def parse(name: str) -> Format:
     the constants of `quaver.golden.formats`. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by
     a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without),
     and by ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10
-    fraction bits.
+    fraction bits. ``uint4``, ``int4`` and ``odd4`` are integers of 4 bits: unsigned, signed, odd ones.
 
     Raises
     ------

@@ -7,11 +7,13 @@ from quaver.golden.contracts import Arithmetic
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.fixed_point import FixedPointPE
+from quaver.rtl.pe.integer import IntegerPE
 
 #: Name of an arithmetic → its processing element, made of the arithmetic and `stages`.
 PES: dict[str, Callable[..., ProcessingElement]] = {
     "chunked_float": ChunkedFloatPE,
     "fixed_point": FixedPointPE,
+    "integer": IntegerPE,
 }
 
 

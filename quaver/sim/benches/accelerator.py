@@ -14,6 +14,8 @@ from cocotb.triggers import RisingEdge
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.arithmetic.integer import Integer
+from quaver.golden.arithmetic.named import named
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import Driver
@@ -35,6 +37,7 @@ VARIANTS = {
     "accelerator 3 x 2, fixed_point": lambda: Accelerator(
         FixedPoint(), rows=3, columns=2, stages=3, depth=20
     ),
+    "accelerator 3 x 2, integer": lambda: Accelerator(Integer(), rows=3, columns=2, stages=3, depth=5),
 }
 #: On demand only: to time cocotb beside the simulation in process (bench/simulation.py); at gate level.
 OTHERS = {
@@ -45,6 +48,7 @@ OTHERS = {
     "accelerator 2 x 2, stochastic": lambda: Accelerator(
         ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
+    "accelerator 1 x 1, integer": lambda: Accelerator(named("int2"), rows=1, columns=1, stages=2, depth=2),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.
 SHAPES = ((1, 1, 1), (2, 8, 12), (5, 9, 13), (3, 64, 5), (4, 60, 7), (7, 20, 25))
@@ -142,11 +146,13 @@ async def gemms_and_updates(dut: Any) -> None:
         pump = cocotb.start_soon(streams.run())
         began = time.perf_counter()
         driver = await bridge(Driver)(streams, arithmetic)
+        # Integers reach further than 1: codes of every kind.
+        spread = float(arithmetic.a.max_value) / 3 if isinstance(arithmetic, Integer) else 1.0
         for rates in RATES[:1] if large else RATES[::3] if single else RATES:
             streams.rates = rates
             for m, k, n in ((64, 256, 64),) if large else SHAPES[::2] if single else SHAPES:
-                a = arithmetic.a.encode(rng.normal(0, 1, (m, k)))
-                b = arithmetic.b.encode(rng.normal(0, 1, (k, n)))
+                a = arithmetic.a.encode(rng.normal(0, spread, (m, k)))
+                b = arithmetic.b.encode(rng.normal(0, spread, (k, n)))
                 seed = int(rng.integers(1, 1 << 32)) if arithmetic.stochastic else None
                 expected = arithmetic.gemm(a, b, seed=seed)
                 got = await bridge(driver.gemm)(a, b, seed=seed)
