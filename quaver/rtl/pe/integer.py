@@ -62,6 +62,16 @@ def value_of(code: Value, fmt: IntegerFormat) -> Value:
 class Entry(wiring.Component):
     """What stands at the array's left and upper edge: codes side by side, as the element takes them.
 
+    Parameters
+    ----------
+    fmt
+        Of the codes.
+    layout
+        What the element takes.
+    n, s, reverse
+        How many codes one multiplier takes, the bits from one to the next, and whether the first is the
+        highest; n = 1 and s = 0 in LUTs.
+
     ====== === ===============================================================================================
     code   in  the codes, the first lowest
     number out in LUTs: the same. For multipliers: what each of them takes of n codes, packed as `packing` has
