@@ -89,6 +89,17 @@ def curves(axes: Any, runs: dict[str, list[Any]]) -> None:
     left.legend(frameon=False)
 
 
+def alphas(axes: Any, recipe: str, runs: list[Any]) -> None:
+    """α of each layer against epochs: a colour for each layer, a line for each of `runs`."""
+    for layer, colour in zip(runs[0].alphas, COLOURS * len(runs[0].alphas), strict=False):
+        for number, run in enumerate(runs):
+            path = run.alphas[layer]
+            x = np.arange(1, len(path) + 1) / run.steps_per_epoch
+            axes.plot(x, path, color=colour, linewidth=1.4, label=layer if number == 0 else None)
+    axes.set(xlabel="epoch", ylabel="α", title=recipe, ylim=(0, None))
+    axes.legend(frameon=False, ncols=1 + len(runs[0].alphas) // 8)
+
+
 def _logarithmic(axes: Any) -> None:
     """A logarithmic y axis on which at least two numbers stand."""
     axes.set_yscale("log")

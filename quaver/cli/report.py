@@ -28,6 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -183,8 +184,26 @@ def _training(experiment: Experiment) -> str:
         experiment.name,
         f"Settings: {listed}. A row is a recipe over its seeds after the epochs that all of them have; ± is "
         "the standard deviation of one seed's value. Differences to fp32 are taken seed by seed.",
-        _svg(figure, f"curves of {experiment.name}") + f'<div class="wide"><table>{table}</table></div>',
+        _svg(figure, f"curves of {experiment.name}")
+        + f'<div class="wide"><table>{table}</table></div>'
+        + _alphas(experiment),
     )
+
+
+def _alphas(experiment: Experiment) -> str:
+    """The paths of α, for the recipes that learn it; empty if none does."""
+    learn = {recipe: runs for recipe, runs in experiment.recipes.items() if runs[0].alphas}
+    if not learn:
+        return ""
+    with rc_context(_LOOK):
+        figure, axes = figures.panels(1, len(learn), (max(4.3 * len(learn), 6.5), 4.0))
+        for one, (recipe, runs) in zip(np.ravel(axes), learn.items(), strict=True):
+            figures.alphas(one, recipe, runs)
+    text = (
+        "PACT's α, where each layer has learned to clip its inputs: a line for each layer and seed. What is "
+        "larger becomes α; a smaller α makes finer steps."
+    )
+    return f"<p>{html.escape(text)}</p>" + _svg(figure, f"alpha of {experiment.name}")
 
 
 def _values(runs: list[StoredRun], directory: Path | None) -> str:

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class StoredRun:
         Steps in an epoch; where none is complete yet, the steps so far.
     torn
         The last line of its metrics if that is incomplete, and therefore ignored; else empty.
+    alphas
+        Layer → the α that it has learned after each step, float64; of runs that learn any.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class StoredRun:
     overflows: int
     steps_per_epoch: int
     torn: str
+    alphas: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
@@ -83,7 +86,9 @@ class StoredRun:
             losses = np.array([np.nan if s["loss"] is None else s["loss"] for s in steps])
             overflows = sum(s["overflows"] > 0 for s in steps)
             first = sum(s["epoch"] == 0 for s in steps)
-            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first, torn)
+            layers = steps[0].get("alphas", {}) if steps else {}
+            alphas = {layer: np.array([s["alphas"][layer] for s in steps], float) for layer in layers}
+            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first, torn, alphas)
             _ = run.recipe, run.seed, run.settings, about["network"], about["data"]["name"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a whole metrics file ({error})") from error

@@ -37,7 +37,9 @@ class TensorBoard:
     def write(self, event: Step | Epoch) -> None:
         """Every number of one event, against the step that it followed."""
         kind = type(event).__name__.lower()
-        for name, value in asdict(event).items():
+        fields = asdict(event)
+        alphas = {f"alpha/{layer}": value for layer, value in fields.pop("alphas", {}).items()}
+        for name, value in (fields | alphas).items():
             if name not in ("epoch", "step") and math.isfinite(value):
                 self._writer.add_scalar(f"{kind}/{name}", value, event.step)
 

@@ -249,3 +249,21 @@ def test_a_chunk_of_one_and_a_single_chunk_are_the_same_sum() -> None:
     for n, errors in swamping.chunk_sweep(1, size=8).items():
         assert errors[0] == errors[-1] == errors[swamping.SWEEP_CHUNKS.index(n)]
         assert errors.min() < errors[0] / 2
+
+
+def test_the_path_of_alpha(runs: list[Path], page: Page, tmp_path: Path) -> None:
+    """A figure where a run has learned to clip, its α what the run's checkpoint holds."""
+    pact = tmp_path / "pact"
+    train = ["train", "--recipe", "pact-4-everywhere", "--epochs", "1", "--batch", "128", "--out", str(pact)]
+    assert cli.main(train) == 0
+    stored = StoredRun.read(pact)
+    assert stored is not None
+    assert list(stored.alphas) == ["linear2", "linear3"]
+    kept = np.load(pact / "checkpoint.npz")
+    for layer, path in stored.alphas.items():
+        assert len(path) == len(stored.losses)
+        assert path[-1] == kept[f"weights/{layer}.alpha"]
+    assert cli.main(["report", *map(str, runs), str(pact), "-o", str(tmp_path / "page.html")]) == 0
+    words = Page((tmp_path / "page.html").read_text(encoding="utf-8")).words
+    assert "a line for each layer and seed" in words
+    assert "a line for each layer and seed" not in page.words

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from quaver.golden import kernels
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.nn.recipe import Precision, Role
+from quaver.golden.nn.quantisers import Clip, Quantised, Quantiser
+from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.nn.run import Run, Values
 
 
@@ -88,12 +89,59 @@ class GemmLayer(Layer):
         """`weight` is (K, N) float32; `he` draws it with variance 2/K."""
         self.weight = Parameter(weight, decay=True)
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
+        self.alpha: Parameter | None = None  # where a recipe has the layer learn to clip its inputs
+        self._quantised: dict[str, Values | Quantised] = {}
 
     def parameters(self) -> dict[str, Parameter]:
-        return {"weight": self.weight} | ({"bias": self.bias} if self.bias else {})
+        optional = {"bias": self.bias, "alpha": self.alpha}
+        return {"weight": self.weight} | {name: p for name, p in optional.items() if p is not None}
 
     def precision(self, run: Run) -> Precision:
         return run.recipe.precision(self.name, first=self.first, last=self.last)
+
+    def prepare(self, *recipes: Recipe) -> None:
+        """Has the parameter alpha if any of these recipes has the layer learn it, anew, and else has none."""
+        found = [recipe.precision(self.name, first=self.first, last=self.last).inputs for recipe in recipes]
+        learned = [clip for clip in found if isinstance(clip, Clip) and clip.learned]
+        self.alpha = Parameter(np.array([learned[0].alpha]), decay=True) if learned else None
+        if self.alpha is not None:
+            self.alpha.name = f"{self.name}.alpha"
+
+    def _quantise(self, x: Values, p: Precision) -> float:
+        """Quantises what is to be; the factor of the forward GEMM's results: both scales, where they are
+        integers."""
+        scale = 1.0
+        for tensor, values in (("inputs", x), ("weights", self.weight.value)):
+            self._quantised[tensor] = values
+            quantiser = getattr(p, tensor)
+            if isinstance(quantiser, Quantiser):
+                self._quantised[tensor] = quantised = quantiser.quantise(values, self._alpha)
+                scale *= quantised.scale
+        return 1.0 if p.forward is None else scale
+
+    @property
+    def _alpha(self) -> float:
+        return 0.0 if self.alpha is None else float(self.alpha.value[0])
+
+    def _through_weights(self, gradient: Values, p: Precision) -> Values:
+        """The gradient of the weights, from that of what the GEMMs took for them."""
+        if not isinstance(p.weights, Quantiser):
+            return gradient
+        return p.weights.backward(self.weight.value, gradient, 0.0)[0]
+
+    def _through_inputs(self, x: Values, error: Values, p: Precision, run: Run) -> Values:
+        """The error of the inputs, from that of what the GEMMs took for them; leaves alpha's gradient."""
+        if not isinstance(p.inputs, Clip):
+            return error
+        error, gradient = p.inputs.backward(x, error, self._alpha)
+        if self.alpha is not None:
+            self.alpha.gradient = run.round(np.array([gradient]))
+        return error
+
+    @property
+    def _stops(self) -> bool:
+        """Whether nothing learns from the error of the inputs."""
+        return self.first and self.alpha is None
 
     def _bias_gradient(self, error: Values, axes: tuple[int, ...], run: Run) -> None:
         """The bias's gradient: the sum of `error` over `axes` in float64, rounded once. In hardware it would
@@ -101,6 +149,11 @@ class GemmLayer(Layer):
         if self.bias:
             with np.errstate(invalid="ignore"):  # ∞ − ∞: the trainer counts it
                 self.bias.gradient = run.round(error.sum(axis=axes, dtype=np.float64))
+
+
+def _scaled(sums: Values, scale: float) -> Values:
+    """Integer sums times the scales of both operands: one multiplication, rounded once to float32."""
+    return sums if scale == 1.0 else (sums.astype(np.float64) * scale).astype(np.float32)
 
 
 def he(rng: np.random.Generator, fan_in: int, fan_out: int) -> Values:
@@ -132,20 +185,27 @@ class Linear(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
-        y = run.gemm(self.name, Role.FORWARD, p, run.operand(x, p, Role.FORWARD, "inputs"), weight)
+        scale, given = self._quantise(x, p), self._quantised
+        weight = run.operand(given["weights"], p, Role.FORWARD, "weights")
+        y = run.gemm(
+            self.name, Role.FORWARD, p, run.operand(given["inputs"], p, Role.FORWARD, "inputs"), weight
+        )
+        y = _scaled(y, scale)
         return run.round(y + self.bias.value) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
-        p = self.precision(run)
-        inputs = run.operand(self._x, p, Role.GRADIENT, "inputs")
+        p, given = self.precision(run), self._quantised
+        inputs = run.operand(given["inputs"], p, Role.GRADIENT, "inputs")
         errors = run.operand(error, p, Role.GRADIENT, "errors")
-        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
+        gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
+        self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0,), run)
-        if self.first:
+        if self._stops:
             return np.zeros_like(self._x)
-        weight = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
-        return run.gemm(self.name, Role.BACKWARD, p, run.operand(error, p, Role.BACKWARD, "errors"), weight.T)
+        weight = run.operand(given["weights"], p, Role.BACKWARD, "weights")
+        errors = run.operand(error, p, Role.BACKWARD, "errors")
+        dx = run.gemm(self.name, Role.BACKWARD, p, errors, weight.T)
+        return self._through_inputs(self._x, dx, p, run)
 
 
 class Conv2d(GemmLayer):
@@ -197,25 +257,29 @@ class Conv2d(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         p = self.precision(run)
         self._x = x
-        columns = _columns(run.operand(x, p, Role.FORWARD, "inputs"), self.size, self.stride, self.padding)
-        weight = run.operand(self.weight.value, p, Role.FORWARD, "weights")
+        scale, given = self._quantise(x, p), self._quantised
+        inputs = run.operand(given["inputs"], p, Role.FORWARD, "inputs")
+        columns = _columns(inputs, self.size, self.stride, self.padding)
+        weight = run.operand(given["weights"], p, Role.FORWARD, "weights")
         y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
+        y = _scaled(y, scale)
         y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def backward(self, error: Values, run: Run) -> Values:
-        p = self.precision(run)
+        p, given = self.precision(run), self._quantised
         columns = _columns(
-            run.operand(self._x, p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
+            run.operand(given["inputs"], p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
         )
         errors = (
             run.operand(error, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
         )
-        self.weight.gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
+        gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
+        self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0, 2, 3), run)
-        if self.first:
+        if self._stops:
             return np.zeros_like(self._x)
-        kernel = run.operand(self.weight.value, p, Role.BACKWARD, "weights")
+        kernel = run.operand(given["weights"], p, Role.BACKWARD, "weights")
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
         spread = self._spread(run.operand(error, p, Role.BACKWARD, "errors"))
@@ -223,7 +287,8 @@ class Conv2d(GemmLayer):
         dx = run.gemm(
             self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True
         )
-        return np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
+        dx = np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
+        return self._through_inputs(self._x, dx, p, run)
 
     def _spread(self, errors: NDArray) -> NDArray:
         """(B, O, H', W') → (B, O, H + size − 1, W + size − 1), zeros between: for the mirrored kernel."""

@@ -17,7 +17,9 @@ from quaver.golden.nn.checkpoint import about, differing
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
 #: The type of a field of an event in JSON, where a float that is not finite is null.
-_TYPES = {"int": int, "float": float}
+_TYPES = {"int": int, "float": float, "dict[str, float]": dict}
+#: Fields that an event leaves out where they are empty, as runs did before there were any.
+_OPTIONAL = {"alphas"}
 #: The file in a run's directory that says which commands made it.
 COMMANDS = "commands.jsonl"
 
@@ -27,7 +29,8 @@ class MetricsFile:
 
     Opening it for a resumed trainer keeps the lines up to the trainer's state and drops what came after (it
     will come again, with the same numbers); for a fresh trainer it begins anew. Each line is an object with
-    "kind": "run", "step" or "epoch", and the fields of `Step` or `Epoch`; a loss that is not finite is null.
+    "kind": "run", "step" or "epoch", and the fields of `Step` or `Epoch`; a loss that is not finite is null,
+    and alphas are left out where no layer learns any.
     """
 
     def __init__(self, path: str | Path, trainer: Trainer) -> None:
@@ -46,6 +49,7 @@ class MetricsFile:
         fields = {
             name: None if isinstance(value, float) and not isfinite(value) else value
             for name, value in asdict(event).items()
+            if name not in _OPTIONAL or value
         }
         self._file.write(json.dumps({"kind": type(event).__name__.lower(), **fields}) + "\n")
 
@@ -133,6 +137,8 @@ def _checked(line: Any, *, first: bool) -> dict[str, Any]:
         raise ValueError(f"{name!r:.40} is not known of a {kind}")
     for name, wanted in known.items():
         if name not in line:
+            if name in _OPTIONAL:
+                continue
             raise ValueError(f"{name!r} is missing")
         value = line[name]
         fits = isinstance(value, wanted) and not isinstance(value, bool)

@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.engine import Arithmetic, UpdateRule
 from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, Quantiser, SAWBWeights, WeightQuantiser
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
@@ -65,33 +67,54 @@ class Precision:
     inputs, weights, errors
         Format that the tensor is rounded to before it enters a GEMM, whose operand format must hold it
         exactly: FP8 weights may enter a GEMM of FP16 operands. None: the tensor is rounded to the operand
-        format of each GEMM that it enters, and to nothing else.
+        format of each GEMM that it enters, and to nothing else. Inputs may have a `Clip` and weights a
+        quantiser of weights in a format's place: then the forward GEMM multiplies integers and its results
+        are multiplied by both scales, and the other GEMMs take the quantised values.
 
     Raises
     ------
     TypeError
-        A field is no arithmetic or no format.
+        A field is no arithmetic, or neither a format nor a quantiser.
     ValueError
-        A GEMM's operand format does not hold every value of a tensor's format.
+        A GEMM's operand format does not hold every value of a tensor's format; the forward GEMM is of
+        integers, but a tensor has no quantiser, or has one, and the forward GEMM is another.
     """
 
     forward: Arithmetic | None = None
     backward: Arithmetic | None = None
     gradient: Arithmetic | None = None
-    inputs: Format | None = None
-    weights: Format | None = None
+    inputs: Format | Clip | None = None
+    weights: Format | WeightQuantiser | None = None
     errors: Format | None = None
 
     def __post_init__(self) -> None:
         gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
-        _check_kinds(self, inputs=Format | None, weights=Format | None, errors=Format | None)
+        _check_kinds(self, inputs=Format | Clip | None, errors=Format | None)
+        _check_kinds(self, weights=Format | WeightQuantiser | None)
+        quantised = {tensor: isinstance(getattr(self, tensor), Quantiser) for tensor in ("inputs", "weights")}
+        exact = isinstance(self.forward, Integer)
+        for tensor, is_quantised in quantised.items():
+            if exact and not is_quantised:
+                raise ValueError(
+                    f"the forward GEMM is {self.forward}, of integers, but {tensor} have no quantiser that "
+                    f"gives them a scale; give inputs a Clip, and weights DoReFaWeights or SAWBWeights"
+                )
+            if is_quantised and not exact and self.forward is not None:
+                raise ValueError(
+                    f"{tensor} are quantised, but the forward GEMM is {self.forward}; take Integer, or None "
+                    f"for a product of the quantised values in float32"
+                )
         for role, tensors in OPERANDS.items():
             arithmetic: Arithmetic | None = getattr(self, role)
             if arithmetic is None:
                 continue
             for tensor, operand in zip(tensors, (arithmetic.a, arithmetic.b), strict=True):
                 cast = getattr(self, tensor)
+                if isinstance(cast, Quantiser):
+                    if role is not Role.FORWARD:
+                        continue  # quantised values are reals there, which it rounds as it rounds any
+                    cast = cast.format
                 if cast is not None and not operand.holds(cast):
                     raise ValueError(
                         f"{tensor} are cast to {cast}, but the {role} GEMM takes them as {operand}, which "
@@ -371,7 +394,8 @@ class Recipe:
 def _classes() -> dict[str, type]:
     """What a recipe is made of, by the names that its JSON has for it."""
     parts = (FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
-    return {**FORMATS, **{part.__name__: part for part in parts}, **ARITHMETICS}
+    quantisers = (Clip, DoReFaWeights, SAWBWeights)
+    return {**FORMATS, **{part.__name__: part for part in (*parts, *quantisers)}, **ARITHMETICS}
 
 
 def _name(kind: type) -> str:

@@ -1,4 +1,4 @@
-"""The recipes that have names: float32, FP8, FP8 without each of its ingredients, hybrids, fixed point."""
+"""The recipes that have names: float32, FP8, FP8 less each of its ingredients, hybrids, fixed point, PACT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, SAWBWeights, WeightQuantiser
 from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.rounding import Rounding
 
@@ -123,10 +125,46 @@ fixed16_nearest = fixed("fixed16-nearest", rounding=Rounding.NEAREST_EVEN)
 #: ⟨8,8⟩ in every GEMM: a recipe that one accelerator can compute completely.
 fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
+
+def quantised(
+    name: str, inputs: Clip, weights: WeightQuantiser, *, edges: tuple[Precision, Precision] | None = None
+) -> Recipe:
+    """A few bits in the forward GEMMs of the hidden layers, exact, and float32 everywhere else.
+
+    After Choi et al. 2018 (arXiv 1805.06085): quantised inputs and weights, whose values the other two GEMMs
+    take in float32. `edges`: how the first and the last layer compute; None: in float32, as in the paper.
+    """
+    first, last = edges or (Precision(), Precision())
+    return Recipe(name, hidden=_quantised(inputs, weights), first=first, last=last)
+
+
+def _quantised(inputs: Clip, weights: WeightQuantiser) -> Precision:
+    return Precision(Integer.of(inputs.format, weights.format), inputs=inputs, weights=weights)
+
+
+#: First and last layer in 8 bits: an image clipped at four standard deviations; α learned for the last.
+_EDGES = (
+    _quantised(Clip(8, alpha=4.0, learned=False, signed=True), DoReFaWeights(8, scaled=True)),
+    _quantised(Clip(8), DoReFaWeights(8, scaled=True)),
+)
+_BITS = (2, 3, 4, 5)
+
+#: PACT, and the same with SAWB's weights in place of DoReFa's.
+pact = {k: quantised(f"pact-{k}", Clip(k), DoReFaWeights(k)) for k in _BITS}
+pact_sawb = {k: quantised(f"pact-sawb-{k}", Clip(k), SAWBWeights(k)) for k in _BITS}
+#: What PACT is measured against: activations clipped at a fixed 1 (DoReFa), or at 6.
+dorefa = {k: quantised(f"dorefa-{k}", Clip(k, 1.0, learned=False), DoReFaWeights(k)) for k in _BITS}
+relu6 = {k: quantised(f"relu6-{k}", Clip(k, 6.0, learned=False), DoReFaWeights(k)) for k in _BITS}
+#: No layer in float32: the first and the last in 8 bits.
+pact_everywhere = {
+    k: quantised(f"pact-{k}-everywhere", Clip(k), DoReFaWeights(k), edges=_EDGES) for k in _BITS
+}
+
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
     *(fp8_stochastic, fp8_everywhere_stochastic),
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
+    *(one for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere) for one in family.values()),
 )
 RECIPES = {r.name: r for r in _ALL}
 

@@ -15,6 +15,7 @@ from quaver.golden.contracts import Arithmetic, UpdateRule
 from quaver.golden.engine import Engine
 from quaver.golden.formats import Format
 from quaver.golden.lfsr import numbered_seed
+from quaver.golden.nn.quantisers import Quantised, Quantiser
 from quaver.golden.nn.recipe import Precision, Recipe, Role
 
 Values = NDArray[Any]
@@ -94,16 +95,24 @@ class Run:
         self.overflows = 0
         self.first_overflow = ""
 
-    def operand(self, values: Values, precision: Precision, role: Role, tensor: str) -> NDArray[Any]:
+    def operand(
+        self, values: Values | Quantised, precision: Precision, role: Role, tensor: str
+    ) -> NDArray[Any]:
         """A tensor as the GEMM of this role takes it, in the same shape.
 
         That is codes of the operand's format, or float32 values where the GEMM has no arithmetic. `tensor` is
-        one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`.
+        one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`. Of a quantised tensor, a forward
+        GEMM of integers takes the integers, any other GEMM the values.
         """
         rounding = self.recipe.cast
-        cast: Format | None = getattr(precision, tensor)
+        cast: Format | Quantiser | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
-        if cast is not None and cast != operand:
+        if isinstance(values, Quantised):
+            if role is Role.FORWARD and operand is not None:
+                same = operand == values.format
+                return values.codes if same else operand.encode(values.format.integers(values.codes))
+            values, cast = values.values, None
+        if isinstance(cast, Format) and cast != operand:
             values = cast.round(values, rounding)
         return values if operand is None else operand.encode(values, rounding)
 

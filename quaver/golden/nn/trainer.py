@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Step:
     overflows
         How many results of the backward and gradient GEMMs, and how many gradients, were not finite. If there
         were any, the step updated nothing.
+    alphas
+        Layer → the α that it has learned to clip its inputs at, after the step; empty where none learns.
     """
 
     epoch: int
@@ -50,6 +52,7 @@ class Step:
     accuracy: float
     loss_scale: float
     overflows: int
+    alphas: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ class Trainer:
             if one is not None and one.update is not None:
                 for rate in dict.fromkeys(map(settings.learning_rate_at, range(settings.epochs))):
                     optimisers.rule(settings, one.update, rate, settings.weight_decay, 1)
+        for layer in network.walk():
+            if isinstance(layer, GemmLayer):
+                layer.prepare(*(one for one in (recipe, recipe.later) if one is not None))
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
         self.parameters = list(network.all_parameters())
@@ -255,7 +261,12 @@ class Trainer:
         else:
             self._update(gradients, self.settings.learning_rate_at(epoch))
         done = Step(
-            epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows
+            *(epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows),
+            {
+                layer.name: float(layer.alpha.value[0])
+                for layer in self.network.walk()
+                if isinstance(layer, GemmLayer) and layer.alpha is not None
+            },
         )
         self._adapt_loss_scale(overflows)
         self.sums += (loss, done.accuracy, overflows)
