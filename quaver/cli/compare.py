@@ -4,6 +4,8 @@ examples:
   quaver compare --engine sim                        one step of the digits network, golden against simulated
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
+  quaver compare --engine sim --recipe pact-4 --checkpoint runs/pact --steps 0 --images 100
+                                                     inference of a trained network, of quaver train --out
   quaver compare --engine sim --json                 for continuous integration; or --junit results.xml
   quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
   quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
@@ -18,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from math import ceil
+from pathlib import Path
 
 from rich.table import Table
 
@@ -34,10 +37,11 @@ from quaver.cli.options import (
     refuse_beyond,
     versions,
 )
-from quaver.golden.engine import GoldenEngine
-from quaver.golden.nn.checkpoint import about
+from quaver.golden.engine import Engine, GoldenEngine
+from quaver.golden.nn import checkpoint
 from quaver.golden.nn.compare import Comparison, compare
-from quaver.golden.nn.trainer import Step
+from quaver.golden.nn.run import Trace
+from quaver.golden.nn.trainer import Step, Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser, engine="sim", text="held against golden")
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (1, or all of --epochs)")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="test images classified first (0)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="begin from the state of a run of quaver train --out, whose options are the same",
+    )
     parser.add_argument("--json", action="store_true", help="results as one JSON object on standard output")
     add_junit_argument(parser)
 
@@ -61,8 +71,15 @@ def run(args: argparse.Namespace) -> int:
             "--steps is 0 and --images is 0, so that nothing would be compared; give more of either"
         )
     whole_epochs, args.epochs = args.epochs, args.epochs or 1
-    make, engine = make_trainers(args), make_engine(args.engine, args)
+    fresh, engine = make_trainers(args), make_engine(args.engine, args)
     golden = GoldenEngine()
+
+    def make(engine: Engine, trace: Trace | None = None) -> Trainer:
+        trainer = fresh(engine, trace)
+        if args.checkpoint is not None:
+            checkpoint.resume(trainer, args.checkpoint / "checkpoint.npz")
+        return trainer
+
     trainer = make(golden, None)
     per_epoch, there = trainer.steps_per_epoch, len(trainer.data.test_labels)
     steps = whole_epochs * per_epoch if whole_epochs else 1 if args.steps is None else args.steps
@@ -75,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             advance(rate=f"loss {step.loss:.3f}")
 
         result = compare(make, golden, engine, steps=steps, images=args.images, progress=stepped)
-    what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": about(trainer)}
+    what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": checkpoint.about(trainer)}
     data = what | as_data(result) | {"versions": versions("verilator")}
     print_results(comparison_table(result, f"golden against {args.engine}"), data, as_json=args.json)
     if args.junit is not None:

@@ -35,6 +35,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale")),
         "epochs": ("--epochs 1 --steps 1", "give one"),
         "steps": ("--epochs 1 --steps 1", "give one"),
+        "checkpoint": ("--engine golden --checkpoint nowhere", "nowhere"),
         "images": ("--images 361", "digits has 360 test images"),
         "chunk": ("--recipe fp32 --chunk 8", "fp32 does not sum in chunks"),
         "plan": ("--plan missing.json", "missing.json"),

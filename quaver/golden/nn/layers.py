@@ -91,6 +91,7 @@ class GemmLayer(Layer):
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
         self.alpha: Parameter | None = None  # where a recipe has the layer learn to clip its inputs
         self._quantised: dict[str, Values | Quantised] = {}
+        self._scale = 1.0
 
     def parameters(self) -> dict[str, Parameter]:
         optional = {"bias": self.bias, "alpha": self.alpha}
@@ -107,17 +108,23 @@ class GemmLayer(Layer):
         if self.alpha is not None:
             self.alpha.name = f"{self.name}.alpha"
 
-    def _quantise(self, x: Values, p: Precision) -> float:
-        """Quantises what is to be; the factor of the forward GEMM's results: both scales, where they are
-        integers."""
-        scale = 1.0
+    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+        """The forward GEMM alone, of inputs and weights as they are or quantised: integers where both are,
+        for the scales of both are not in it."""
+        raise NotImplementedError
+
+    def _quantise(self, x: Values, run: Run) -> tuple[Values | Quantised, Values | Quantised]:
+        """Inputs and weights, quantised where they are to be; `_scale` is what the forward GEMM's results are
+        worth: both scales, where they are integers."""
+        p, scale = self.precision(run), 1.0
         for tensor, values in (("inputs", x), ("weights", self.weight.value)):
             self._quantised[tensor] = values
             quantiser = getattr(p, tensor)
             if isinstance(quantiser, Quantiser):
                 self._quantised[tensor] = quantised = quantiser.quantise(values, self._alpha)
                 scale *= quantised.scale
-        return 1.0 if p.forward is None else scale
+        self._scale = 1.0 if p.forward is None else scale
+        return self._quantised["inputs"], self._quantised["weights"]
 
     @property
     def _alpha(self) -> float:
@@ -183,15 +190,14 @@ class Linear(GemmLayer):
     def forward(self, x: Values, run: Run) -> Values:
         if x.ndim != 2 or x.shape[1] != self.inputs:
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
-        p = self.precision(run)
         self._x = x
-        scale, given = self._quantise(x, p), self._quantised
-        weight = run.operand(given["weights"], p, Role.FORWARD, "weights")
-        y = run.gemm(
-            self.name, Role.FORWARD, p, run.operand(given["inputs"], p, Role.FORWARD, "inputs"), weight
-        )
-        y = _scaled(y, scale)
+        y = _scaled(self.product(*self._quantise(x, run), run), self._scale)
         return run.round(y + self.bias.value) if self.bias else y
+
+    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+        p = self.precision(run)
+        weight = run.operand(weights, p, Role.FORWARD, "weights")
+        return run.gemm(self.name, Role.FORWARD, p, run.operand(inputs, p, Role.FORWARD, "inputs"), weight)
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
@@ -255,16 +261,17 @@ class Conv2d(GemmLayer):
     def forward(self, x: Values, run: Run) -> Values:
         if x.ndim != 4 or x.shape[1] != self.inputs:
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
-        p = self.precision(run)
         self._x = x
-        scale, given = self._quantise(x, p), self._quantised
-        inputs = run.operand(given["inputs"], p, Role.FORWARD, "inputs")
-        columns = _columns(inputs, self.size, self.stride, self.padding)
-        weight = run.operand(given["weights"], p, Role.FORWARD, "weights")
-        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
-        y = _scaled(y, scale)
-        y = np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
+        y = _scaled(self.product(*self._quantise(x, run), run), self._scale)
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
+
+    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+        p = self.precision(run)
+        operand = run.operand(inputs, p, Role.FORWARD, "inputs")
+        columns = _columns(operand, self.size, self.stride, self.padding)
+        weight = run.operand(weights, p, Role.FORWARD, "weights")
+        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
+        return np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised

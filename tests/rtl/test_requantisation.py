@@ -1,0 +1,198 @@
+"""Requantisation: kernel, definition and unit at every edge, at the foot of an array, with slips put in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from netlists import Netlist, codes, netlists, planes
+
+import quaver.rtl.requantisation
+from quaver.golden.arithmetic import Integer
+from quaver.golden.arithmetic.named import named
+from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
+from quaver.rtl.array.requantised import RequantisedArray
+from quaver.rtl.requantisation import RequantisationUnit
+
+
+def cases(width: int, bits: int, shift: int, count: int = 600) -> tuple[np.ndarray, Requantisation]:
+    """Sums, a column each: about the codes' ends and about ties; the widest."""
+    rng = np.random.default_rng([width, bits, shift])
+    limit, top = 1 << (width - 1), 1 << (MULTIPLIER_BITS - 1)
+    sums = rng.integers(-limit, limit, count)
+    multipliers = rng.integers(-top, top, count)
+    sums[:4], multipliers[:4] = [-limit, -limit, limit - 1, limit - 1], [-top, top - 1, -top, top - 1]
+    wanted = rng.integers(-2, (1 << bits) + 2, count) << shift
+    wanted += rng.choice([0, (1 << shift) >> 1], count) + rng.integers(-2, 3, count)
+    offsets = wanted - sums * multipliers
+    reach = 1 << (OFFSET_BITS - 1)
+    far = (offsets < -reach) | (offsets >= reach)
+    sums = np.where(far, rng.integers(-100, 100, count), sums)
+    sums = np.clip(sums, -limit, limit - 1)
+    offsets = np.clip(wanted - sums * multipliers, -reach, reach - 1)
+    offsets[:4] = [reach - 1, -reach, -reach, reach - 1]
+    return sums[None], Requantisation(multipliers, offsets, shift, bits)
+
+
+SHIFTS = (0, 1, 2, 16, 31, MAX_SHIFT)
+WIDTHS = ((13, 2), (21, 4), (32, 8))
+
+
+def mismatches(netlist: Netlist, width: int, bits: int) -> int:
+    wrong = 0
+    for shift in SHIFTS:
+        sums, requantise = cases(width, bits, shift)
+        count = sums.size
+        inputs = {
+            "number": planes(sums % (1 << width), width),
+            "multiplier": planes(requantise.multipliers % (1 << MULTIPLIER_BITS), MULTIPLIER_BITS),
+            "offset": planes(requantise.offsets % (1 << OFFSET_BITS), OFFSET_BITS),
+            "shift": planes(np.full(count, shift), 6),
+        }
+        state = None
+        for _ in range(RequantisationUnit.latency + 1):
+            outputs, state = netlist.step(inputs, state)
+        wrong += int(np.count_nonzero(codes(outputs["code"], count) != requantise.definition(sums)[0]))
+    return wrong
+
+
+def test_the_unit_is_the_definition() -> None:
+    found = netlists([RequantisationUnit(*of) for of in WIDTHS])
+    for (width, bits), netlist in zip(WIDTHS, found, strict=True):
+        assert mismatches(netlist, width, bits) == 0, (width, bits)
+
+
+SLIPS = {
+    "ties go up": ("(sticky | kept[1])", "1"),
+    "ties go to odd": ("(sticky | kept[1])", "(sticky | ~kept[1])"),
+    "never rounds": ("whole + (kept[0]", "whole + (0 & kept[0]"),
+    "negative sums wrap": ("Mux(rounded < 0, 0, ", "Mux(0, 0, "),
+    "large sums wrap": ("Mux(over,", "Mux(0,"),
+    "a bit of the sum is lost": ("max(len(product), OFFSET_BITS) + 1", "max(len(product), OFFSET_BITS)"),
+    "sticky bits one too many": ("(Const(1, 1) << self.shift) - 1", "(Const(1, 1) << self.shift)"),
+}
+
+
+def mutant(edit: tuple[str, str]) -> ModuleType:
+    old, new = edit
+    source = Path(quaver.rtl.requantisation.__file__).read_text()
+    assert source.count(old) == 1, f"there {source.count(old)} times: {old}"
+    module = ModuleType("mutant")
+    exec(compile(source.replace(old, new), "mutant", "exec"), module.__dict__)
+    return module
+
+
+def test_slips_are_seen() -> None:
+    found = netlists([mutant(edit).RequantisationUnit(13, 2) for edit in SLIPS.values()])
+    for name, netlist in zip(SLIPS, found, strict=True):
+        assert mismatches(netlist, 13, 2), name
+
+
+@pytest.mark.parametrize(("width", "bits"), WIDTHS)
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_the_kernel_is_the_definition(width: int, bits: int, shift: int) -> None:
+    sums, requantise = cases(width, bits, shift)
+    assert np.array_equal(requantise(sums), requantise.definition(sums))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.floats(2.0**-40, 2.0**15),
+    st.lists(st.floats(0.1, 1), min_size=1, max_size=4),
+    st.integers(1, 8),
+    st.integers(0, 1 << 32),
+)
+def test_it_is_close_to_real_numbers(largest: float, shares: list[float], bits: int, seed: int) -> None:
+    """Of factors and offsets in steps: off by one at most, and only next to a tie."""
+    rng = np.random.default_rng(seed)
+    factors = largest * np.array(shares)
+    offsets = rng.normal(0, 3, len(factors))
+    requantise = Requantisation.of(factors, offsets, bits)
+    reach = min(float(1 << bits) / largest, 2.0**31 - 1)
+    sums = rng.integers(-int(reach), int(reach) + 1, (50, len(factors)))
+    exact = np.clip(sums * factors + offsets, 0, (1 << bits) - 1)
+    error = np.abs(requantise(sums) - exact)
+    # Half a step of rounding, half a unit of the offset, and of the multiplier for each 1 of the sum.
+    assert error.max() <= 0.5 + (1 + reach) * 2.0 ** -(requantise.shift + 1)
+
+
+def test_the_array_gives_the_next_layer_s_codes() -> None:
+    """Three tiles, whose codes leave in the array's order, the last row first."""
+    arithmetic = named("int4")
+    assert isinstance(arithmetic, Integer)
+    rows, columns, k, group = 2, 3, 16, 8
+    unit = RequantisedArray(arithmetic, rows, columns, 3, 4)
+    rng = np.random.default_rng(1)
+    tiles = [(rng.integers(0, 16, (rows, k)), rng.integers(0, 16, (k, columns))) for _ in range(3)]
+    factors, offsets = rng.uniform(0.002, 0.03, columns), rng.normal(2, 3, columns)
+    requantise = Requantisation.of(factors, offsets, 4)
+    gap = rows + 12
+    steps: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for a, b in tiles:
+        for start in range(0, k, group):
+            steps.append((0, a[:, start : start + group], b[start : start + group]))
+        steps.append((1, np.zeros((rows, group), int), np.zeros((group, columns), int)))
+        steps += [(0, np.zeros((rows, group), int), np.zeros((group, columns), int))] * gap
+    seen: list[tuple[int, list[int]]] = []
+
+    def packed(values: np.ndarray) -> int:
+        return sum(int(v) << (4 * i) for i, v in enumerate(values))
+
+    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
+        ctx.set(unit.shift, requantise.shift)
+        for c in range(columns):
+            ctx.set(unit.multipliers[c], int(requantise.multipliers[c]))
+            ctx.set(unit.offsets[c], int(requantise.offsets[c]))
+        ctx.set(unit.control, {"fold": 1, "first": 1, "last": 0})
+        await ctx.tick()
+        ctx.set(unit.control, {"fold": 0, "first": 0, "last": 0})
+        await ctx.tick().repeat(rows + columns)
+        for t in range(len(steps) + 20):
+            fold = steps[t][0] if t < len(steps) else 0
+            ctx.set(unit.control, {"fold": fold, "first": fold, "last": fold})
+            for r in range(rows):
+                late = t - r
+                ctx.set(unit.a[r], packed(steps[late][1][r]) if 0 <= late < len(steps) else 0)
+            for c in range(columns):
+                late = t - c
+                ctx.set(unit.b[c], packed(steps[late][2][:, c]) if 0 <= late < len(steps) else 0)
+            seen.append((ctx.get(unit.valid), [ctx.get(unit.codes[c]) for c in range(columns)]))
+            await ctx.tick()
+
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    moments = iter([t for t, (valid, _) in enumerate(seen) if valid])
+    for a, b in tiles:
+        sums = arithmetic.result.integers(arithmetic.gemm(a.astype(np.uint8), b.astype(np.uint8)))
+        wanted = requantise(sums)
+        assert len(np.unique(wanted)) > 2
+        for row in reversed(range(rows)):
+            t = next(moments)
+            assert [seen[t + c][1][c] for c in range(columns)] == wanted[row].tolist()
+    assert next(moments, None) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Requantisation([1 << 17], [0], 0, 4), "multipliers hold 131072, but they have 18 bits"),
+        (lambda: Requantisation([1], [1 << 47], 0, 4), "offsets hold 140737488355328, but they have 48 bits"),
+        (lambda: Requantisation([1, 2], [0], 0, 4), "2 multipliers and 1 offsets"),
+        (lambda: Requantisation([1], [0], 48, 4), "shift is 48, but it is 0 … 47"),
+        (lambda: Requantisation([1], [0], 1, 9), "bits is 9, but codes have 1 … 8"),
+        (lambda: Requantisation.of([1e6], [0], 4), r"a factor is 1e\+06, but they are less than 65536"),
+        (lambda: Requantisation.of([np.nan], [0], 4), "not finite: the network has diverged"),
+        (lambda: RequantisationUnit(33, 4), "width is 33, but sums have 2 to 32 bits"),
+        (lambda: RequantisationUnit(20, 9), "bits is 9, but codes have 1 to 8"),
+    ],
+)
+def test_refusals(make, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        make()
