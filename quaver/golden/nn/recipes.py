@@ -133,6 +133,8 @@ def quantised(
 
     After Choi et al. 2018 (arXiv 1805.06085): quantised inputs and weights, whose values the other two GEMMs
     take in float32. `edges`: how the first and the last layer compute; None: in float32, as in the paper.
+    The recipes below keep the size of DoReFa's weights: where normalisation follows, it is the same network,
+    and where none does, the sums would be several times too large.
     """
     first, last = edges or (Precision(), Precision())
     return Recipe(name, hidden=_quantised(inputs, weights), first=first, last=last)
@@ -150,14 +152,18 @@ _EDGES = (
 _BITS = (2, 3, 4, 5)
 
 #: PACT, and the same with SAWB's weights in place of DoReFa's.
-pact = {k: quantised(f"pact-{k}", Clip(k), DoReFaWeights(k)) for k in _BITS}
+pact = {k: quantised(f"pact-{k}", Clip(k), DoReFaWeights(k, scaled=True)) for k in _BITS}
 pact_sawb = {k: quantised(f"pact-sawb-{k}", Clip(k), SAWBWeights(k)) for k in _BITS}
 #: What PACT is measured against: activations clipped at a fixed 1 (DoReFa), or at 6.
-dorefa = {k: quantised(f"dorefa-{k}", Clip(k, 1.0, learned=False), DoReFaWeights(k)) for k in _BITS}
-relu6 = {k: quantised(f"relu6-{k}", Clip(k, 6.0, learned=False), DoReFaWeights(k)) for k in _BITS}
+dorefa = {
+    k: quantised(f"dorefa-{k}", Clip(k, 1.0, learned=False), DoReFaWeights(k, scaled=True)) for k in _BITS
+}
+relu6 = {
+    k: quantised(f"relu6-{k}", Clip(k, 6.0, learned=False), DoReFaWeights(k, scaled=True)) for k in _BITS
+}
 #: No layer in float32: the first and the last in 8 bits.
 pact_everywhere = {
-    k: quantised(f"pact-{k}-everywhere", Clip(k), DoReFaWeights(k), edges=_EDGES) for k in _BITS
+    k: quantised(f"pact-{k}-everywhere", Clip(k), DoReFaWeights(k, scaled=True), edges=_EDGES) for k in _BITS
 }
 
 _ALL = (

@@ -138,6 +138,7 @@ class _Images:
     def __init__(self, channels: int, size: int) -> None:
         self.channels, self.size = channels, size
         self.layers: list[LayerShape] = []
+        self.inputs: list[int] = []  # values that enter each layer for one image
 
     def conv(self, name: str, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         self.side(name, self.channels, self.size, channels, kernel, stride, padding)
@@ -149,13 +150,32 @@ class _Images:
         """A convolution beside the main path: `channels` and `size` are what enters it."""
         positions = output_size(size, kernel, stride, padding) ** 2
         self.layers.append(LayerShape(name, channels, outputs, kernel**2, positions))
+        self.inputs.append(channels * size**2)
 
     def pool(self, kernel: int, stride: int, padding: int = 0) -> None:
         self.size = output_size(self.size, kernel, stride, padding)
 
     def linear(self, name: str, outputs: int) -> None:
         self.layers.append(LayerShape(name, self.channels * self.size**2, outputs))
+        self.inputs.append(self.channels * self.size**2)
         self.channels, self.size = outputs, 1
+
+    def resnet50(self) -> None:
+        """All of it."""
+        self.conv("conv1", 64, kernel=7, stride=2, padding=3)
+        self.pool(kernel=3, stride=2, padding=1)
+        for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+            for block in range(blocks):
+                stride = 2 if stage > 1 and block == 0 else 1
+                channels, size = self.channels, self.size
+                name = f"layer{stage}.{block}"
+                self.conv(f"{name}.conv1", width, kernel=1, stride=stride)
+                self.conv(f"{name}.conv2", width, kernel=3, padding=1)
+                self.conv(f"{name}.conv3", 4 * width, kernel=1)
+                if block == 0:
+                    self.side(f"{name}.downsample", channels, size, 4 * width, kernel=1, stride=stride)
+        self.pool(kernel=7, stride=7)
+        self.linear("fc", 1000)
 
 
 def _resnet_stages(image: _Images, widths: tuple[int, ...], blocks: int, *, projection: bool) -> None:
@@ -199,6 +219,14 @@ def resnet18_imagenet() -> NetworkShape:
     return NetworkShape("resnet18-imagenet", tuple(image.layers), batch=256)
 
 
+def resnet50_imagenet() -> NetworkShape:
+    """ResNet-50 of He et al. (arXiv 1512.03385, table 1) on 224×224: bottlenecks, each stage's stride in the
+    first 1×1 convolution, projections where the width changes."""
+    image = _Images(channels=3, size=224)
+    image.resnet50()
+    return NetworkShape("resnet50-imagenet", tuple(image.layers), batch=256)
+
+
 def alexnet_imagenet() -> NetworkShape:
     """AlexNet in one column, no groups (Krizhevsky 2014, arXiv 1404.5997), 224×224, as in torchvision."""
     image = _Images(channels=3, size=224)
@@ -228,6 +256,7 @@ IMAGES = {
 NETWORKS: dict[str, Callable[[], NetworkShape]] = {
     "resnet32-cifar10": resnet32_cifar10,
     "resnet18-imagenet": resnet18_imagenet,
+    "resnet50-imagenet": resnet50_imagenet,
     "alexnet-imagenet": alexnet_imagenet,
 }
 
