@@ -1,7 +1,7 @@
 """Roofline of ResNet-50 inference at 16, 8, 4 and 2 bits: peak, memory on chip and bandwidth as parameters.
 
-PACT (Choi et al. 2018, §5) says that from 16 to 4 bits, at 64 GB/s, the peak grows 4 times and performance 4.5
-times, because data begins to fit on chip. Peak, memory and batch are not said there: the second table has
+PACT (Choi et al. 2018, §5) says that from 16 to 4 bits, at 64 GB/s, the peak grows 4 times and performance
+4.5 times, because data begins to fit on chip. Peak, memory and batch are not said there: the second table has
 the gain for other ones. With --figure, both are drawn.
 
     python bench/roofline.py --figure roofline.png

@@ -20,6 +20,7 @@ COMMANDS = {
     "flash": "load a bitstream into a board",
     "sim": "run the cocotb benches on the generated Verilog",
     "report": "one HTML page with the figures of stored runs",
+    "export": "a trained network as an ONNX model",
     "plan": "how wide each layer's accumulators must be",
     "doctor": "which tools there are, which are missing, and how to get them",
     "cache": "what is kept to be fast, how large it is, and how to clear it",

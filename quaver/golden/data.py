@@ -104,7 +104,8 @@ class Dataset:
         return digest.hexdigest()
 
     @cached_property
-    def _mean_and_deviation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def mean_and_deviation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of the training images, for each channel: float32 (C, 1, 1) both."""
         count = self.train_images.size / self.shape[0]
         mean = self.train_images.sum(axis=(0, 2, 3), dtype=np.int64) / count
         squares = np.array(
@@ -122,7 +123,7 @@ class Dataset:
     def standardised(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`images` (B, C, H, W) in float32, less the training set's mean in each channel, over its standard
         deviation in that channel."""
-        mean, deviation = self._mean_and_deviation
+        mean, deviation = self.mean_and_deviation
         return (images - mean) / deviation
 
     def __str__(self) -> str:

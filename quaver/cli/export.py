@@ -1,0 +1,124 @@
+"""Write a trained network as an ONNX model for inference, quantised layers between QDQ nodes.
+
+examples:
+  quaver train --recipe pact-4 --out runs/pact
+  quaver export runs/pact -o pact.onnx                 images uint8 in, logits out; opset 21
+  quaver export runs/pact -o pact.onnx --check         also: the same class on every test image?
+
+RUN is a directory of quaver train --out whose recipe quantises its layers (pact-4, dorefa-4, …) or is fp32.
+The check runs the model in onnxruntime, or where that is not installed in onnx's own reference
+implementation, which is slow.
+
+Exit status 0: written, and the classes are the same. 1: some are not; 2: bad input, or onnx is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from quaver.cli.files import check_output, write
+from quaver.cli.options import check_one_result, load_data, print_results, versions
+from quaver.golden.nn import checkpoint, metrics, models
+from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.run import Run
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
+
+#: Images that are classified at once.
+BATCH = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a directory of quaver train --out")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(RUN.onnx)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
+    parser.add_argument("--check", action="store_true", help="classify the test images in both")
+    parser.add_argument("--json", action="store_true", help="what was written as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    output: Path = args.output or Path(f"{args.run.resolve().name}.onnx")
+    check_output(output)
+    check_one_result(args)
+    try:
+        export: Any = import_module("quaver.golden.nn.onnx_export")
+    except ImportError as error:
+        raise ImportError("no package onnx; install it: pip install 'quaver[onnx]'") from error
+    trainer = restored(args.run, args.data_dir)
+    model = export.to_onnx(trainer)
+    write(output, model.SerializeToString())
+    data: dict[str, Any] = {
+        "file": str(output),
+        "recipe": trainer.recipe.name,
+        "seed": trainer.settings.seed,
+        "run": checkpoint.about(trainer),
+        "opset": export.OPSET,
+        "nodes": len(model.graph.node),
+        "bytes": model.ByteSize(),
+    }
+    table = Table(title=f"{args.run} as ONNX", show_header=False)
+    table.add_row("network", f"{trainer.network.name}, recipe {trainer.recipe.name}")
+    table.add_row(
+        "file", f"{output}, opset {export.OPSET}, {len(model.graph.node)} nodes, {model.ByteSize():,} bytes"
+    )
+    same = True
+    if args.check:
+        runtime, classes = classified(model, trainer.data.test_images)
+        ours = trainer_classes(trainer)
+        equal = int(np.count_nonzero(classes == ours))
+        same = equal == len(ours)
+        right = float(np.mean(classes == trainer.data.test_labels))
+        data["check"] = {"runtime": runtime, "images": len(ours), "same": equal, "accuracy": right}
+        table.add_row(
+            "same class", f"{equal:,} of {len(ours):,} test images, by {runtime}; {right:.2%} right"
+        )
+    print_results(
+        table, data | {"versions": versions("onnx", "onnxruntime")}, as_json=args.json, output=output
+    )
+    return 0 if same else 1
+
+
+def restored(folder: Path, data_dir: Path | None) -> Trainer:
+    """The trainer of a run, in the state of its checkpoint."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no metrics.jsonl; a run is a directory of quaver train --out"
+        )
+    about = metrics.read(file)[0]
+    recipe = Recipe.from_json(json.dumps(about["recipe"]))
+    settings = Settings(**about["settings"], epochs=about["epochs"])
+    dataset = load_data(about["data"]["name"], data_dir)
+    network = models.build(about["network"], dataset.shape, dataset.classes, seed=settings.seed)
+    trainer = Trainer(network, dataset, recipe, settings)
+    checkpoint.resume(trainer, folder / "checkpoint.npz")
+    return trainer
+
+
+def trainer_classes(trainer: Trainer) -> np.ndarray:
+    """Of the test images, by the golden model."""
+    run = Run(trainer.recipe, trainer.run.engine)
+    run.training = False
+    images = trainer.data.test_images
+    parts = (trainer.data.standardised(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+    return np.concatenate([trainer.network.forward(part, run).argmax(1) for part in parts])
+
+
+def classified(model: Any, images: np.ndarray) -> tuple[str, np.ndarray]:
+    """Who ran the model, and the classes it gives."""
+    try:
+        runtime = import_module("onnxruntime")
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        name = f"onnxruntime {runtime.__version__}"
+    except ImportError:
+        session = import_module("onnx.reference").ReferenceEvaluator(model)
+        name = "onnx's reference implementation"
+    parts = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    return name, np.concatenate([session.run(None, {"images": part})[0].argmax(1) for part in parts])
