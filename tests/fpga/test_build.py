@@ -288,9 +288,7 @@ def test_sustained_is_what_the_simulated_accelerator_does(
 )
 def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["build", *arguments]) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command(
