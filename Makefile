@@ -64,7 +64,7 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 # Without those that take hours or a downloaded data set: area_by_width, plan_evidence.
-BENCHES := accumulation area boards fixed_point formats gates gemm gradient_error link simulation training \
+BENCHES := accumulation area boards fixed_point formats gates gemm gradient_error link random_bits simulation training \
            utilisation variance_retention
 
 bench: $(READY)  ## the benchmarks that take minutes
