@@ -150,7 +150,7 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: 
 
     shape, turned_shape = padded(len(a), b.shape[1]), padded(b.shape[1], len(a))
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    turned = math.prod(turned_shape) < math.prod(shape)
+    turned = 9 * math.prod(turned_shape) < 8 * math.prod(shape)
     if turned:  # C' = B'·A' is the same sums
         shape, left, right = turned_shape, right, left
     totals = np.zeros(shape, how.value)

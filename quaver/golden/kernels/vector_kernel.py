@@ -25,13 +25,14 @@ from quaver.golden.random_bits import DIAGONAL
 
 _FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
 AVX512 = "+avx512f" in _FEATURES
-#: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
+#: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors. Sums, operands and
+#: windows of draws fit in 32 registers; a third vector would spill the windows.
 VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
-TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
+TILE_ROWS, TILE_VECTORS = 6, 2
 #: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
 DEPTH, BLOCK_TILES = 128, 80
-#: Products whose random bits are drawn at once, and tiles of columns (150, 120 and 530 KiB).
-DRAWN_DEPTH, DRAWN_TILES = 64, 8
+#: Products whose random bits are drawn at once, and tiles of columns (150, 150 and 570 KiB).
+DRAWN_DEPTH, DRAWN_TILES = 64, 16
 #: Places of the diagonals' source from a row to the next: they fit the compiled tile, 6 rows high.
 PER_ROW = DIAGONAL.per_row
 
@@ -111,10 +112,18 @@ def _draw_panels(random, kind, rows, columns, products, chunk):
     down, right, step = diagonals.per_row, diagonals.per_column, diagonals.step
     wide = (down * rows + right * columns + step * draws) // right + 1
     return (
-        np.empty((draws, 1, rows + draws), kind),
-        np.empty((draws, 1, columns + draws), kind),
-        np.empty((draws, right, wide), kind),
+        np.empty((1, draws, _room(rows + draws)), kind),
+        np.empty((1, draws, _room(columns + draws)), kind),
+        np.empty((right, draws, _room(wide)), kind),
     )
+
+
+@numba.njit(nogil=True)
+def _room(places):
+    """So many places or more: vectors, the last of which is only read with the one before, and an odd number
+    of them, so that rows of places do not meet in the cache."""
+    lanes = VECTOR_BYTES // 4
+    return ((places // lanes + 2) | 1) * lanes
 
 
 @numba.njit(nogil=True)
@@ -150,7 +159,7 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
 
     `at` is (i, j, k, n, length, row, column, resumed, finished): panel i of a (panels, K, TILE_ROWS) meets b
     (K, width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z,
-    (n, right, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
+    (right, n, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
     `partials` before the chunk is resumed and while it is not finished. `clauses` are (scale, drawn, turned,
     corrected, tiny, huge, directed, ties_away, gap). One that is None is not compiled, and Numba tells the
     kernels apart by these types.
@@ -215,17 +224,20 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
             at, none = builder.add(n_v, step), number(0)
             down, right = (1, PER_ROW) if turned is not types.none else (PER_ROW, 1)
             wide = builder.mul(j_v, number(TILE_VECTORS * vector.count))
-            rows = pointer(x, x_v, at, none, builder.mul(i_v, number(TILE_ROWS)))
-            columns_at = pointer(y, y_v, at, none, wide)
+            rows = pointer(x, x_v, none, at, builder.mul(i_v, number(TILE_ROWS)))
+            columns_at = pointer(y, y_v, none, at, wide)
             columns = [vector.load(columns_at, v, vector.ints) for v in tile[1]]
             first = builder.add(builder.mul(i_v, number(TILE_ROWS * down // right)), wide)
-            diagonals = [pointer(z, z_v, at, number(place), first) for place in range(right)]
+            diagonals = [pointer(z, z_v, number(place), at, first) for place in range(right)]
 
             def of_row(r):
                 row = vector.splat(builder.load(cgutils.gep(builder, rows, r)))
-                diagonal = cgutils.gep(builder, diagonals[down * r % right], down * r // right)
+                on, stream = divmod(down * r, right)
                 return [
-                    builder.xor(builder.xor(row, columns[v]), vector.load(diagonal, v, vector.ints))
+                    builder.xor(
+                        builder.xor(row, columns[v]),
+                        vector.window(diagonals[stream], on + v * vector.count),
+                    )
                     for v in tile[1]
                 ]
 
@@ -300,6 +312,17 @@ class _Vectors:
 
     def load(self, pointer: ir.Value, index: int, kind: ir.Type) -> ir.Value:
         return self.builder.load(self._at(pointer, index, kind), align=4)
+
+    def window(self, pointer: ir.Value, first: int) -> ir.Value:
+        """The integers from number `first` on, out of two whole vectors that other windows share: rows of
+        the tile would else load each vector anew, across two lines of the cache."""
+        whole, rest = divmod(first, self.count)
+        left = self.load(pointer, whole, self.ints)
+        if not rest:
+            return left
+        lanes = [ir.Constant(ir.IntType(32), rest + lane) for lane in range(self.count)]
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.count), lanes)
+        return self.builder.shuffle_vector(left, self.load(pointer, whole + 1, self.ints), lanes)
 
     def store(self, value: ir.Value, pointer: ir.Value, index: int) -> None:
         self.builder.store(value, self._at(pointer, index, value.type), align=4)
