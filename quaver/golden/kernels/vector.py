@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.formats import Specials
+from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
@@ -164,7 +165,7 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: 
         if turned:
             own = [(state, source.transposed) for state, source in (own[1], own[0], own[2])]
         random = (*own, sums.random_bits)
-    table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
+    table = _table(operand, how.value)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
         how.value(2.0**dropped) if dropped else None,
@@ -187,6 +188,12 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: 
     _each(vector_kernel, jobs, threads)
     c = (totals.T if turned else totals)[: len(a), : b.shape[1]]
     return acc.encode(c)
+
+
+@cache
+def _table(operand: FloatFormat, value: type[np.floating]) -> Array:
+    """What each code is worth."""
+    return operand.decode(np.arange(1 << operand.width)).astype(value)
 
 
 def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:

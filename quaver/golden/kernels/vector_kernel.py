@@ -25,6 +25,7 @@ from quaver.golden.random_bits import DIAGONAL
 
 _FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
 AVX512 = "+avx512f" in _FEATURES
+AVX512DQ = "+avx512dq" in _FEATURES
 #: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors. Sums, operands and
 #: windows of draws fit in 32 registers; a third vector would spill the windows.
 VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
@@ -383,10 +384,24 @@ class _Vectors:
         if self.tiny is None:
             return self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))
         least = emit.fmul(emit.fmul(self.tiny, self.scale), ir.Constant(self.floats, [1.5] * self.count))
-        shift = self.magnitude_of(emit.fmul(total, self.scale))
-        shift = emit.select(emit.fcmp_ordered(">", shift, least), shift, least)
-        shift = self.with_sign_of(total, shift)
+        shift = self.at_least(least, emit.fmul(total, self.scale))
         return emit.fadd(emit.fsub(total, shift), shift)
+
+    def at_least(self, least: ir.Value, value: ir.Value) -> ir.Value:
+        """`value`, or `least` with its sign where that is the larger magnitude."""
+        emit = self.builder
+        if AVX512DQ:
+            larger_magnitude, sign_of_first, mxcsr = 0b11, 0b00 << 2, 4
+            bits = ir.IntType(32)
+            mask = ir.IntType(self.count)
+            kind = ir.FunctionType(self.floats, [self.floats, self.floats, bits, self.floats, mask, bits])
+            name = f"llvm.x86.avx512.mask.range.p{'d' if self.double else 's'}.512"
+            function = cgutils.get_or_insert_function(emit.module, kind, name)
+            how, all_lanes = ir.Constant(bits, larger_magnitude | sign_of_first), ir.Constant(mask, -1)
+            return emit.call(function, [value, least, how, value, all_lanes, ir.Constant(bits, mxcsr)])
+        magnitude = self.magnitude_of(value)
+        magnitude = emit.select(emit.fcmp_ordered(">", magnitude, least), magnitude, least)
+        return self.with_sign_of(value, magnitude)
 
     def stochastic(self, total: ir.Value, random: ir.Value) -> ir.Value:
         """Add `random` to the bits below the kept ones and cut those off; a carry may reach the exponent."""
