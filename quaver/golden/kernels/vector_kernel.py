@@ -39,37 +39,41 @@ PER_ROW = DIAGONAL.per_row
 
 
 @numba.njit(cache=True, nogil=True)
-def vector_kernel(left, right, turned, table, random, shift, chunk, partials, totals, clauses, rows, columns):
-    """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
+def vector_kernel(
+    left, right, turned, table, random, states, shift, chunk, partials, totals, clauses, batch, rows, columns
+):
+    """Products `batch` (first, end): tiles `rows` (first, end) of the codes `left` times tiles `columns` of
+    `right`, into `totals`.
 
-    `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
-    what each code is worth. `random` is None, or the three sources with their states at the first output,
-    that of rows, of columns, of diagonals, and the bits of a draw, which are shifted by `shift`. `totals`, of
-    zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of chunks longer
-    than `depth`; where there are none, nothing touches it.
+    Of each product, `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns,
+    K). `table` holds what each code is worth. `random` is None, or the three sources, that of rows, of
+    columns, of diagonals, and the bits of a draw, which are shifted by `shift`; `states` (products, 3) are
+    theirs at the first output. `totals`, of zeros, and `partials` are (products, rows, columns), in whole
+    tiles. `partials` keeps the sums of chunks longer than `depth`; where there are none, nothing touches it.
 
     A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
-    products = left.shape[0] if turned else left.shape[1]
+    products = left.shape[1] if turned else left.shape[2]
     depth = DEPTH if random is None else DRAWN_DEPTH
     depth = depth // chunk * chunk or depth
     block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
     group = min(DRAWN_TILES, columns[1] - columns[0])
     a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
     draws = _draw_panels(random, type(shift), block * TILE_ROWS, group * width, min(products, depth), chunk)
-    states = np.zeros((columns[1], 3), np.uint64)
-    for first in range(rows[0], rows[1], block):
-        tiles = min(block, rows[1] - first)
-        _start_draws(random, first * TILE_ROWS, columns, width, states)
+    ahead = np.zeros((columns[1], 3), np.uint64)  # of each tile of columns, the states before its next sum
+    blocks = [(p, first) for p in range(batch[0], batch[1]) for first in range(rows[0], rows[1], block)]
+    for p, first in blocks:
+        tiles, partial, total = min(block, rows[1] - first), partials[p], totals[p]
+        _start_draws(random, states[p], first * TILE_ROWS, columns, width, ahead)
         for start in range(0, products, depth):
             end = min(start + depth, products)
             for i in range(tiles):
-                _pack(left, turned, (first + i) * TILE_ROWS, start, table, a[i])
+                _pack(left[p], turned, (first + i) * TILE_ROWS, start, table, a[i])
             for j in range(columns[0], columns[1]):
                 column, in_group = j * width, (j - columns[0]) % group
-                _pack(right, not turned, column, start, table, b)
+                _pack(right[p], not turned, column, start, table, b)
                 if in_group == 0:
-                    _draw(random, shift, states[j], end - start + end // chunk - start // chunk, draws)
+                    _draw(random, shift, ahead[j], end - start + end // chunk - start // chunk, draws)
                 k, n = start, 0
                 while k < end:
                     resumed, stop = k % chunk > 0, min(k - k % chunk + chunk, end)
@@ -77,7 +81,7 @@ def vector_kernel(left, right, turned, table, random, shift, chunk, partials, to
                     for i in range(tiles):
                         place = i, in_group, k - start, n, stop - k
                         at = *place, (first + i) * TILE_ROWS, column, resumed, finished
-                        _tile(a, b, *draws, partials, totals, at, clauses)  # type: ignore[call-arg]
+                        _tile(a, b, *draws, partial, total, at, clauses)  # type: ignore[call-arg]
                     n += stop - k + 1
                     k = stop
 
@@ -108,7 +112,7 @@ def _draw_panels(random, kind, rows, columns, products, chunk):
     none = np.empty((0, 0, 0), kind)
     if random is None:
         return none, none, none
-    _, _, (_, diagonals), _ = random
+    (_, _, diagonals), _ = random
     draws = products + products // chunk + 2  # a long chunk's fold, and the last one's
     down, right, step = diagonals.per_row, diagonals.per_column, diagonals.step
     wide = (down * rows + right * columns + step * draws) // right + 1
@@ -128,13 +132,14 @@ def _room(places):
 
 
 @numba.njit(nogil=True)
-def _start_draws(random, row, columns, width, states):
+def _start_draws(random, seeds, row, columns, width, states):
     """The states before the first sum of a row's output in each tile of columns, into `states` (tiles, 3)."""
     if random is not None:
-        (rows, row_source), (lanes, lane_source), (diagonals, source), _ = random
-        rows = walked(rows, row_source, row)
-        lanes = walked(lanes, lane_source, columns[0] * width)
-        diagonals = walked(diagonals, source, source.per_row * row + source.per_column * columns[0] * width)
+        (row_source, lane_source, source), _ = random
+        rows = walked(seeds[0], row_source, row)
+        lanes = walked(seeds[1], lane_source, columns[0] * width)
+        places = source.per_row * row + source.per_column * columns[0] * width
+        diagonals = walked(seeds[2], source, places)
         for tile in range(columns[0], columns[1]):
             states[tile, 0], states[tile, 1], states[tile, 2] = rows, lanes, diagonals
             lanes = walked(lanes, lane_source, width)
@@ -145,7 +150,7 @@ def _start_draws(random, row, columns, width, states):
 def _draw(random, shift, states, sums, draws):
     """The draws of three sources from `states` on, which move on by so many sums."""
     if random is not None:
-        (_, rows), (_, columns), (_, diagonals), bits = random
+        (rows, columns, diagonals), bits = random
         fill(states[0], rows, bits, shift, draws[0])
         fill(states[1], columns, bits, shift, draws[1])
         fill(states[2], diagonals, bits, shift, draws[2])
