@@ -211,8 +211,22 @@ class FloatFormat(Format):
         if self.width > 16:
             return self._values(codes)
         values = np.empty(codes.shape, self.value_dtype)
-        cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        if self._words is None:
+            cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        else:
+            words = values.view(np.uint32)
+            cast.in_blocks(cast.decode_float32, (codes.reshape(-1), words.reshape(-1)), *self._words)
         return values
+
+    @cached_property
+    def _words(self) -> tuple[Any, ...] | None:
+        """What `quaver.golden.kernels.cast.decode_float32` takes after its arrays; None: look values up."""
+        normal = self.value_dtype is np.float32 and self.min_exponent >= -126
+        if not normal or self.specials is Specials.DLFLOAT:
+            return None
+        rebase = (127 - self.bias) << 23 & 0xFFFFFFFF
+        quantum = np.float32(2.0**self.quantum_exponent)
+        return self.width, self.mantissa_bits, rebase, quantum, self.max_code, self.infinity_code or 0
 
     @standard_floats
     def encode(

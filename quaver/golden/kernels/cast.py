@@ -76,6 +76,29 @@ def decode(codes, values, sign, kept, quantum, largest, infinity):
         values[i] = -value if codes[i] & sign else value
 
 
+@njit(cache=True, nogil=True)
+def decode_float32(codes, values, width, kept, rebase, quantum, largest, infinity):
+    """The same in vectors, for formats whose normal values are float32's normal ones.
+
+    `values` are the floats' words, `rebase` is what a normal number's exponent field grows by, in its place,
+    and `quantum` the smallest subnormal.
+    """
+    word = np.uint32
+    sign, hidden = word(1 << (width - 1)), word(1 << kept)
+    below_sign, left, to_sign = word(sign - word(1)), word(23 - kept), word(32 - width)
+    rebase, largest, infinity = word(rebase), word(largest), word(infinity)
+    infinite, nan = word(0x7F800000), word(0x7FC00000)
+    for i in range(len(codes)):
+        code = word(codes[i])
+        magnitude = word(code & below_sign)
+        bits = word(shift_left(magnitude, left) + rebase)
+        if magnitude < hidden:
+            bits = _bits_as(np.float32(np.int32(magnitude)) * quantum, word(0))
+        if magnitude > largest:
+            bits = infinite if magnitude == infinity else nan
+        values[i] = bits | shift_left(word(code & sign), to_sign)
+
+
 @njit(nogil=True)
 def _input(word, size, stored):
     """Three things about a float's word: the number of its top bit, the mask of the bits below, and the word
