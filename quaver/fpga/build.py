@@ -111,6 +111,8 @@ LOGIC_CELLS = "logic cells"
 #: LUT4 that an element of an arithmetic takes at the very least, where that is known; bench/area.py finds 280
 #: for fp8, bench/density.py 124, 480 and 61 for int2, int4 and int8.
 LEAST_LUTS = {"fp8": 200, "fp16": 300, "fixed16": 48, "int2": 90, "int4": 350, "int8": 48}
+#: The same of any arithmetic: an element passes its operands on, and adds.
+LEAST_LUTS_OF_ANY = 16
 
 
 class BuildError(RuntimeError):
@@ -319,7 +321,7 @@ def attempt(
 
 def _check_size(design: Design) -> None:
     """BuildError: the design cannot fit, which synthesis would take hours to find out."""
-    least, there = LEAST_LUTS.get(design.arithmetic, 1), design.place.luts
+    least, there = LEAST_LUTS.get(design.arithmetic, LEAST_LUTS_OF_ANY), design.place.luts
     if design.rows * design.columns * least > there:
         raise BuildError(
             f"the design does not fit {design.place.title}: {design.rows}×{design.columns} elements of "

@@ -13,8 +13,8 @@ try:
     import torch.nn as _nn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone "
-        "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone the smaller "
+        "build that pytorch.org offers"
     ) from error
 
 from quaver.torch.convert import Conversion, convert

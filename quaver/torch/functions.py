@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from quaver.golden import kernels
+from quaver.golden.arithmetic import ChunkedFloat
 from quaver.golden.contracts import Arithmetic
+from quaver.golden.engine import GoldenEngine
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format, parse
 from quaver.golden.lfsr import numbered_seed
@@ -213,9 +215,12 @@ def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: s
     if draws_as and how.stochastic:
         seed = SEEDS.next(training=draws_as == "training")
     left, right = (np.ascontiguousarray(codes.numpy(force=True)) for codes in (a, b))
-    compute = current().gemm
+    engine = current()
+    compute = engine.gemm
     if left.ndim == 2:
         return _tensor(compute(how, left, right, seed=seed))
+    if isinstance(engine, GoldenEngine) and isinstance(how, ChunkedFloat):
+        return _tensor(how.batched_gemm(left, right, seed=seed))
     c = np.empty((len(left), left.shape[1], right.shape[2]), how.result.code_dtype)
     for i in range(len(left)):
         c[i] = compute(how, left[i], right[i], seed=None if seed is None else numbered_seed(seed, i))

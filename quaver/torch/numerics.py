@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import FixedFormat, Format
+from quaver.golden.nn.quantisers import Quantiser
 from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role
 from quaver.torch.functions import (
     arithmetic_text,
@@ -91,7 +92,15 @@ class Numerics:
 
     @staticmethod
     def of(recipe: Recipe, precision: Precision) -> Numerics:
-        """Those of a layer that computes in `precision`, in a model with `recipe`."""
+        """Those of a layer that computes in `precision`, in a model with `recipe`.
+
+        ValueError: the layer is quantised, which no module here does yet.
+        """
+        if isinstance(precision.inputs, Quantiser) or isinstance(precision.weights, Quantiser):
+            raise ValueError(
+                f"the recipe {recipe.name} quantises inputs or weights, which quaver.torch does not; train "
+                f"it with quaver train --recipe {recipe.name}, or take a recipe of formats such as fp8"
+            )
         products = {str(role): _product(recipe, precision, role) for role in Role}
         return Numerics(**products, elementwise=_name(recipe.elementwise))
 

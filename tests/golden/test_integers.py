@@ -15,9 +15,11 @@ from quaver.fpga.design import Design
 from quaver.golden import data
 from quaver.golden.arithmetic import ChunkedFloat, FixedPoint, Integer
 from quaver.golden.formats import FP16, FixedFormat, IntegerFormat
+from quaver.golden.nn.quantisers import Clip, SAWBWeights
 from quaver.golden.nn.recipe import DYNAMIC, FixedUpdatePrecision, UpdatePrecision
 from quaver.golden.nn.trainer import Settings
 from quaver.golden.planning.networks import LayerShape, NetworkShape
+from quaver.golden.requantisation import Requantisation
 from quaver.golden.update.adam import Adam
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
@@ -46,6 +48,7 @@ CHECKED = (
         FixedSGD(0.01, 0.9, 0.0),
         FloatSGD(0.01),
     ),
+    *(Clip(4), SAWBWeights(4), Requantisation(np.array([3]), np.array([1]), 2, 4)),
     *(FixedSGD(0.01), Frame(1, 2, 3), data.load("digits"), Design("ulx3s-85f", "fp8", 1, 1, 27e6)),
 )
 
@@ -79,10 +82,10 @@ def test_what_is_no_integer_is_named(thing: Any) -> None:
 
 
 def test_no_dataclass_is_forgotten() -> None:
-    """All that check their parameters and have an integer one are above."""
+    """All that check their parameters and have an integer one are above; PyTorch need not be there."""
     found = set()
     for module in pkgutil.walk_packages(quaver.__path__, "quaver."):
-        if "benches" in module.name or module.name == "quaver.__main__":
+        if "benches" in module.name or module.name.startswith(("quaver.__main__", "quaver.torch")):
             continue
         for kind in vars(import_module(module.name)).values():
             if (

@@ -155,15 +155,15 @@ class IntegerFormat(Format):
             raise ValueError(f"values hold NaN, but {self} has no code for it")
         # Steps above the lowest value; far below 2**53, so that nothing is lost.
         above = (np.clip(x.astype(np.float64), self.lowest, self.highest) - self.lowest) / self.step
-        if rounding is Rounding.NEAREST_EVEN:
+        if drawn is not None:
+            fine = np.floor(above * 2.0**random_bits).astype(np.int64)
+            q = np.minimum((fine + drawn) >> random_bits, (1 << self.bits) - 1)
+        elif rounding is Rounding.NEAREST_EVEN:
             q = np.rint(above).astype(np.int64)
-        elif rounding is Rounding.TOWARD_ZERO:
+        else:
             zero = -self.lowest / self.step  # of odd levels, halfway between two
             q = np.where(x < 0, np.minimum(np.ceil(above), np.floor(zero)), above)
             q = np.where(x < 0, q, np.maximum(np.floor(above), np.ceil(zero))).astype(np.int64)
-        else:
-            fine = np.floor(above * 2.0**random_bits).astype(np.int64)
-            q = np.minimum((fine + drawn) >> random_bits, (1 << self.bits) - 1)
         return self._code(q)
 
     @classmethod
