@@ -62,8 +62,9 @@ struct Arithmetic {
     }
     if (CHECKED) {
       // A NaN may be all ones here, so that adding to its bits wraps round: ask the sum, not the result.
-      bool nan = total != total;
-      if (nan || !(magnitude(result) <= Program::largest())) result = nan ? total : signed_as(total, Program::beyond());
+      const bool nan = total != total;
+      const Real beyond = signed_as(total, Program::beyond());
+      result = nan | !(magnitude(result) <= Program::largest()) ? nan ? total : beyond : result;
     }
     return result;
   }

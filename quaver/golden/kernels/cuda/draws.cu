@@ -14,12 +14,23 @@ __device__ __forceinline__ unsigned moved_by(const unsigned* matrices, Word coun
   return state;
 }
 
-// The state one sum on. S: `leap`, the steps of the LFSR that make the next sum's places, and the taps.
-template <class S> __device__ __forceinline__ unsigned next_sum(unsigned state) {
-  unsigned fresh = (state >> (S::tap0 - S::leap)) ^ (state >> (S::tap1 - S::leap)) ^ (state >> (S::tap2 - S::leap)) ^
-                   (state >> (S::tap3 - S::leap));
-  return state ^ ((state << S::leap) | (fresh & ((1u << S::leap) - 1)));
+// The state so many (at most 16) steps of the LFSR on. S: the taps, and `leap`, the steps to the next sum's places.
+template <class S> __device__ __forceinline__ unsigned stepped(unsigned state, int steps) {
+  unsigned fresh = (state >> (S::tap0 - steps)) ^ (state >> (S::tap1 - steps)) ^ (state >> (S::tap2 - steps)) ^
+                   (state >> (S::tap3 - steps));
+  return (state << steps) | (fresh & ((1u << steps) - 1));
 }
+
+// A state and the 32 bits that follow it: so far the exclusive-or with itself some steps on needs no new bits.
+template <class S> struct Ahead {
+  unsigned state, next;
+  __device__ __forceinline__ explicit Ahead(unsigned state)
+      : state(state), next(stepped<S>(stepped<S>(state, 16), 16)) {}
+  __device__ __forceinline__ void next_sum() {
+    state ^= (state << S::leap) | (next >> (32 - S::leap));
+    next ^= next << S::leap;
+  }
+};
 
 // states[product][run][place]: those of one source before the first sum of every run. seeds[product] is its state at
 // place 0 of sum 0. From sum to sum the state is its exclusive-or with that 2**step places on.

@@ -63,9 +63,9 @@ extern "C" __global__ void gemm_integers(const CodeA* a, const CodeB* b, const u
   auto draw = [&] {
     if (!Program::drawn) return 0u;
     unsigned bits = (row ^ column ^ diagonal) & (unsigned)((1ULL << Program::random_bits) - 1);
-    row = next_sum<RowSource>(row);
-    column = next_sum<ColumnSource>(column);
-    diagonal = next_sum<DiagonalSource>(diagonal);
+    row ^= stepped<RowSource>(row, RowSource::leap);
+    column ^= stepped<ColumnSource>(column, ColumnSource::leap);
+    diagonal ^= stepped<DiagonalSource>(diagonal, DiagonalSource::leap);
     return bits;
   };
   for (int start = 0, at = 0; start < K; start += chunk, at += padded_chunk) {

@@ -112,21 +112,30 @@ template <bool CHECKED> __device__ __forceinline__ void tile(const Launch& launc
     return min(step, min(launch.chunk - in_chunk, launch.K - n / steps_of_chunk * launch.chunk - in_chunk));
   };
   auto ends = [&](int n) { return n % steps_of_chunk == steps_of_chunk - 1 || n == all_steps - 1; };
+  static_assert(!Program::drawn || 3 * (step + 1) <= 32, "Ahead has bits for so many sums");
+  // A step's draws at one place, and the fold's after them. Filling draws too, and nothing hangs on what.
+  auto draw_at = [&](auto ahead, int place, int sums_of_step) {
+    const unsigned mask = (unsigned)((1ULL << Program::random_bits) - 1);
+    unsigned after = ahead.state;
+#pragma unroll
+    for (int k = 0; k <= step; k++) {
+      shared.draws[k][place] = (ahead.state & mask) << Arithmetic::shift_made;
+      ahead.next_sum();
+      if (k < sums_of_step) after = ahead.state;
+    }
+    return after;
+  };
   auto draw = [&](int n) {
     const int sums_of_step = products_of(n) + ends(n);
-    const unsigned mask = (unsigned)((1ULL << Program::random_bits) - 1);
 #pragma unroll
     for (int i = 0; i < own; i++) {
       int place = i * threads + thread;
-      if (place >= places) continue;
-      unsigned s = state[i];
-      for (int k = 0; k <= step; k++) {  // filling draws too, and nothing hangs on what
-        shared.draws[k][place] = (s & mask) << Arithmetic::shift_made;
-        if (k < sums_of_step)
-          s = place < column_places ? next_sum<RowSource>(s)
-              : place < diagonal_places ? next_sum<ColumnSource>(s) : next_sum<DiagonalSource>(s);
-      }
-      state[i] = s;
+      if (place < column_places)
+        state[i] = draw_at(Ahead<RowSource>(state[i]), place, sums_of_step);
+      else if (place < diagonal_places)
+        state[i] = draw_at(Ahead<ColumnSource>(state[i]), place, sums_of_step);
+      else if (place < places)
+        state[i] = draw_at(Ahead<DiagonalSource>(state[i]), place, sums_of_step);
     }
   };
   // The draws of one row of this thread's outputs in the sum number k of a step.
@@ -164,7 +173,7 @@ template <bool CHECKED> __device__ __forceinline__ void tile(const Launch& launc
   for (int n = begin; n < end; n++, side ^= 1) {
     const bool more = n + 1 < end;
     if (more) fetch(n + 1);
-#pragma unroll
+#pragma unroll(CHECKED ? 1 : step)  // the other is rare, and need not be large
     for (int k = 0; k < step; k++) {
       alignas(16) Value a[Program::rows], b[columns];
 #pragma unroll
