@@ -1,7 +1,7 @@
 """The CUDA kernels on this processor: the same source, compiled by g++ under cuda_shim.h.
 
-It is how every kernel is held to golden where there is no GPU: right to the bit, and slow. A block's threads run in
-turn from barrier to barrier, so that a missing barrier is an error every time.
+It is how every kernel is held to golden where there is no GPU: right to the bit, and slow. A block's
+threads run in turn from barrier to barrier, so that a missing barrier is an error every time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quaver.golden.kernels.cuda.source import Program
 from quaver.sim.verilated import compiler
 
 SHIM = Path(__file__).with_name("cuda_shim.h")
-# Directed rounding changes the processor's mode, which -frounding-math says. Products are fused where it is written.
+# Directed rounding changes the processor's mode, which -frounding-math says. Sums and products are not fused.
 FLAGS = (
     *("-std=c++20", "-O1", "-march=native", "-fPIC", "-shared", "-w"),
     *("-frounding-math", "-ffp-contract=off", "-fno-strict-aliasing"),
@@ -40,7 +40,9 @@ class Processor:
         Whether threads take their turns in the other order.
     """
 
-    def __init__(self, processors: int = 132, shared_memory: int = 227 << 10, *, backwards: bool = False) -> None:
+    def __init__(
+        self, processors: int = 132, shared_memory: int = 227 << 10, *, backwards: bool = False
+    ) -> None:
         self.processors = processors
         self.shared_memory = shared_memory
         self.backwards = backwards
@@ -59,13 +61,18 @@ class Processor:
     def constant(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
 
+    def download(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
     def launch(
         self, program: Program, kernel: str, grid: tuple[int, int, int], *arguments: Any, shared: int = 0
     ) -> None:
         if shared > self.shared_memory:
             raise ValueError(f"{shared} bytes of shared memory, but there are {self.shared_memory}")
         values = [
-            np.uint64(0 if each is None else each.ctypes.data) if each is None or isinstance(each, np.ndarray) else each
+            np.uint64(0 if each is None else each.ctypes.data)
+            if each is None or isinstance(each, np.ndarray)
+            else each
             for each in arguments
         ]
         cells = [np.array(value) for value in values]
@@ -85,7 +92,9 @@ def _library(program: Program) -> ctypes.PyDLL:
         for name in program.kernels
     )
     text = "\n".join((shim, program.text, *entries))
-    macros = _ran([*command, "-dM", "-E", "-x", "c++", os.devnull])  # the compiler's version, the processor's kind
+    macros = _ran(
+        [*command, "-dM", "-E", "-x", "c++", os.devnull]
+    )  # the compiler's version, the processor's kind
     digest = hashlib.sha256("\0".join((*command, macros, text)).encode()).hexdigest()[:24]
     library = caches.place("cuda", f"{digest}.so")
     with caches.building(library) as work:

@@ -34,7 +34,7 @@ from quaver.golden.update import Adam, FixedSGD, FloatSGD
 from quaver.sim.cuda import Processor
 
 GPU = Processor()
-#: One that has so few multiprocessors that no chunks are shared, and one whose threads run the other way round.
+#: One that has so few multiprocessors that no chunks are shared, and one whose threads run backwards.
 SMALL, BACKWARDS = Processor(processors=1), Processor(backwards=True)
 
 ARITHMETICS = {
@@ -71,9 +71,7 @@ def drawn_codes(fmt: Format, shape: tuple[int, ...], rng: np.random.Generator, k
     return fmt.encode(rng.normal(size=shape) * scale)
 
 
-def product(
-    arithmetic: Any, a: Any, b: Any, seed: int | None, gpu: Processor = GPU, **options: Any
-) -> Any:
+def product(arithmetic: Any, a: Any, b: Any, seed: int | None, gpu: Processor = GPU, **options: Any) -> Any:
     """C by the CUDA kernels, of codes of any strides, with a batch or without."""
     batched = a.ndim == 3
     a, b = (x if batched else x[None] for x in (a, b))
@@ -104,9 +102,7 @@ def test_batches_strides_and_slabs(name: str) -> None:
     arithmetic = replace(arithmetic, **chunk)
     a = drawn_codes(arithmetic.a, (3, 40, 75), rng, "normal")
     b = drawn_codes(arithmetic.b, (3, 30, 75), rng, "normal").swapaxes(1, 2)
-    expected = np.stack(
-        [arithmetic.gemm(a[i], b[i], seed=seed and numbered_seed(seed, i)) for i in range(3)]
-    )
+    expected = np.stack([arithmetic.gemm(a[i], b[i], seed=seed and numbered_seed(seed, i)) for i in range(3)])
     assert np.array_equal(product(arithmetic, a, b, seed), expected)
     assert np.array_equal(product(arithmetic, a, b, seed, workspace=1), expected)  # a slab of one chunk
 
@@ -192,7 +188,9 @@ def test_casts_are_goldens(fmt: Format, wide: bool) -> None:
         expected = fmt.encode(x, rounding, random=random)
         drawn = None if random is None else random.astype(np.uint32)
         for rounded in (False, True):
-            out, refused = calls.encode(GPU, fmt, rounding, x, count, wide=wide, random=drawn, rounded=rounded)
+            out, refused = calls.encode(
+                GPU, fmt, rounding, x, count, wide=wide, random=drawn, rounded=rounded
+            )
             assert not refused[0]
             assert np.array_equal(out, fmt.decode(expected) if rounded else expected, equal_nan=True)
     if fmt.width <= 16:

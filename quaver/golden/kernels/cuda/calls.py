@@ -123,7 +123,7 @@ def gemm(
     workspace
         Bytes for partial sums, where blocks share the chunks of an output.
     integers
-        Take the kernel on integers, which is right for every pair of formats, though another is proved so too.
+        Take the kernel on integers, right for every pair of formats, though another is proved so too.
     """
     chunk = arithmetic.chunk if isinstance(arithmetic, ChunkedFloat) else EXACT_CHUNK
     tiling = None if integers else tiling_for(machine, arithmetic, size)
@@ -137,49 +137,56 @@ def gemm(
     tiles = layout.width_b // tiling.tile[1], layout.width_a // tiling.tile[0]
     if tiles[1] > MOST_BLOCKS:
         raise ValueError(f"M is {size.M}, but one product has at most {MOST_BLOCKS * tiling.tile[0]} rows")
-    exact = isinstance(arithmetic, FixedPoint)
-    total = np.int64 if exact else _real(arithmetic)
-    value = np.dtype(np.int32 if exact else total).itemsize
+    total: Any = np.int64 if isinstance(arithmetic, FixedPoint) else _real(arithmetic)
+    exact = total is np.int64
+    value, of_total = 4 if exact else np.dtype(total).itemsize, np.dtype(total).itemsize
     drawn = bool(states) and not exact
-    shared = tiling.shared_memory(value, np.dtype(total).itemsize, drawn=drawn, tabled=_tabled(arithmetic))
+    shared = tiling.shared_memory(value, of_total, drawn=drawn, tabled=_tabled(arithmetic))
     limit = 0.0 if isinstance(arithmetic, FixedPoint) else largest_product(arithmetic, size.K)
-    sums = layout.chunk + 1
+    shape = (size.M, size.N, size.K, layout.width_a, layout.width_b, layout.depth, layout.chunk)
 
-    def drawn_from(first_chunk: int, runs: int, chunks_of_run: int) -> list[Any]:
+    def draws(first_chunk: int = 0, runs: int = 1, chunks_of_run: int = 0) -> list[Any]:
+        sums = layout.chunk + 1
         at = first_chunk * sums, runs, chunks_of_run * sums
         return _states(machine, program, states, layout.width_a, layout.width_b, *at)
 
-    def launch(draws: list[Any], partials: Any, folds: Any, runs: int, *chunks: int) -> None:
-        numbers = (size.M, size.N, size.K, layout.width_a, layout.width_b, layout.depth, layout.chunk)
-        numbers = (*numbers, layout.padded_chunk, runs, *chunks)
-        arguments = (*panels, *largest, np.float64(limit), *draws, c, partials, folds, *map(np.int32, numbers))
-        machine.launch(program, "gemm", (*tiles, size.products * runs), *arguments, shared=shared)
+    def launch(drawn_from: list[Any], partials: Any, folds: Any, runs: int, *chunks: int) -> None:
+        arrays = (*panels, *largest, np.float64(limit), *drawn_from, c, partials, folds)
+        counts = map(np.int32, (*shape, layout.padded_chunk, runs, *chunks))
+        grid = (*tiles, size.products * runs)
+        machine.launch(program, "gemm", grid, *arrays, *counts, shared=shared)
 
     runs = _runs(machine, tiles[0] * tiles[1] * size.products, layout.chunks)
     if runs == 1:
-        launch(drawn_from(0, 1, 0), None, None, 1, 0, layout.chunks, layout.chunks)
+        launch(draws(), None, None, 1, 0, layout.chunks, layout.chunks)
         return c
     of_chunk = size.products * layout.width_a * layout.width_b
-    slab = max(1, min(layout.chunks, workspace // (of_chunk * (np.dtype(total).itemsize + 4 * drawn))))
+    slab = max(1, min(layout.chunks, workspace // (of_chunk * (of_total + 4 * drawn))))
     totals = machine.empty((size.products, size.M, size.N), total)
-    results = drawn_from(0, 1, 0) if exact else [None] * 3
+    of_results = draws() if exact else [None] * 3
     for first in range(0, layout.chunks, slab):
         chunks = min(slab, layout.chunks - first)
         of_run = -(-chunks // runs)
         parts = -(-chunks // of_run)
         partials = machine.empty((chunks, of_chunk), total)
         folds = machine.empty((chunks, of_chunk), np.uint32) if drawn else None
-        draws = [None] * 3 if exact else drawn_from(first, parts, of_run)
-        launch(draws, partials, folds, parts, first, of_run, first + chunks)
-        numbers = (size.M, size.N, layout.width_a, layout.width_b, chunks, first == 0, first + chunks == layout.chunks)
+        drawn_from = [None] * 3 if exact else draws(first, parts, of_run)
+        launch(drawn_from, partials, folds, parts, first, of_run, first + chunks)
+        ends = first == 0, first + chunks == layout.chunks
+        counts = map(np.int32, (size.M, size.N, layout.width_a, layout.width_b, chunks, *ends))
         grid = -(-size.M * size.N // THREADS), size.products, 1
-        arguments = partials, folds, *results, totals, c, *map(np.int32, numbers)
-        machine.launch(program, "fold", grid, *arguments)
+        machine.launch(program, "fold", grid, partials, folds, *of_results, totals, c, *counts)
     return c
 
 
 def _gemm_on_integers(
-    machine: Machine, arithmetic: ChunkedFloat, a: Operand, b: Operand, size: Size, states: Sequence[States], c: Any
+    machine: Machine,
+    arithmetic: ChunkedFloat,
+    a: Operand,
+    b: Operand,
+    size: Size,
+    states: Sequence[States],
+    c: Any,
 ) -> Any:
     program = source.chunked_program(arithmetic, None)
     layout = _Layout.of(size, arithmetic.chunk, (1, 1), 1)
@@ -208,7 +215,10 @@ def tiling_for(machine: Machine, arithmetic: ChunkedFloat | FixedPoint, size: Si
 
     for rows in (8, 4) if total == 4 else (4,):
         tiling = min((Tiling(rows, across, step) for across in (16, 32, 8)), key=filled)
-        if tiling.shared_memory(value, total, drawn=drawn, tabled=_tabled(arithmetic)) <= machine.shared_memory:
+        if (
+            tiling.shared_memory(value, total, drawn=drawn, tabled=_tabled(arithmetic))
+            <= machine.shared_memory
+        ):
             return tiling
     raise RuntimeError(
         f"a block of this GPU has {machine.shared_memory} bytes of shared memory, too few for {arithmetic!r}"
@@ -216,7 +226,7 @@ def tiling_for(machine: Machine, arithmetic: ChunkedFloat | FixedPoint, size: Si
 
 
 def _runs(machine: Machine, blocks: int, chunks: int) -> int:
-    """Among how many blocks the chunks of an output are shared: so many that all multiprocessors have some."""
+    """Among how many blocks the chunks of an output are shared: all multiprocessors have some."""
     wanted = 2 * machine.processors
     if blocks >= wanted or chunks == 1:
         return 1
@@ -320,7 +330,13 @@ def _states(
         seeds = machine.upload(np.array([each[number] for each in states], np.uint32))
         out = machine.empty((len(states), runs, places), np.uint32)
         step = source_.step.bit_length() - 1  # it is a power of two
-        numbers = np.int32(places), np.int32(runs), np.uint64(first_sum), np.uint64(sums_of_run), np.int32(step)
+        numbers = (
+            np.int32(places),
+            np.int32(runs),
+            np.uint64(first_sum),
+            np.uint64(sums_of_run),
+            np.int32(step),
+        )
         grid = -(-places // THREADS), len(states) * runs, 1
         matrices = machine.constant(powers(source_.taps, source_.hop))
         machine.launch(program, "states", grid, matrices, seeds, out, *numbers)
@@ -330,8 +346,7 @@ def _states(
 
 @cache
 def powers(taps: tuple[int, ...], steps: int) -> NDArray[np.uint32]:
-    """Matrices over GF(2), (32, 32): row b holds the columns of the one that moves an LFSR 2**b · `steps` steps.
-    """
+    """Matrices over GF(2), (32, 32): row b, the columns of the one that moves an LFSR 2**b · steps on."""
     columns = []
     for bit in range(32):
         lfsr = LFSR(1 << bit, taps)
@@ -360,8 +375,9 @@ def encode(
     random_bits: int = 16,
     rounded: bool = False,
 ) -> tuple[Any, Any]:
-    """The codes of float32 or (`wide`) float64 values, or with `rounded` the values of those codes; and an array
-    of one number, which is not 0 if a value had no code.
+    """The codes of float32 or (`wide`) float64 values, or with `rounded` the values of those codes.
+
+    And an array of one number, which is not 0 if a value had no code.
 
     `random` holds a draw for each value, uint32, where the rounding is stochastic.
     """
@@ -398,16 +414,19 @@ def update(
     """One step of `rule` on contiguous codes of `count` weights: new weights and momenta, flat."""
     program = source.update_program(_any_scalars(rule))
     sources = rule.sources(seed)
-    lines = [name for name in ("decay", "momentum", "second", "rate") if name in sources]  # as the kernels number them
+    lines = [
+        name for name in ("decay", "momentum", "second", "rate") if name in sources
+    ]  # as the kernels number them
     seeds = machine.upload(np.array([sources[name].state for name in lines], np.uint32)) if sources else None
     matrices = machine.constant(powers(TAPS, rule.random_bits)) if sources else None
     scalars: list[Any]
+    formats: tuple[Format, Format]
     if isinstance(rule, FixedSGD):
-        kernel, formats = "fixed_sgd", rule.formats
+        kernel, formats = "fixed_sgd", (rule.weights, rule.updates)
         scalars = [np.int64(code) for code in rule.scalars.values()]
     else:
         kernel = "adam" if isinstance(rule, Adam) else "float_sgd"
-        formats = rule.formats * 3
+        formats = (rule.format, rule.format)
         scalars = [np.float64(rule.format.decode(code)) for code in rule.scalars.values()]
     new_weights = machine.empty((count,), formats[0].code_dtype)
     new_momenta = machine.empty((count * (2 if isinstance(rule, Adam) else 1),), formats[1].code_dtype)
@@ -423,5 +442,7 @@ def _any_scalars(rule: FloatSGD | FixedSGD | Adam) -> FloatSGD | FixedSGD | Adam
     from dataclasses import replace
 
     if isinstance(rule, Adam):
-        return replace(rule, rate=0.0, momentum=0.9, second_momentum=0.999, epsilon=rule.epsilon, decay=0.0, step=1)
+        return replace(
+            rule, rate=0.0, momentum=0.9, second_momentum=0.999, epsilon=rule.epsilon, decay=0.0, step=1
+        )
     return replace(rule, rate=0.0, momentum=0.0, decay=0.0)

@@ -40,6 +40,9 @@ class Machine(Protocol):
     def constant(self, array: NDArray[Any]) -> Any:
         """The same, kept for the next time that an equal array is asked for."""
 
+    def download(self, array: Any) -> NDArray[Any]:
+        """One of the machine's arrays as NumPy's."""
+
     def launch(
         self, program: Program, kernel: str, grid: tuple[int, int, int], *arguments: Any, shared: int = 0
     ) -> None:

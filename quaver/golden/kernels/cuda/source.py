@@ -145,8 +145,8 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
     types = {"CodeA": _code(operand), "CodeB": _code(operand), "CodeC": _code(acc), "Real": real}
     structs = [_format("Operand", operand), _format("Accumulator", acc), *_sources()]
     if tiling is None or how is None:
-        files = "draws", "pack", "integers"
-        return _program(types, [*structs, _struct("Program", **constants)], files, *_INPUT, "gemm_integers")
+        structs.append(_struct("Program", **constants))
+        return _program(types, structs, ("draws", "pack", "integers"), *_INPUT, "gemm_integers")
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     beyond = acc.max_value if acc.saturate else np.inf if acc.infinity_code is not None else np.nan
     constants |= _tiled(tiling, operand.width <= 8) | {
@@ -207,7 +207,11 @@ def cast_program(fmt: Format, rounding: Rounding, random_bits: int, wide: bool) 
     """encode, decode and round of a format, for float32 or (`wide`) float64 values."""
     out = "float" if fmt.value_dtype is np.float32 else "double"
     types = {"Code": _code(fmt), "In": "double" if wide else "float", "Out": out}
-    constants: dict[str, Any] = {"rounding": _ROUNDINGS[rounding], "random_bits": random_bits, "width": fmt.width}
+    constants: dict[str, Any] = {
+        "rounding": _ROUNDINGS[rounding],
+        "random_bits": random_bits,
+        "width": fmt.width,
+    }
     if isinstance(fmt, FloatFormat):
         # A float32 steps down to 2**-126 by its exponent; what is smaller takes a float64 on the way.
         types["Wide"] = "float" if out == "float" and fmt.quantum_exponent >= -126 else "double"
