@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quaver.golden import data
 from quaver.golden.arithmetic import ChunkedFloat, FixedPoint
+from quaver.golden.engine import GoldenEngine
 from quaver.golden.formats import (
     BFLOAT16,
     DLFLOAT,
@@ -27,8 +29,12 @@ from quaver.golden.formats import (
 )
 from quaver.golden.kernels.cuda import calls, source
 from quaver.golden.kernels.cuda.calls import Operand, Size
+from quaver.golden.kernels.cuda.engine import CudaEngine
 from quaver.golden.kernels.cuda.source import Program
 from quaver.golden.lfsr import LFSR, numbered_seed
+from quaver.golden.nn import models, recipes
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.rounding import Rounding
 from quaver.golden.update import Adam, FixedSGD, FloatSGD
 from quaver.sim.cuda import Processor
@@ -108,17 +114,17 @@ def test_batches_strides_and_slabs(name: str) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_any_size_and_chunk(data: st.DataObject) -> None:
+@given(choices=st.data())
+def test_any_size_and_chunk(choices: st.DataObject) -> None:
     """By property, on programs that the grid above has compiled."""
-    name = data.draw(st.sampled_from(["fp8", "fp8-stochastic", "half-stochastic", "dlfloat", "bfloat16"]))
-    M, K, N = (data.draw(st.integers(1, most)) for most in (20, 150, 20))
-    arithmetic: Any = replace(ARITHMETICS[name], chunk=data.draw(st.integers(1, 160) | st.just(1 << 30)))
-    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
-    seed = data.draw(st.integers(1, (1 << 32) - 1)) if arithmetic.stochastic else None
-    kind = data.draw(st.sampled_from(["normal", "any", "large"]))
+    name = choices.draw(st.sampled_from(["fp8", "fp8-stochastic", "half-stochastic", "dlfloat", "bfloat16"]))
+    M, K, N = (choices.draw(st.integers(1, most)) for most in (20, 150, 20))
+    arithmetic: Any = replace(ARITHMETICS[name], chunk=choices.draw(st.integers(1, 160) | st.just(1 << 30)))
+    rng = np.random.default_rng(choices.draw(st.integers(0, 1 << 32)))
+    seed = choices.draw(st.integers(1, (1 << 32) - 1)) if arithmetic.stochastic else None
+    kind = choices.draw(st.sampled_from(["normal", "any", "large"]))
     a, b = drawn_codes(arithmetic.a, (M, K), rng, kind), drawn_codes(arithmetic.b, (K, N), rng, kind)
-    gpu = data.draw(st.sampled_from([GPU, SMALL, BACKWARDS]))
+    gpu = choices.draw(st.sampled_from([GPU, SMALL, BACKWARDS]))
     assert np.array_equal(product(arithmetic, a, b, seed, gpu), arithmetic.gemm(a, b, seed=seed))
 
 
@@ -230,6 +236,25 @@ def test_updates_are_goldens(rule: Any) -> None:
         found = calls.update(GPU, rule, *codes, count, seed)
         for new, old in zip(found, expected, strict=True):
             assert np.array_equal(new, old.reshape(-1))
+
+
+def test_a_network_trains_to_goldens_bits() -> None:
+    """Two steps of golden's own loop, as of `quaver train --device cuda`."""
+    about, dataset = Settings(epochs=1, batch=32, seed=3), data.load("digits")
+    found = []
+    for engine in (GoldenEngine(), CudaEngine(GPU)):
+        network = models.build("mlp", dataset.shape, dataset.classes, seed=3)
+        trainer = Trainer(network, dataset, recipes.fp8, about, engine=engine)
+        found.append(([trainer.train_step().loss for _ in range(2)], trainer.state()))
+    (losses, state), (expected, golden) = found
+    assert losses == expected
+    assert all(np.array_equal(state[name], golden[name]) for name in golden)
+
+
+def test_an_arithmetic_without_a_kernel_is_refused() -> None:
+    other: Any = object()
+    with pytest.raises(TypeError, match="has no CUDA kernel"):
+        CudaEngine(GPU).gemm(other, np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
 
 
 @pytest.mark.parametrize(
