@@ -1,5 +1,5 @@
-"""What a GPU does with tensors, tried where there is none: the same code on tensors of the CPU, with g++'s build
-of the kernels; and on the GPU itself (`make test-gpu`)."""
+"""What a GPU does with tensors, tried where there is none, on tensors of the CPU with g++'s build of the kernels;
+and on the GPU itself (`make test-gpu`)."""
 
 from __future__ import annotations
 
