@@ -1,4 +1,4 @@
-"""How fast the CUDA kernels are on this GPU, beside cuBLAS and PyTorch in float32 (TF32 off) in one run.
+"""How fast the CUDA kernels are on this GPU, beside cuBLAS and PyTorch in float32 (TF32 off).
 
     python bench/gpu.py [--check] [--batch 256] [--json]
 
@@ -6,8 +6,8 @@ GEMMs of FP8 codes with every sum rounded to (1,6,9) in chunks of 64: 4096³ to 
 the products of ResNet-18's forward, backward and gradient passes at 224×224; casts, beside a copy; a training
 step. The kernels are held to the golden bits before they are timed. Rates are those of the median run.
 
-With --check the exit status is 1 where a target is missed. Targets are ratios to float32 on the same GPU: those
-of 8 and 6 trillion MAC/s, where an H100's cuBLAS does 25.6.
+With --check the exit status is 1 where a target is missed. Targets are ratios to float32 on the same GPU:
+those of 8 and 6 trillion MAC/s, where an H100's cuBLAS does 25.6.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
 #include <cfenv>
 #include <cmath>
 #include <cstring>
-#include <tuple>
 #include <ucontext.h>
 #include <utility>
-#include <vector>
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -18,7 +16,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 static dim threadIdx, blockIdx, gridDim;
 uint4 memory[228 * 64];  // the largest GPU's shared memory
 static ucontext_t scheduler, fibres[256];
-static std::vector<char> stacks(256 * 65536);
+static char stacks[256 * 65536];
 static void (*body)(void* kernel, void** arguments);
 static void *body_kernel, **body_arguments;
 inline void __syncthreads() { swapcontext(&fibres[threadIdx.x], &scheduler); }

@@ -77,11 +77,13 @@ class Gpu(Tensors):
 
     def __init__(self, device: torch.device | str = "cuda") -> None:
         super().__init__(_usable(torch.device(device)))
-        about = torch.cuda.get_device_properties(self.device)
-        self.processors = about.multi_processor_count
-        self.shared_memory = about.shared_memory_per_block_optin
-        self._arch = f"sm_{about.major}{about.minor}"
-        self._kernels: dict[tuple[Program, str], Any] = {}
+        from cuda.core import Device
+
+        about = Device(self.device.index).properties
+        self.processors = about.multiprocessor_count
+        self.shared_memory = about.max_shared_memory_per_block_optin
+        self._arch = "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
+        self._kernels: dict[tuple[Program, str, int], Any] = {}
         self._streams: dict[int, Any] = {}
 
     def launch(
@@ -108,20 +110,18 @@ class Gpu(Tensors):
         from cuda.bindings import driver
         from cuda.core import Device, ObjectCode
 
-        if (program, name) not in self._kernels:
-            Device(self.device.index).set_current()
-            code = ObjectCode.from_cubin(compiled(program, self._arch))
-            for each in program.kernels:
-                self._kernels[program, each] = code.get_kernel(each)
-        kernel = self._kernels[program, name]
-        if shared:
-            # A block has 48 KiB unless more is asked for. What is asked depends on the program alone.
+        if (program, name, shared) in self._kernels:
+            return self._kernels[program, name, shared]
+        Device(self.device.index).set_current()
+        kernel = ObjectCode.from_cubin(compiled(program, self._arch)).get_kernel(name)
+        if shared:  # a block has 48 KiB unless more is asked for
             what = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             error, ordinal = driver.cuDeviceGet(self.device.index)
             if not int(error):
                 (error,) = driver.cuKernelSetAttribute(what, shared, kernel.handle, ordinal)
             if int(error):
                 raise RuntimeError(f"{shared} bytes of shared memory were refused for {name}: {error}")
+        self._kernels[program, name, shared] = kernel
         return kernel
 
 

@@ -60,11 +60,14 @@ ARITHMETICS = {
     "fixed16": FixedPoint(),
     "fixed-nearest": FixedPoint(FixedFormat(2, 6), FixedFormat(4, 16), FixedFormat(3, 9), "nearest"),
 }
+#: Those of which another has every clause too.
+ALIKE = "half-saturating", "bfloat16-stochastic", "fp32", "integers-stochastic", "fixed-nearest"
+# Sizes for which the least filling up is one tiling, and so one program to compile.
 CASES = [
     ((1, 1, 1), "normal", GPU),
     ((3, 70, 5), "any", GPU),
-    ((130, 20, 9), "large", SMALL),
-    ((9, 90, 140), "normal", GPU),
+    ((250, 20, 250), "large", SMALL),
+    ((9, 90, 70), "normal", GPU),
     ((5, 90, 7), "large", BACKWARDS),
 ]
 
@@ -89,7 +92,10 @@ def product(arithmetic: Any, a: Any, b: Any, seed: int | None, gpu: Processor = 
     return c if batched else c[0]
 
 
-@pytest.mark.parametrize("name", ARITHMETICS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in ARITHMETICS],
+)
 def test_gemms_are_goldens(name: str) -> None:
     arithmetic: Any = ARITHMETICS[name]
     rng, seed = np.random.default_rng(1), 7 if arithmetic.stochastic else None
@@ -104,7 +110,7 @@ def test_gemms_are_goldens(name: str) -> None:
 def test_batches_strides_and_slabs(name: str) -> None:
     arithmetic: Any = ARITHMETICS[name]
     rng, seed = np.random.default_rng(2), 9 if arithmetic.stochastic else None
-    chunk = {"chunk": 8} if isinstance(arithmetic, ChunkedFloat) else {}
+    chunk = {"chunk": 16} if isinstance(arithmetic, ChunkedFloat) else {}
     arithmetic = replace(arithmetic, **chunk)
     a = drawn_codes(arithmetic.a, (3, 40, 75), rng, "normal")
     b = drawn_codes(arithmetic.b, (3, 30, 75), rng, "normal").swapaxes(1, 2)
@@ -117,7 +123,7 @@ def test_batches_strides_and_slabs(name: str) -> None:
 @given(choices=st.data())
 def test_any_size_and_chunk(choices: st.DataObject) -> None:
     """By property, on programs that the grid above has compiled."""
-    name = choices.draw(st.sampled_from(["fp8", "fp8-stochastic", "half-stochastic", "dlfloat", "bfloat16"]))
+    name = choices.draw(st.sampled_from(["fp8", "fp8-stochastic", "half-stochastic", "bfloat16"]))
     M, K, N = (choices.draw(st.integers(1, most)) for most in (20, 150, 20))
     arithmetic: Any = replace(ARITHMETICS[name], chunk=choices.draw(st.integers(1, 160) | st.just(1 << 30)))
     rng = np.random.default_rng(choices.draw(st.integers(0, 1 << 32)))
@@ -132,7 +138,7 @@ def test_a_small_gpu_gets_smaller_tiles() -> None:
     """Programs of other tilings, a block's shared memory within 70 KiB."""
     tiny, rng = Processor(processors=1, shared_memory=70 << 10), np.random.default_rng(3)
     arithmetic: Any = ARITHMETICS["fp8-stochastic"]
-    a, b = drawn_codes(FP8, (90, 70), rng, "any"), drawn_codes(FP8, (70, 300), rng, "any")
+    a, b = drawn_codes(FP8, (60, 70), rng, "any"), drawn_codes(FP8, (70, 90), rng, "any")
     assert np.array_equal(product(arithmetic, a, b, 3, tiny), arithmetic.gemm(a, b, seed=3))
     with pytest.raises(RuntimeError, match="shared memory, too few"):
         product(arithmetic, a, b, 3, Processor(shared_memory=1 << 10))
@@ -214,12 +220,9 @@ def test_fixed_point_has_no_code_for_nan() -> None:
 
 RULES = [
     FloatSGD(0.1, 0.9, 0.01),
-    FloatSGD(0.1, 0.9, 0.01, DLFLOAT, Rounding.NEAREST_EVEN),
-    FloatSGD(0.3, format=HALF, random_bits=32),
+    FloatSGD(0.3, 0.9, 0.01, DLFLOAT, Rounding.NEAREST_EVEN),
     Adam(0.01, decay=0.01, step=3),
-    Adam(0.01, rounding=Rounding.NEAREST_EVEN),
     FixedSGD(0.01, 0.9, 0.001),
-    FixedSGD(0.1, 0.5, 0.0, FixedFormat(2, 14), FixedFormat(1, 9), FixedFormat(6, 2), Rounding.NEAREST_EVEN),
     FixedSGD(0.1, 0.5, 0.01, FixedFormat(2, 6), FixedFormat(1, 19), rounding=Rounding.TOWARD_ZERO),
 ]
 
@@ -261,8 +264,6 @@ def test_an_arithmetic_without_a_kernel_is_refused() -> None:
     ("before", "after"),
     [
         ("random_bits = 14", "random_bits = 13"),
-        ("dropped = 14", "dropped = 13"),
-        ("tap1 = 29", "tap1 = 28"),
         ("3 * i + j]", "2 * i + j]"),
         ("if (Program::drawn) __syncthreads();", ""),  # somebody draws while others still read
     ],
@@ -278,7 +279,7 @@ def test_a_broken_kernel_is_caught(before: str, after: str, monkeypatch: pytest.
 
     monkeypatch.setattr(source, "chunked_program", broken)
     rng = np.random.default_rng(1)
-    a, b = drawn_codes(FP8, (9, 200), rng, "normal"), drawn_codes(FP8, (200, 140), rng, "normal")
+    a, b = drawn_codes(FP8, (9, 200), rng, "normal"), drawn_codes(FP8, (200, 70), rng, "normal")
     assert not np.array_equal(product(arithmetic, a, b, 7, SMALL), arithmetic.gemm(a, b, seed=7))
 
 

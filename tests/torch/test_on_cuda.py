@@ -1,5 +1,5 @@
-"""What a GPU does with tensors, tried where there is none, on tensors of the CPU with g++'s build of the kernels;
-and on the GPU itself (`make test-gpu`)."""
+"""What a GPU does with tensors, tried where there is none on tensors of the CPU, with g++'s build of the
+kernels; and on the GPU itself (`make test-gpu`)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import nn
 
 import quaver
 import quaver.torch as qt
+from quaver.golden.kernels.cuda import source
 from quaver.golden.kernels.cuda.engine import CudaEngine
 from quaver.golden.lfsr import numbered_seed
+from quaver.golden.update import FixedSGD, FloatSGD
 from quaver.sim.cuda import Processor
 from quaver.torch import between, between_on_cuda, cuda, functions, on_cuda, optimisers
 from quaver.torch.functions import arithmetic_text
 
-FP8_TEXT = "fp8"
 NEAREST, STOCHASTIC = quaver.ChunkedFloat(), quaver.ChunkedFloat(rounding="stochastic")
 ARITHMETICS = [
     NEAREST,
@@ -169,12 +170,13 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
 
 
-@pytest.mark.parametrize("kind", [qt.SGD, qt.Adam])
+@pytest.mark.parametrize(("kind", "name"), [(qt.SGD, "fp8"), (qt.Adam, "fp8"), (qt.SGD, "fixed16")])
 def test_a_training_step_has_the_cpus_bits(
-    kind: Any, machine: OnProcessor, monkeypatch: pytest.MonkeyPatch
+    kind: Any, name: str, machine: OnProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three steps: GEMMs by `CudaEngine`, updates on tensors."""
-    recipe, x, labels = quaver.recipes.fp8, torch.randn(6, 1, 8, 8), torch.arange(6)
+    recipe: Any = quaver.recipes.RECIPES[name]
+    x, labels = torch.randn(6, 1, 8, 8), torch.arange(6)
 
     def trained(on_gpu: bool) -> tuple[nn.Module, Any]:
         model = network()
@@ -192,8 +194,28 @@ def test_a_training_step_has_the_cpus_bits(
     expected, golden = trained(on_gpu=False)
     for one, other in zip(model.parameters(), expected.parameters(), strict=True):
         assert one.equal(other)
-        for name in kind.momenta:
-            assert optimiser.state[one][name].equal(golden.state[other][name])
+        for each in kind.momenta:
+            assert optimiser.state[one][each].equal(golden.state[other][each])
+
+
+def test_nvrtc_compiles_the_programs() -> None:
+    """It needs no GPU: that the source is CUDA's C++, too."""
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed; pip install 'quaver[cuda]'")
+    try:
+        cuda.compiled(source.cast_program(quaver.FP8), "sm_90")
+    except Exception as error:
+        pytest.skip(f"there is no NVRTC here ({type(error).__name__})")
+    for program in (
+        source.chunked_program(NEAREST, source.Tiling()),
+        source.chunked_program(STOCHASTIC, source.Tiling(4, step=8)),
+        source.chunked_program(NEAREST, None),
+        source.fixed_program(quaver.FixedPoint(), source.Tiling(4, step=8)),
+        source.update_program(FloatSGD(0.1)),
+        source.update_program(FixedSGD(0.1)),
+    ):
+        assert cuda.compiled(program, "sm_80")
+    with pytest.raises(RuntimeError, match="NVRTC does not compile for sm_80"):
+        cuda.compiled(source.Program("nonsense", ()), "sm_80")
 
 
 def test_without_cuda_the_error_says_what_to_do() -> None:

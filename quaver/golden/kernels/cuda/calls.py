@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -206,7 +207,7 @@ def tiling_for(machine: Machine, arithmetic: ChunkedFloat | FixedPoint, size: Si
         if (real := _real(arithmetic)) is None:
             return None
         value = total = np.dtype(real).itemsize
-        drawn, chunk = arithmetic.stochastic, min(arithmetic.chunk, size.K)
+        drawn, chunk = arithmetic.stochastic, arithmetic.chunk
     step = 16 if total == 4 and not drawn and chunk > 8 else 8
 
     def filled(tiling: Tiling) -> int:
@@ -248,9 +249,6 @@ def _program(arithmetic: ChunkedFloat | FixedPoint, tiling: Tiling) -> Program:
 
 @cache
 def _any_chunk(arithmetic: ChunkedFloat) -> ChunkedFloat:
-    import warnings
-    from dataclasses import replace
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return replace(arithmetic, chunk=1)
@@ -381,17 +379,18 @@ def encode(
 
     `random` holds a draw for each value, uint32, where the rounding is stochastic.
     """
-    program = source.cast_program(fmt, rounding, random_bits, wide)
+    program = source.cast_program(fmt)
     out = machine.empty((count,), fmt.value_dtype if rounded else fmt.code_dtype)
     refused = machine.zeros((1,), np.uint32)
     kernel = "round_values" if rounded else "encode_values"
-    machine.launch(program, kernel, _along(machine, count), values, random, out, refused, np.int64(count))
+    how = np.int32(wide), np.int32(source.ROUNDINGS[rounding]), random, np.int32(random_bits)
+    machine.launch(program, kernel, _along(machine, count), values, *how, out, refused, np.int64(count))
     return out, refused
 
 
 def decode(machine: Machine, fmt: Format, codes: Any, count: int) -> Any:
     """The values of codes."""
-    program = source.cast_program(fmt, Rounding.NEAREST_EVEN, 16, False)
+    program = source.cast_program(fmt)
     out = machine.empty((count,), fmt.value_dtype)
     machine.launch(program, "decode_values", _along(machine, count), codes, out, np.int64(count))
     return out
@@ -439,8 +438,6 @@ def update(
 @cache
 def _any_scalars(rule: FloatSGD | FixedSGD | Adam) -> FloatSGD | FixedSGD | Adam:
     """The same program's rule with scalars that do not tell it from others."""
-    from dataclasses import replace
-
     if isinstance(rule, Adam):
         return replace(
             rule, rate=0.0, momentum=0.9, second_momentum=0.999, epsilon=rule.epsilon, decay=0.0, step=1

@@ -18,7 +18,7 @@ from quaver.golden.update import Adam, FixedSGD, FloatSGD
 
 _FOLDER = Path(__file__).parent
 #: As enum Rounding in numbers.cu counts.
-_ROUNDINGS = {Rounding.NEAREST_EVEN: 0, Rounding.TOWARD_ZERO: 1, Rounding.STOCHASTIC: 2}
+ROUNDINGS = {Rounding.NEAREST_EVEN: 0, Rounding.TOWARD_ZERO: 1, Rounding.STOCHASTIC: 2}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
         return _program(types, structs, ("draws", "pack", "integers"), *_INPUT, "gemm_integers")
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     beyond = acc.max_value if acc.saturate else np.inf if acc.infinity_code is not None else np.nan
-    constants |= _tiled(tiling, operand.width <= 8) | {
+    constants |= _tiled(tiling, operand.width <= 8, 2 if real == "float" else 1) | {
         "dropped": dropped,
         "random_shift": dropped - sums.random_bits if sums.stochastic else 0,
         "corrected": how.corrected,
@@ -169,13 +169,14 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
 _INPUT = "states", "pack_a", "pack_b", "pack_images_a", "pack_images_b"
 
 
-def _tiled(tiling: Tiling, tabled: bool) -> dict[str, Any]:
+def _tiled(tiling: Tiling, tabled: bool, blocks: int) -> dict[str, Any]:
+    """`blocks` share a multiprocessor, and so its registers."""
     return {
         "rows": tiling.rows,
         "across": tiling.across,
         "step": tiling.step,
         "tabled": tabled,
-        "blocks": 2 if tiling.rows == 8 else 1,
+        "blocks": blocks,
     }
 
 
@@ -183,7 +184,7 @@ def _tiled(tiling: Tiling, tabled: bool) -> dict[str, Any]:
 def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
     """GEMMs of a `FixedPoint`."""
     a, b, result = arithmetic.a, arithmetic.b, arithmetic.result
-    constants: dict[str, Any] = _tiled(tiling, max(a.width, b.width) <= 8) | {
+    constants: dict[str, Any] = _tiled(tiling, max(a.width, b.width) <= 8, 1) | {
         "neutral_a": 0,
         "neutral_b": 0,
         "magnitude_a": 0,
@@ -203,15 +204,11 @@ def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
 
 
 @cache
-def cast_program(fmt: Format, rounding: Rounding, random_bits: int, wide: bool) -> Program:
-    """encode, decode and round of a format, for float32 or (`wide`) float64 values."""
+def cast_program(fmt: Format) -> Program:
+    """encode, decode and round of a format."""
     out = "float" if fmt.value_dtype is np.float32 else "double"
-    types = {"Code": _code(fmt), "In": "double" if wide else "float", "Out": out}
-    constants: dict[str, Any] = {
-        "rounding": _ROUNDINGS[rounding],
-        "random_bits": random_bits,
-        "width": fmt.width,
-    }
+    types = {"Code": _code(fmt), "Out": out}
+    constants: dict[str, Any] = {"width": fmt.width}
     if isinstance(fmt, FloatFormat):
         # A float32 steps down to 2**-126 by its exponent; what is smaller takes a float64 on the way.
         types["Wide"] = "float" if out == "float" and fmt.quantum_exponent >= -126 else "double"
@@ -231,7 +228,7 @@ def cast_program(fmt: Format, rounding: Rounding, random_bits: int, wide: bool) 
         structs = [_format("Format", FloatFormat(2, 1))]  # named, not used
     else:
         raise TypeError(f"format is {fmt!r}, but the CUDA kernels cast to FloatFormat and FixedFormat")
-    kernels = "encode_values", "decode_values", "round_values"
+    kernels = "encode_values", "round_values", "decode_values"
     return _program(types, [*structs, _struct("Program", **constants)], ("casts",), *kernels)
 
 
@@ -240,7 +237,7 @@ def update_program(rule: FloatSGD | FixedSGD | Adam) -> Program:
     """The kernel of an update rule. Its scalars are arguments: of rules that differ in nothing else, give one
     with any."""
     constants: dict[str, Any] = {
-        "rounding": _ROUNDINGS[rule.rounding],
+        "rounding": ROUNDINGS[rule.rounding],
         "random_bits": rule.random_bits,
         "drawn": rule.stochastic,
         "lines": len(rule.masks),
