@@ -147,9 +147,10 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
     if tiling is None or how is None:
         structs.append(_struct("Program", **constants))
         return _program(types, structs, ("draws", "pack", "integers"), *_INPUT, "gemm_integers")
+    size = np.dtype(how.value).itemsize
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     beyond = acc.max_value if acc.saturate else np.inf if acc.infinity_code is not None else np.nan
-    constants |= _tiled(tiling, operand.width <= 8, 2 if real == "float" else 1) | {
+    constants |= _tiled(tiling, size, size, drawn=sums.stochastic, tabled=operand.width <= 8) | {
         "dropped": dropped,
         "random_shift": dropped - sums.random_bits if sums.stochastic else 0,
         "corrected": how.corrected,
@@ -169,14 +170,15 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
 _INPUT = "states", "pack_a", "pack_b", "pack_images_a", "pack_images_b"
 
 
-def _tiled(tiling: Tiling, tabled: bool, blocks: int) -> dict[str, Any]:
-    """`blocks` share a multiprocessor, and so its registers."""
+def _tiled(tiling: Tiling, value: int, total: int, *, drawn: bool, tabled: bool) -> dict[str, Any]:
+    """Constants of the tiles, with decoded operands and sums of so many bytes."""
     return {
         "rows": tiling.rows,
         "across": tiling.across,
         "step": tiling.step,
         "tabled": tabled,
-        "blocks": blocks,
+        "blocks": 2 if total == 4 else 1,  # of a multiprocessor, which share its registers
+        "shared": tiling.shared_memory(value, total, drawn=drawn, tabled=tabled),
     }
 
 
@@ -184,7 +186,7 @@ def _tiled(tiling: Tiling, tabled: bool, blocks: int) -> dict[str, Any]:
 def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
     """GEMMs of a `FixedPoint`."""
     a, b, result = arithmetic.a, arithmetic.b, arithmetic.result
-    constants: dict[str, Any] = _tiled(tiling, max(a.width, b.width) <= 8, 1) | {
+    constants: dict[str, Any] = _tiled(tiling, 4, 8, drawn=False, tabled=max(a.width, b.width) <= 8) | {
         "neutral_a": 0,
         "neutral_b": 0,
         "magnitude_a": 0,

@@ -13,12 +13,14 @@ static constexpr int threads = 256, down = threads / Program::across, columns = 
 static constexpr int column_places = tile_rows, diagonal_places = column_places + tile_columns,
                      places = diagonal_places + 3 * tile_rows + tile_columns;
 
-struct Shared {
+struct alignas(16) Shared {
   Value a[2][step][tile_rows], b[2][step][tile_columns];
   Sum totals[outputs][threads];
   unsigned draws[Program::drawn ? step + 1 : 1][Program::drawn ? places : 4];
   Value table[2][Program::tabled ? 256 : 1];
 };
+
+static_assert(sizeof(Shared) == Program::shared, "as Tiling.shared_memory in source.py has it");
 
 // What a launch is about, the same for all of its threads.
 struct Launch {
