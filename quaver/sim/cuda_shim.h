@@ -30,11 +30,22 @@ template <class T> T canonical(T x) {  // CUDA's NaN is all ones, and adding to 
   if constexpr (sizeof(T) == 4) { unsigned u = 0x7fffffff; memcpy(&x, &u, 4); }
   return x;
 }
-template <class T> T directed(int mode, T a, T b, T c) {
+template <class T> T by_mode(int mode, T a, T b, T c) {
   fesetround(mode);
   volatile T x = a, y = b, z = c, r = std::fma((T)x, (T)y, (T)z);
   fesetround(FE_TONEAREST);
   return canonical((T)r);
+}
+inline double directed(int mode, double a, double b, double c) { return by_mode(mode, a, b, c); }
+// Of float32 by way of float64, in a tenth of the time: the sum there and what it lost say whether to step.
+inline float directed(int mode, float a, float b, float c) {
+  double product = (double)a * b, sum = product + c, other = sum - product;
+  double lost = (product - (sum - other)) + (c - other);
+  float near = (float)sum;
+  if (!std::isnormal(near)) return by_mode(mode, a, b, c);
+  double rest = sum - near != 0 ? sum - near : lost;
+  bool up = mode == FE_UPWARD || (mode == FE_TOWARDZERO && near < 0);
+  return (up ? rest <= 0 : rest >= 0) ? near : std::nextafter(near, up ? INFINITY : -INFINITY);
 }
 inline float __fmaf_rn(float a, float b, float c) { return canonical(std::fma(a, b, c)); }
 inline float __fmaf_rz(float a, float b, float c) { return directed(FE_TOWARDZERO, a, b, c); }
