@@ -6,7 +6,8 @@
     print(quaver.torch.convert(model, quaver.recipes.fp8))
     optimiser = quaver.torch.SGD(model.parameters(), quaver.recipes.fp8, lr=0.1)
 
-On the CPU it gives the golden model's bits, or those of any engine inside ``with quaver.torch.engine(E)``.
+On the CPU it gives the golden model's bits, or those of any engine inside ``with quaver.torch.engine(E)``; on
+an NVIDIA GPU the golden model's bits by the CUDA kernels (`docs/pytorch.md` says what is the GPU's own).
 """
 
 try:

@@ -135,8 +135,9 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
     folds = -(-a.shape[-1] // sums.chunk)
     # |sum + term| grows by at most one rounding a step.
     exponent = growth * (products + folds)
-    term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
-    return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
+    with np.errstate(over="ignore"):  # infinity is a bound too
+        term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
+        return float(term * products * folds * np.exp(exponent))
 
 
 def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
