@@ -38,8 +38,11 @@ class TensorBoard:
         """Every number of one event, against the step that it followed."""
         kind = type(event).__name__.lower()
         for name, value in asdict(event).items():
-            if name not in ("epoch", "step") and math.isfinite(value):
+            if name not in ("epoch", "step", "exchange") and math.isfinite(value):
                 self._writer.add_scalar(f"{kind}/{name}", value, event.step)
+        for parameter, exchange in (getattr(event, "exchange", None) or {}).items():
+            for name, value in asdict(exchange).items():
+                self._writer.add_scalar(f"exchange/{name}/{parameter}", value, event.step)
 
     def __enter__(self) -> TensorBoard:
         return self
