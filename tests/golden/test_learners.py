@@ -144,7 +144,7 @@ def test_a_residue_beyond_float32_skips_the_step() -> None:
     kept = run.learners.residues["linear1.weight"]
     kept[1, 5] = np.finfo(np.float32).max
     gradient = np.zeros(kept.shape[1], np.float32)
-    gradient[5] = 1e32  # G is finite, but H is not
+    gradient[5] = 1e32
     huge = kept.copy()
     run._share = lambda batch, share=run._share: _with(share(batch), gradient)  # type: ignore[assignment, misc]
     done = run.train_step()
