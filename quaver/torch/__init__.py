@@ -17,6 +17,7 @@ except ImportError as error:
         "pip install torch --index-url https://download.pytorch.org/whl/cpu"
     ) from error
 
+from quaver.torch.adacomp import AdaCompState, adacomp_hook
 from quaver.torch.convert import Conversion, convert
 from quaver.torch.elementwise import elementwise
 from quaver.torch.engine import compare, engine
@@ -29,12 +30,14 @@ from quaver.torch.shapes import shapes
 
 __all__ = [
     "SGD",
+    "AdaCompState",
     "Adam",
     "Conv1d",
     "Conv2d",
     "Conversion",
     "CrossEntropyLoss",
     "Linear",
+    "adacomp_hook",
     "batched_gemm",
     "compare",
     "convert",

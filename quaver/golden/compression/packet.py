@@ -136,6 +136,14 @@ class Packet:
         """Bytes as the paper counts them: those of the values that are sent."""
         return self.sent * self.elements.itemsize
 
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where the values that are sent lie in the layer, rising, and whether each is −scale."""
+        from quaver.golden.kernels import adacomp
+
+        index, negative = np.empty(self.sent, np.int64), np.empty(self.sent, np.bool_)
+        adacomp.places(self.elements, self.bin_length, self.index_bits, index, negative)
+        return index, negative
+
     @standard_floats
     def scatter(self, value: Any, out: NDArray[np.float32]) -> None:
         """Add `value`, with each sign, to the elements of flat `out` that are sent: float32, one rounding

@@ -91,6 +91,23 @@ def scatter(elements, bin_length, index_bits, value, out):
                 start += bin_length
 
 
+@njit(cache=True, nogil=True)
+def places(elements, bin_length, index_bits, index, negative):
+    """Where the sent elements lie in the layer, and whether each is −scale; the elements are known to be
+    whole."""
+    escape = (1 << index_bits) - 1
+    start = count = 0
+    for element in elements:
+        if element & escape == escape:
+            start += ((element >> index_bits) + 1) * bin_length
+        else:
+            index[count] = start + (element & escape)
+            negative[count] = element >> index_bits & 1
+            count += 1
+            if element >> (index_bits + 1):
+                start += bin_length
+
+
 #: What `check` finds wrong.
 BEYOND_BIN, NOT_RISING, TOO_MANY_BINS, SPLIT_RUN, TOO_FEW_BINS = 1, 2, 3, 4, 5
 
