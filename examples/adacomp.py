@@ -1,7 +1,7 @@
 """A small network on scikit-learn's digits, on processes that exchange gradients compressed by AdaComp.
 
     torchrun --nproc-per-node 4 examples/adacomp.py            # DistributedDataParallel over gloo
-    torchrun --nproc-per-node 4 examples/adacomp.py --check    # and held against golden's learners, by the bit
+    torchrun --nproc-per-node 4 examples/adacomp.py --check    # and held against golden's learners
     torchrun --nproc-per-node 4 examples/adacomp.py --none     # without compression, to compare
 
 AdaComp is patented in the United States (11,295,208 B2): see docs/adacomp.md.
@@ -92,7 +92,7 @@ def main() -> None:
 
 def check(model: nn.Module, state: quaver.torch.AdaCompState, golden: models.Network,
           digits: quaver.data.Dataset, settings: quaver.Settings, rank: int) -> None:  # fmt: skip
-    """Golden's learners from the same weights, in this process; every rank compares its weights and residues."""
+    """Golden's learners, from the same weights; every rank compares its weights and residues with theirs."""
     trainer = quaver.Trainer(golden, digits, quaver.recipes.fp32, settings)
     for _ in trainer.steps():
         pass
