@@ -36,10 +36,10 @@ def correction(kept: Value, scale: Value) -> Value:
 class AdaCompUnit(wiring.Component):
     """Compresses layers of any length, an element a cycle.
 
-    The scale is known when all of a layer has been seen, and a layer need not fit in here. So what leaves is G
-    and whether it was sent; with the scale, that is the residue, and the unit makes it of the two on its way in
-    in the next step: ``R = G − sign(G)·scale`` where it was sent, as golden rounds it. A residue that is one
-    already comes with `sent` = 0.
+    The scale is known when all of a layer has been seen, and a layer need not fit in here. So what leaves is
+    G and whether it was sent; with the scale, that is the residue, and the unit makes it of the two on its
+    way in in the next step: ``R = G − sign(G)·scale`` where it was sent, as golden rounds it. A residue that
+    is one already comes with `sent` = 0.
 
     A bin is decided when its maximum is known: two bins lie in a memory, of which one comes and one leaves.
 

@@ -35,6 +35,7 @@ LAYERS = (
     (64, 130, "not finite"),
     (7, 1, "training"),
     (10, 200, "any"),
+    (4, 70, "zeros"),
 )
 STEPS = 3
 POINTS = {
@@ -54,6 +55,8 @@ def values(kind: str, rng: np.random.Generator, count: int) -> Values:
         drawn[rng.random(count) < 0.99] = 0
     elif kind == "ties":
         drawn = rng.choice(np.array([-2, -1, 0, 1, 2], np.float32), count)
+    elif kind == "zeros":
+        drawn[:] = 0
     elif kind == "tiny":
         drawn = (rng.integers(-3, 4, count) * 2.0**-149).astype(np.float32)
     elif kind == "any":  # of half the range, so that sums are finite
@@ -61,7 +64,7 @@ def values(kind: str, rng: np.random.Generator, count: int) -> Values:
             rng.integers(0, 0x7E800000, count, dtype=np.uint32)
             | rng.integers(0, 2, count, dtype=np.uint32) << 31
         )
-        drawn = codes.view(np.float32)
+        drawn = codes.astype(np.uint32).view(np.float32)
     elif kind == "not finite":
         drawn[rng.integers(count)] = rng.choice(np.array([np.inf, -np.inf, np.nan, 3e38], np.float32))
     return drawn
@@ -119,7 +122,7 @@ def cover(coverage: Coverage, packet: Packet) -> None:
 
 
 async def hold(dut: Any, bench: Bench, length: int, gradients: Iterable[Values], coverage: Coverage) -> None:
-    """Send a layer's gradients, step after step, and hold what comes against golden's packets and residues."""
+    """Send a layer's gradients, step by step, and hold what comes against golden's packets and residues."""
     unit, rng, rule = bench.unit, bench.rng, AdaComp(length, NonFinite.PASS)
     streams = "settings", "elements", "pending", "summary"
     shapes = {name: getattr(unit, name).payload.shape() for name in streams}
