@@ -2,6 +2,7 @@ from .golden import data as data
 from .golden.arithmetic import ARITHMETICS as ARITHMETICS
 from .golden.arithmetic import ChunkedFloat as ChunkedFloat
 from .golden.arithmetic import FixedPoint as FixedPoint
+from .golden.compression import AdaComp as AdaComp
 from .golden.engine import Engine as Engine
 from .golden.engine import GoldenEngine as GoldenEngine
 from .golden.formats import BFLOAT16 as BFLOAT16

@@ -27,6 +27,10 @@ class Contribution(Protocol):
     """What one learner sends of one layer."""
 
     @property
+    def length(self) -> int:
+        """Elements of the layer."""
+
+    @property
     def nbytes(self) -> int:
         """Bytes, with everything."""
 
@@ -62,7 +66,7 @@ def mean(contributions: Sequence[Contribution]) -> Values:
     nearest even: every learner that averages the same contributions in the same order has the same bits.
     AdaComp's values are ± one scale a learner, so that hardware divides once a packet.
     """
-    out = np.zeros_like(contributions[0].values())
+    out = np.zeros(contributions[0].length, np.float32)
     for contribution in contributions:
         contribution.add_to(out, len(contributions))
     return out

@@ -35,6 +35,11 @@ class Dense:
     effective_nbytes: int
     sent: int
 
+    @property
+    def length(self) -> int:
+        """Elements of the layer."""
+        return len(self.dense)
+
     def values(self) -> Values:
         """The layer as it arrives."""
         return self.dense
