@@ -41,6 +41,7 @@ from rich.table import Table
 
 from quaver.cli.files import check_output, write
 from quaver.cli.options import check_one_result, console, print_results, versions
+from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, values_of
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
@@ -111,7 +112,10 @@ def _design(args: argparse.Namespace) -> Design:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.clock is not None:
         given["clock_hz"] = 1e6 * args.clock
-    arithmetic = spelled(named(**values_of(args, arithmetic_options())))
+    chosen = named(**values_of(args, arithmetic_options()))
+    if not chosen.stochastic:
+        refuse(args, "without --rounding stochastic", "random-bits")
+    arithmetic = spelled(chosen)
     what = {"board": args.board, "arithmetic": arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
     needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}

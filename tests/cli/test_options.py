@@ -11,6 +11,8 @@ import pytest
 from quaver import cli
 from quaver.cli.parser import Parser, given
 
+ON_BOARD = "--board icebreaker --rows 1 --columns 1 --clock 12"
+
 #: Option → a command line on which it does nothing, and what is said; None: it does something on all.
 REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     "train": {
@@ -34,7 +36,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     },
     "compare": {
         **dict.fromkeys(("recipe", "model", "data", "batch", "optimiser", "learning-rate", "momentum")),
-        **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale")),
+        **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale", "junit")),
         **dict.fromkeys(("learners", "compress")),
         "bin-length": ("--bin-length 50", "--compress is none; take adacomp, or leave it out"),
         "epochs": ("--epochs 1 --steps 1", "give one"),
@@ -56,16 +58,24 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "images": ("--images 361", "0 to 360 images"),
     },
     "verilog": {
-        **dict.fromkeys(("output", "plan")),
+        **dict.fromkeys(("output", "plan", "core")),
         "no-chunks": ("pe --no-chunks", "chooses among a plan's widths"),
     },
     "build": {
         **dict.fromkeys(("board", "arithmetic", "output", "rows", "columns", "clock", "stages", "depth")),
-        **dict.fromkeys(("update", "no-update", "baud", "seed", "json")),
+        **dict.fromkeys(("update", "no-update", "baud", "seed", "json", "rounding")),
+        "random-bits": (f"{ON_BOARD} --random-bits 8", "does nothing without --rounding stochastic"),
+        "operand": (f"{ON_BOARD} --arithmetic fixed16 --operand fp8", "--operand is e5m2sat, but"),
+        "accumulator": (f"{ON_BOARD} --arithmetic fixed16 --accumulator fp16", "--accumulator is e6m9, but"),
+        "chunk": (f"{ON_BOARD} --arithmetic fixed16 --chunk 8", "--chunk is 8, but"),
+        "a": (f"{ON_BOARD} --a q8.8", "--a is q8.8, but"),
+        "b": (f"{ON_BOARD} --b q8.8", "--b is q8.8, but"),
+        "result": (f"{ON_BOARD} --result q8.8", "--result is q8.8, but"),
+        "accumulator-bits": (f"{ON_BOARD} --accumulator-bits 48", "--accumulator-bits is 48, but"),
     },
     "flash": dict.fromkeys(("board", "keep", "dry-run")),
     "sim": {
-        **dict.fromkeys(("waves", "seed", "gates", "json")),
+        **dict.fromkeys(("waves", "seed", "gates", "json", "junit", "simulator")),
         "coverage": ("--json --coverage", "--coverage does nothing with --json"),
         "all": ("--json --all", "--all does nothing with --json"),
     },
