@@ -118,10 +118,12 @@ class AdaCompUnit(wiring.Component):
         # Into the buffer, with the maximum of the bin so far.
         position = Signal(range(self.longest))
         to_write = Signal(32)
-        largest, so_far = Signal(31), Signal(31)
+        largest = Signal(31)
+        so_far = Signal(31)
         write, read = buffer.write_port(), buffer.read_port()
         occupied = Signal(range(depth + 1))
-        ends_bin, written = Signal(), Signal()
+        ends_bin = Signal()
+        written = Signal()
         m.d.comb += [
             largest.eq(Mux(g[:31] > so_far, g[:31], so_far)),
             ends_bin.eq((position == settings.bin_length - 1) | (to_write == 1)),
@@ -151,7 +153,10 @@ class AdaCompUnit(wiring.Component):
 
         # Out of the buffer: what lies in bins that are whole.
         whole = Signal(range(depth + 1))
-        fetched, moves, fetches, leaves = Signal(), Signal(), Signal(), Signal()
+        fetched = Signal()
+        moves = Signal()
+        fetches = Signal()
+        leaves = Signal()
         m.d.comb += [
             moves.eq(~fetched | leaves),
             fetches.eq(moves & (whole != 0)),
@@ -194,11 +199,15 @@ class AdaCompUnit(wiring.Component):
         def element(place: Value, upper: Value) -> Value:
             return Mux(short, Cat(place[:6], upper), Cat(place[:14], upper))
 
-        held, held_valid, held_last = Signal(data.StructLayout({"index": 14, "sign": 1})), Signal(), Signal()
+        held = Signal(data.StructLayout({"index": 14, "sign": 1}))
+        held_valid = Signal()
+        held_last = Signal()
         some = Signal()  # whether the bin has sent something
         empty = Signal(2)  # bins since the held element's, of which nothing is sent
-        count, sent = Signal(32), Signal(32)
-        push, run = Signal(), Signal(16)
+        count = Signal(32)
+        sent = Signal(32)
+        push = Signal()
+        run = Signal(16)
         m.d.comb += [
             # In an empty bin that makes four, this one counts.
             run.eq(element(Const(LONGEST, 14), Mux(leaves & ~reached, 3, (empty - 1)[:2]))),
@@ -255,7 +264,9 @@ class AdaCompUnit(wiring.Component):
         """G and H of the element at the foot of the pipeline, whether there is one, and a signal that is to
         say whether it is taken."""
         stages = self.stages
-        occupied, moves, takes = Signal(3 * stages), Signal(), Signal()
+        occupied = Signal(3 * stages)
+        moves = Signal()
+        takes = Signal()
         m.d.comb += [
             moves.eq(~occupied[-1] | takes),
             self.elements.ready.eq(moves & (to_come != 0)),

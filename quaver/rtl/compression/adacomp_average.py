@@ -59,10 +59,13 @@ class AdaCompAverage(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         settings = Signal(Settings)
-        to_come, index = Signal(32), Signal(14)
+        to_come = Signal(32)
+        index = Signal(14)
         done = Signal()  # the bin's last element has come
         empty = Signal(3)  # bins of a run, with this one
-        occupied, moves, enters = Signal(self.stages), Signal(), Signal()
+        occupied = Signal(self.stages)
+        moves = Signal()
+        enters = Signal()
         m.d.comb += self.settings.ready.eq((to_come == 0) & ~occupied.any())
         with m.If(self.settings.valid & self.settings.ready):
             m.d.sync += [settings.eq(self.settings.payload), to_come.eq(self.settings.payload.length)]
@@ -74,7 +77,8 @@ class AdaCompAverage(wiring.Component):
         upper = Mux(short, word[6:8], word[14:16])
         is_run = place == Mux(short, LONGEST_SHORT, LONGEST)
         waits = ~done & (empty == 0)  # for the next element
-        hit, run = Signal(), Signal()
+        hit = Signal()
+        run = Signal()
         last = (index == settings.bin_length - 1) | (to_come == 1)
         m.d.comb += [
             hit.eq(waits & ~is_run & (place == index)),

@@ -68,7 +68,9 @@ class MeanOfMaxima(wiring.Component):
         digit = Signal()
         quotient = Signal(FP32.precision)
         exponent = Signal(FP32.exponent_bits)
-        half, halved, sticky = Signal(), Signal(), Signal()
+        half = Signal()
+        halved = Signal()
+        sticky = Signal()
         full = quotient[-1]
 
         m.d.comb += [

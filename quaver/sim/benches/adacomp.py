@@ -38,6 +38,8 @@ LAYERS = (
     (4, 70, "zeros"),
 )
 STEPS = 3
+#: Cycles after which a stream has nothing more: several times those of the longest layer.
+PATIENCE = 20_000
 POINTS = {
     "bin": ("nothing sent", "some sent", "all sent"),
     "run": ("1", "2", "3", "4"),
@@ -76,16 +78,24 @@ def words(x: Values) -> list[int]:
 
 
 async def receive(dut: Any, bench: Bench, name: str, count: int, pause: float) -> list[int]:
-    """Take `count` payloads of stream `name`; what is offered must stay until it is taken."""
+    """Take `count` payloads of stream `name`; what is offered must stay until it is taken.
+
+    RuntimeError: for `PATIENCE` cycles there was none.
+    """
     edge = RisingEdge(dut.clk)
     valid, ready, payload = (getattr(dut, f"{name}_{port}") for port in ("valid", "ready", "payload"))
     got: list[int] = []
     offered = None
+    idle = 0
     while len(got) < count:
         takes = bench.rng.random() >= pause
         ready.value = int(takes)
         await edge
+        idle += 1
+        if idle > PATIENCE:
+            raise RuntimeError(f"{name} has {len(got)} of {count}, and nothing more")
         if int(valid.value):
+            idle = 0
             word = int(payload.value)
             if offered is not None:
                 bench.equal(offered, word, stream=name, number=len(got))
