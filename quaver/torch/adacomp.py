@@ -153,6 +153,15 @@ class AdaCompState:
         self.step = int(state["step"])
         self.residues = {name: residue.clone() for name, residue in state["residues"].items()}
 
+    def rescale(self, factor: float) -> None:
+        """Multiply the residues: where a loss scale changes by `factor`, so do the gradients to come.
+
+        Exact for powers of two. ValueError: the factor is not positive and finite.
+        """
+        if not 0 < factor < float("inf"):
+            raise ValueError(f"the factor is {factor}, but it must be positive and finite")
+        self.residues = {name: residue * factor for name, residue in self.residues.items()}
+
     def _about(self) -> dict[str, Any]:
         lengths = {kind: rule.bin_length for kind, rule in self.rules.items()}
         return lengths | {"non_finite": self.rules["conv"].non_finite.value}

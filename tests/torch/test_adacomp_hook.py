@@ -243,6 +243,15 @@ def test_bins_are_those_of_the_module() -> None:
         state.layer(torch.zeros(2))
 
 
+def test_a_loss_scale_that_changes() -> None:
+    state = AdaCompState(learners.model())
+    state.residues = {"0.bias": torch.tensor([3.0, -0.5])}
+    state.rescale(0.5)
+    assert state.residues["0.bias"].tolist() == [1.5, -0.25]
+    with pytest.raises(ValueError, match="the factor is 0, but it must be positive and finite"):
+        state.rescale(0)
+
+
 def test_states_that_do_not_fit() -> None:
     state = AdaCompState(learners.model())
     stored = state.state_dict()
