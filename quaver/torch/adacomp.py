@@ -67,6 +67,9 @@ class AdaCompState:
         it was.
     pending
         What `residues` become when the last bucket of this step has been averaged.
+    finite
+        Whether all gradients of all processes were, in the buckets of this step so far: if not, residues stay
+        what they were before it.
     elements, sent, nbytes, effective_nbytes
         Sums since they were last set to 0, of this process alone: elements of gradients, values sent, bytes
         sent with everything, bytes as papers count them.
@@ -107,6 +110,7 @@ class AdaCompState:
         self.step = 0
         self.residues: dict[str, Tensor] = {}
         self.pending: dict[str, Tensor] = {}
+        self.finite = True
         self.elements = self.sent = self.nbytes = self.effective_nbytes = 0
 
     @property
@@ -178,6 +182,8 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
 
     Gradients come undivided, and leave divided by the number of processes, once. They may have any floating
     dtype and lie on any device: float32 is what is compressed, and the average goes back to their dtype.
+    Where one was not finite, that layer's average is NaN on every process, and after the step all residues
+    are those from before it: a step that everybody skips has sent nothing.
 
     All processes wait for each other three times a bucket: for how long their packets are, for the packets,
     and before any gradient changes, for whether everybody could read all of them.
@@ -212,7 +218,8 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
         averages: list[Tensor] = []
         if not failures:
             try:
-                averages = _averages([got for _, got in received], layers, state.step, buffer.device)
+                sent = _packets([got for _, got in received], layers, state.step)
+                averages = [average(each, buffer.device) for each in sent]
             except PacketError as error:
                 wrong = f"rank {rank} cannot read what it was sent: {error}"
             told = _gather(wrong.encode(), bool(wrong), group, buffer.device)
@@ -227,16 +234,19 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
         state.pending.clear()
         raise RuntimeError(f"AdaComp, step {state.step}, is given up by all processes: {'; '.join(failures)}")
     state.pending |= residues
+    state.finite &= all(packet.is_finite for each in sent for packet in each)
     for layer, packet in zip(layers, packets, strict=True):
         state.elements += layer.length
         state.sent += packet.sent
         state.nbytes += packet.nbytes
         state.effective_nbytes += packet.effective_nbytes
-    for gradient, average in zip(bucket.gradients(), averages, strict=True):
-        gradient.copy_(average.view(gradient.shape))
+    for gradient, mean_gradient in zip(bucket.gradients(), averages, strict=True):
+        gradient.copy_(mean_gradient.view(gradient.shape))
     if bucket.is_last():
-        state.residues |= state.pending
+        if state.finite:  # else all skip the step, and nothing has been sent
+            state.residues |= state.pending
         state.pending.clear()
+        state.finite = True
         state.step = (state.step + 1) % (1 << 32)
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(buffer)
@@ -259,10 +269,8 @@ def _gather(data: bytes, failed: bool, group: Any, device: torch.device) -> list
     return [(bad, memoryview(row[:length])) for row, (length, bad) in zip(bytes_of, told, strict=True)]
 
 
-def _averages(
-    received: list[memoryview], layers: list[_Layer], step: int, device: torch.device
-) -> list[Tensor]:
-    """The average of every layer of a bucket. PacketError: what came is not what every process must send."""
+def _packets(received: list[memoryview], layers: list[_Layer], step: int) -> list[list[Packet]]:
+    """Of every layer of a bucket, the learners' packets. PacketError: what came is not what must be sent."""
     of_learner: list[list[Packet]] = []
     for learner, data in enumerate(received):
         try:
@@ -277,7 +285,7 @@ def _averages(
             fixed = {"layer": layer.number, "length": layer.length, "bin_length": layer.rule.bin_length}
             expect(packet, learner=learner, step=step, **fixed)
         of_learner.append(packets)
-    return [average(list(packets), device) for packets in zip(*of_learner, strict=True)]
+    return [list(packets) for packets in zip(*of_learner, strict=True)]
 
 
 def average(packets: list[Packet], device: torch.device) -> Tensor:
