@@ -33,7 +33,7 @@ AXI: Channels = {
 #: What induction needs to know of a FIFO of two words: no other states are reached.
 FIFO = "level <= 2 && (produce == consume) == !level[0]"
 #: Cycles from power-up in which a control must find its counterexample.
-CYCLES = 8
+CYCLES = 16
 
 
 def watched(verilog: str, top: str, channels: Channels, clock: str, reset: str) -> str:

@@ -406,6 +406,22 @@ def axi_rules(core: AxiCore, accelerator: Accelerator, scripts: Sequence[AxiScri
         core.write(Register.CONTROL, 0xFFFFFFFF, strobes)
     core.write(Register.CONTROL, 0xFFFFFFFE)
     quiet(0, 0, 0)
+    rng = np.random.default_rng(1)
+    values = registers(0, 0, 0)
+    for address in [*rng.integers(0, 1 << ADDRESS_BITS, 100).tolist(), *range(44)]:
+        equal([values.get(address & ~3)], core.read(address))  # type: ignore[call-overload]
+        equal(address & ~3 in axi_accelerator.WRITABLE, core.write(address, 0))
+    # Many on their way at once: each answer belongs to its own.
+    addresses = rng.integers(0, 44, 24).tolist()
+    core.push(ADDRESS, *addresses)
+    core.run(20)
+    core.push(DATA, *[15 << 32] * len(addresses))
+    core.push(READ, *addresses)
+    for address in addresses:
+        writable = address & ~3 in axi_accelerator.WRITABLE
+        equal(Answer.OKAY if writable else Answer.SLVERR, core.pull(ANSWER))
+        value = values.get(address & ~3)  # type: ignore[call-overload]
+        equal(Answer.SLVERR << 32 if value is None else value, core.pull(VALUE))
     done = 0
     error = 0
     for script in scripts:

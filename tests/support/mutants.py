@@ -126,11 +126,13 @@ delete -input gold/{select} gate/{select}
 connect -set {select} {width}'d0 gold
 design -save both
 """
-#: The unit and a mutant of it side by side.
+#: The unit and a mutant of it side by side; what is alike in both is there once.
 _MITER = """
 design -load both
 connect -set {select} {width}'d{mutant} gate
 miter -equiv -flatten gold gate miter
+opt_expr miter
+opt_merge miter
 opt_expr miter
 opt_clean miter
 tee -a said.txt log suspect {mutant}

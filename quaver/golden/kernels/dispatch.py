@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.kernels.chunked_sums import ChunkedSums
@@ -21,3 +23,14 @@ def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -
 
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
     return vector.vector_gemm(sums, how, a, b, states) if how else scalar.scalar_gemm(sums, a, b, states)
+
+
+def chunked_gemms(sums: ChunkedSums, a: Array, b: Array, states: Sequence[States] | None) -> Array:
+    """The same for a batch of products: (products, M, K) and (products, K, N), and states for each."""
+    from quaver.golden.kernels import scalar, vector
+
+    how = vector.plan(sums, vector.largest_sum(sums, a, b))
+    if how:
+        return vector.vector_gemms(sums, how, a, b, states)
+    each = zip(a, b, [None] * len(a) if states is None else states, strict=True)
+    return np.stack([scalar.scalar_gemm(sums, x, y, state) for x, y, state in each])
