@@ -107,7 +107,7 @@ def text(options: argparse.Namespace) -> None:
     sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
     import shakespeare
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     characters = shakespeare.read(options.directory)
     alphabet = {character: i for i, character in enumerate(sorted(set(characters)))}
     codes = torch.tensor([alphabet[character] for character in characters])
