@@ -3,6 +3,7 @@ from .golden.arithmetic import ARITHMETICS as ARITHMETICS
 from .golden.arithmetic import ChunkedFloat as ChunkedFloat
 from .golden.arithmetic import FixedPoint as FixedPoint
 from .golden.arithmetic import Integer as Integer
+from .golden.compression import AdaComp as AdaComp
 from .golden.engine import Engine as Engine
 from .golden.engine import GoldenEngine as GoldenEngine
 from .golden.formats import BFLOAT16 as BFLOAT16

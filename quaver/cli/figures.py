@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from quaver.golden.formats import E4M3, FP8, FP16, FloatFormat, hfp8
 from quaver.golden.nn.histogram import HIGHEST, KINDS, LOWEST, Histogram
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.planning.swamping import STALL_LENGTHS, SWEEP_CHUNKS, Measured
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart.
@@ -98,6 +100,37 @@ def alphas(axes: Any, recipe: str, runs: list[Any]) -> None:
             axes.plot(x, path, color=colour, linewidth=1.4, label=layer if number == 0 else None)
     axes.set(xlabel="epoch", ylabel="α", title=recipe, ylim=(0, None))
     axes.legend(frameon=False, ncols=1 + len(runs[0].alphas) // 8)
+
+
+def exchanges(axes: Any, runs: dict[str, Any]) -> None:
+    """What learners exchanged over time: rates, shares that were sent, residues.
+
+    `runs`: recipe → a run. Kinds of layers have a line each, convolutions a broken one.
+    """
+    rates, shares, residues = axes
+    for (recipe, run), colour in zip(runs.items(), _colours(list(runs)), strict=True):
+        window = max(len(run.exchanges) // 60, 1)
+        kinds = {name.partition(".")[0].rstrip("0123456789") for one in run.exchanges for name in one}
+        for kind in sorted(kinds):
+            totals: list[tuple[float, Exchange]] = []
+            for start in range(0, len(run.exchanges), window):
+                steps = run.exchanges[start : start + window]
+                found = [e for step in steps for name, e in step.items() if name.startswith(kind)]
+                if found:
+                    totals.append(((start + len(steps) / 2) / run.steps_per_epoch, Exchange.total(found)))
+            at = [moment for moment, _ in totals]
+            parts = [total for _, total in totals]
+            label = f"{recipe}: {kind}"
+            style = {"color": colour, "linewidth": 1.6, "linestyle": "--" if kind == "conv" else "-"}
+            rates.plot(at, [one.rate for one in parts], label=label, **style)
+            shares.plot(at, [100 * one.sent / one.elements for one in parts], **style)
+            residues.plot(at, [one.residue or nan for one in parts], **style)
+    rates.set(xlabel="epoch", ylabel="float32 ÷ bytes sent, all counted", title="Compression")
+    shares.set(xlabel="epoch", ylabel="%", title="Share of the elements that was sent")
+    residues.set(xlabel="epoch", ylabel="root mean square", title="Residues: what is not sent yet")
+    for one in axes:
+        _logarithmic(one)
+    rates.legend(frameon=False, fontsize=8)
 
 
 def _logarithmic(axes: Any) -> None:

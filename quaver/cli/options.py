@@ -31,6 +31,7 @@ from quaver.cli.parser import given, refuse
 from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.compression import SCHEMES, Scheme
 from quaver.golden.descriptor import descriptor
 from quaver.golden.engine import Arithmetic, Engine, GoldenEngine, UpdateRule
 from quaver.golden.nn import models, recipes
@@ -99,6 +100,19 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int = 10)
         metavar="E",
         help="epochs after which the recipe's later one takes over",
     )
+    number("--learners", Settings.learners, "each takes its share of every batch")
+    group.add_argument(
+        "--compress",
+        default="none",
+        metavar="NAME",
+        help=f"what learners exchange in place of gradients: {', '.join(SCHEMES)}, with parameters in "
+        f"parentheses, such as topk(share=0.01) (none)",
+    )
+    group.add_argument(
+        "--bin-length",
+        metavar="N[,N]",
+        help="L_T of adacomp: of all layers, or of convolutions and of the others (50,500)",
+    )
     number("--seed", Settings.seed, "every random bit follows from it")
 
 
@@ -142,6 +156,8 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         decay_at=decay_at,
         later_at=args.later_at,
         seed=args.seed,
+        learners=args.learners,
+        compression=str(make_scheme(args)),
     )
     if dataset_name == "digits":
         refuse(args, "with the digits, which come with scikit-learn", "data-dir")
@@ -152,6 +168,27 @@ def make_trainers(args: argparse.Namespace) -> Callable[..., Trainer]:
         return Trainer(network, dataset, recipe, settings, engine=engine, trace=trace)
 
     return make
+
+
+def make_scheme(args: argparse.Namespace) -> Scheme:
+    """What the learners exchange: --compress, with --bin-length."""
+    scheme = Scheme.parse(args.compress)
+    if args.bin_length is None:
+        return scheme
+    if scheme.name != "adacomp":
+        raise ValueError(
+            f"--bin-length is {args.bin_length}, but --compress is {args.compress}; take adacomp, or leave "
+            f"it out"
+        )
+    try:
+        lengths = [int(one) for one in args.bin_length.split(",")]
+        conv, other = lengths * 2 if len(lengths) == 1 else lengths
+    except ValueError:
+        raise ValueError(
+            f"--bin-length is {args.bin_length!r}, but it is a number, or two with a comma between, like "
+            f"50,500"
+        ) from None
+    return Scheme("adacomp", {"conv": conv, "other": other})
 
 
 def make_recipe(args: argparse.Namespace) -> Recipe:

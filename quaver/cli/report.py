@@ -40,6 +40,7 @@ from quaver.cli.parser import refuse
 from quaver.cli.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
 from quaver.golden.nn import metrics, models
 from quaver.golden.nn.histogram import Histogram, histograms, replayed
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
@@ -118,7 +119,7 @@ def _say(text: str) -> None:
 
 def _page(found: list[Experiment], args: argparse.Namespace) -> str:
     """The page, as HTML."""
-    sections = [_training(one) for one in found]
+    sections = [section for one in found for section in (_training(one), *_exchanges(one))]
     if found:
         sections.append(_values([run for one in found for run in _shown(one)], args.data_dir))
     sections += [_accumulation(args.seed), _origin(found, args.argv)]
@@ -204,6 +205,51 @@ def _alphas(experiment: Experiment) -> str:
         "larger becomes α; a smaller α makes finer steps."
     )
     return f"<p>{html.escape(text)}</p>" + _svg(figure, f"alpha of {experiment.name}")
+
+
+def _exchanges(experiment: Experiment) -> list[str]:
+    """What learners exchanged, where there are any: the first seed of each recipe."""
+    runs = {
+        recipe: run for recipe, seeds in experiment.recipes.items() for run in seeds[:1] if any(run.exchanges)
+    }
+    if not runs:
+        return []
+    with rc_context(_LOOK):
+        figure, axes = figures.panels(1, 3, (15, 4.6))
+        figures.exchanges(axes, runs)
+    header = [
+        "recipe",
+        "learners' bytes",
+        "compression",
+        "by the paper's count",
+        "share sent",
+        "residue ÷ gradient",
+    ]
+    rows = [("th", header)]
+    for recipe, run in runs.items():
+        total = Exchange.total(one for step in run.exchanges for one in step.values())
+        last = Exchange.total(next(step for step in reversed(run.exchanges) if step).values())
+        rows.append(("td", [
+            recipe,
+            f"{total.nbytes / 1e6:,.1f} MB",
+            f"{total.rate:,.1f}",
+            f"{total.effective_rate:,.1f}",
+            f"{total.sent / total.elements:.2%}",
+            f"{last.residue / last.gradient if last.gradient else 0:.2f}",
+        ]))  # fmt: skip
+    table = "".join(
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>" for tag, row in rows
+    )
+    return [
+        _section(
+            f"{experiment.name}: gradients exchanged",
+            "What the learners of the first seed sent each other. Bytes are counted with everything; by the "
+            "paper's count, they are those of the values that are sent. Residues are what learners have not "
+            "sent yet after a step; the table has the last one's.",
+            _svg(figure, f"exchanges of {experiment.name}")
+            + f'<div class="wide"><table>{table}</table></div>',
+        )
+    ]
 
 
 def _values(runs: list[StoredRun], directory: Path | None) -> str:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from quaver.golden.nn import metrics, recipes
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.nn.trainer import Epoch
 
 
@@ -35,6 +36,8 @@ class StoredRun:
         Its epochs so far.
     overflows
         How many steps were skipped because something overflowed.
+    exchanges
+        For each step, parameter name → what the learners exchanged of it; empty where they exchanged nothing.
     steps_per_epoch
         Steps in an epoch; where none is complete yet, the steps so far.
     torn
@@ -48,14 +51,18 @@ class StoredRun:
     losses: np.ndarray
     epochs: list[Epoch]
     overflows: int
+    exchanges: list[dict[str, Exchange]]
     steps_per_epoch: int
     torn: str
     alphas: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
-        """The recipe's name."""
-        return str(self.about["recipe"]["name"])
+        """The recipe's name; where learners exchanged gradients, with how many they were, and how."""
+        name, settings = str(self.about["recipe"]["name"]), self.about["settings"]
+        if "learners" not in settings:
+            return name
+        return f"{name}, {settings['learners']} learners, {settings['compression']}"
 
     @property
     def seed(self) -> int:
@@ -65,7 +72,9 @@ class StoredRun:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings without the seed, and without those that have no effect."""
-        unsaid = {"seed"} if self.about["settings"]["optimiser"] == "adam" else {"seed", "second_momentum"}
+        unsaid = {"seed", "learners", "compression"}
+        if self.about["settings"]["optimiser"] != "adam":
+            unsaid.add("second_momentum")
         return {k: v for k, v in self.about["settings"].items() if k not in unsaid and v not in (None, [])}
 
     @staticmethod
@@ -88,7 +97,12 @@ class StoredRun:
             first = sum(s["epoch"] == 0 for s in steps)
             layers = steps[0].get("alphas", {}) if steps else {}
             alphas = {layer: np.array([s["alphas"][layer] for s in steps], float) for layer in layers}
-            run = StoredRun(path, about, losses, metrics.epochs(file), overflows, first, torn, alphas)
+            exchanges = [
+                {name: Exchange(**one) for name, one in s.get("exchange", {}).items()} for s in steps
+            ]
+            run = StoredRun(
+                *(path, about, losses, metrics.epochs(file), overflows, exchanges, first, torn, alphas)
+            )
             _ = run.recipe, run.seed, run.settings, about["network"], about["data"]["name"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a whole metrics file ({error})") from error
@@ -214,7 +228,7 @@ def experiments(runs: Sequence[StoredRun]) -> list[Experiment]:
 
 
 def _by_recipe(group: list[StoredRun]) -> dict[str, list[StoredRun]]:
-    contents = {run.path: json.dumps(run.about["recipe"]) for run in group}
+    contents = {run.path: json.dumps([run.recipe, run.about["recipe"]]) for run in group}
     alike = Counter({contents[run.path]: run.recipe for run in group}.values())
     known = list(recipes.RECIPES)
     found: dict[str, dict[int, StoredRun]] = {}

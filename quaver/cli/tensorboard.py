@@ -40,8 +40,11 @@ class TensorBoard:
         fields = asdict(event)
         alphas = {f"alpha/{layer}": value for layer, value in fields.pop("alphas", {}).items()}
         for name, value in (fields | alphas).items():
-            if name not in ("epoch", "step") and math.isfinite(value):
+            if name not in ("epoch", "step", "exchange") and math.isfinite(value):
                 self._writer.add_scalar(f"{kind}/{name}", value, event.step)
+        for parameter, exchange in (getattr(event, "exchange", None) or {}).items():
+            for name, value in asdict(exchange).items():
+                self._writer.add_scalar(f"exchange/{name}/{parameter}", value, event.step)
 
     def __enter__(self) -> TensorBoard:
         return self

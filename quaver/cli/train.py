@@ -9,6 +9,7 @@ examples:
   quaver train --recipe fp8-no-chunks --show-recipe   what the recipe says; --show-recipe json, to edit
   quaver train --recipe mine.json --optimiser adam    a recipe of your own; Adam in place of SGD
   quaver train --plan plan.json --narrower 1          what quaver plan -o kept, with sums one bit narrower
+  quaver train --learners 8 --compress adacomp        eight learners, compressed gradients
   quaver train --recipe fp8-stochastic --device cuda  GEMMs and updates on an NVIDIA GPU, the same bits
   quaver train --engine sim --epochs 1                every GEMM and update on the simulated 8×8 accelerator
 
@@ -48,6 +49,7 @@ from quaver.cli.parser import given, refuse
 from quaver.cli.tensorboard import TensorBoard, require_tensorboard
 from quaver.golden.files import held
 from quaver.golden.nn import checkpoint, metrics
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
@@ -117,16 +119,18 @@ def run(args: argparse.Namespace) -> int:
             if args.tensorboard:
                 sinks.append(stack.enter_context(TensorBoard(stored.parent, trainer)))
         try:
-            epochs = _train(trainer, sinks, stored)
+            epochs, exchanged = _train(trainer, sinks, stored)
             if stored is not None:
                 epochs = metrics.epochs(stored.parent / "metrics.jsonl")
+                exchanged = metrics.exchanged(stored.parent / "metrics.jsonl")
         except KeyboardInterrupt:
             if stored is not None:
                 console.print(
                     f"interrupted after step {trainer.step}; go on with --out {stored.parent} --resume"
                 )
             raise
-    print_results(_table(trainer, epochs), as_data(trainer, epochs), as_json=args.json)
+    data = as_data(trainer, epochs) | ({"exchanged": asdict(exchanged)} if exchanged.elements else {})
+    print_results(_table(trainer, epochs, exchanged), data, as_json=args.json)
     return 0
 
 
@@ -146,9 +150,9 @@ def _check_fresh(stored: Path | None, resume: bool) -> None:
         raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
 
 
-def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list[Epoch]:
+def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> tuple[list[Epoch], Exchange]:
     total = trainer.settings.epochs * trainer.steps_per_epoch
-    epochs = []
+    epochs, exchanged = [], Exchange.total([])
     bar = progress_bar(f"{trainer.recipe.name} {trainer.network.name}", total, "steps")
     with bar as advance, held_back_interrupt() as interrupt:
         advance(trainer.step)
@@ -158,6 +162,7 @@ def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list
                 for sink in sinks:
                     sink.write(event)
                 if isinstance(event, Step):
+                    exchanged = Exchange.total([exchanged, *(event.exchange or {}).values()])
                     images = (trainer.step - first) * trainer.settings.batch
                     advance(
                         rate=f"{images / (time.monotonic() - started):,.0f} images/s, loss {event.loss:.3f}"
@@ -175,7 +180,7 @@ def _train(trainer: Trainer, sinks: Sequence[Sink], stored: Path | None) -> list
             if stored is not None:
                 checkpoint.save(trainer, stored)
             raise
-    return epochs
+    return epochs, exchanged
 
 
 @contextmanager
@@ -206,9 +211,15 @@ def held_back_interrupt() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _table(trainer: Trainer, epochs: list[Epoch]) -> Table:
+def _table(trainer: Trainer, epochs: list[Epoch], exchanged: Exchange) -> Table:
     title = f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}"
     table = Table(title=escape(title))  # a recipe's name may be a file's
+    if exchanged.elements:
+        table.caption = escape(
+            f"{trainer.settings.learners} learners, {trainer.settings.compression}: sent "
+            f"{exchanged.nbytes / 1e6:,.1f} MB, 1/{exchanged.rate:,.1f} of the gradients in float32; by the "
+            f"paper's count 1/{exchanged.effective_rate:,.1f}"
+        )
     for column in ("epoch", "loss", "accuracy", "test loss", "test accuracy", "overflows"):
         table.add_column(column, justify="right")
     for e in epochs:

@@ -44,6 +44,8 @@ UNITS = (
     "axi_accelerator",
     "float_sgd",
     "fixed_sgd",
+    "adacomp",
+    "adacomp_average",
     "uart",
 )
 

@@ -18,6 +18,7 @@ except ImportError as error:
         "build that pytorch.org offers"
     ) from error
 
+from quaver.torch.adacomp import AdaCompState, adacomp_hook
 from quaver.torch.convert import Conversion, convert
 from quaver.torch.elementwise import elementwise
 from quaver.torch.engine import compare, engine
@@ -30,12 +31,14 @@ from quaver.torch.shapes import shapes
 
 __all__ = [
     "SGD",
+    "AdaCompState",
     "Adam",
     "Conv1d",
     "Conv2d",
     "Conversion",
     "CrossEntropyLoss",
     "Linear",
+    "adacomp_hook",
     "batched_gemm",
     "compare",
     "convert",

@@ -18,6 +18,8 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     "train": {
         **dict.fromkeys(("recipe", "model", "data", "batch", "optimiser", "learning-rate", "momentum")),
         **dict.fromkeys(("weight-decay", "seed", "engine", "show-recipe", "out", "json", "loss-scale")),
+        **dict.fromkeys(("learners", "compress")),
+        "bin-length": ("--bin-length 50", "--compress is none; take adacomp, or leave it out"),
         "epochs": ("--show-recipe --epochs 3", "--epochs does nothing with --show-recipe"),
         "chunk": ("--recipe fp32 --chunk 8", "fp32 does not sum in chunks"),
         "plan": ("--plan missing.json", "missing.json"),
@@ -36,6 +38,8 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     "compare": {
         **dict.fromkeys(("recipe", "model", "data", "batch", "optimiser", "learning-rate", "momentum")),
         **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale", "junit")),
+        **dict.fromkeys(("learners", "compress")),
+        "bin-length": ("--bin-length 50", "--compress is none; take adacomp, or leave it out"),
         "epochs": ("--epochs 1 --steps 1", "give one"),
         "steps": ("--epochs 1 --steps 1", "give one"),
         "checkpoint": ("--engine golden --checkpoint nowhere", "nowhere"),

@@ -68,6 +68,7 @@ VARIANTS = {
         "--arithmetic fixed16 --rounding nearest --stages 2 --result q16.0",
         "--operand half --accumulator e8m12sat --rounding stochastic --random-bits 24",
     ],
+    "adacomp": ["", "--longest 1 --count-bits 3 --stages 1"],
     "float_sgd": ["", "--format e4m3 --stages 1 --rounding nearest"],
     "fixed_sgd": ["", "--rounding nearest", "--weights q8.12 --updates q6.14 --gradients q4.16"],
     "accelerator": [

@@ -92,3 +92,11 @@ def test_imagenet_reads_a_folder(tmp_path: Path) -> None:
     sizes = ("--size", 16, "--width", 4, "--batch", 4, "--workers", 1, "--epochs", 1)
     output = run(sys.executable, EXAMPLES / "imagenet.py", "--data", tmp_path, *sizes, cwd=tmp_path)
     assert "accuracy" in output
+
+
+@pytest.mark.slow
+def test_adacomp_on_four_processes_is_goldens_four_learners(tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 4)
+    output = run(*torchrun, EXAMPLES / "adacomp.py", "--epochs", 1, "--check", cwd=tmp_path)
+    assert "sent 1/" in output
+    assert re.search(r"weights and residues of all ranks, 0 differ", output)

@@ -29,6 +29,8 @@ def about(trainer: Trainer) -> dict[str, Any]:
     """
     settings = asdict(trainer.settings)
     del settings["epochs"]
+    if not trainer.settings.exchanges:  # as runs had it before there were learners
+        del settings["learners"], settings["compression"]
     return {
         "version": _VERSION,
         "recipe": json.loads(trainer.recipe.to_json()),

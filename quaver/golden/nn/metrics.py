@@ -14,12 +14,13 @@ from typing import Any
 from quaver.golden import strict_json
 from quaver.golden.files import write
 from quaver.golden.nn.checkpoint import about, differing
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
 #: The type of a field of an event in JSON, where a float that is not finite is null.
 _TYPES = {"int": int, "float": float, "dict[str, float]": dict}
 #: Fields that an event leaves out where they are empty, as runs did before there were any.
-_OPTIONAL = {"alphas"}
+_OPTIONAL = {"alphas", "exchange"}
 #: The file in a run's directory that says which commands made it.
 COMMANDS = "commands.jsonl"
 
@@ -30,7 +31,7 @@ class MetricsFile:
     Opening it for a resumed trainer keeps the lines up to the trainer's state and drops what came after (it
     will come again, with the same numbers); for a fresh trainer it begins anew. Each line is an object with
     "kind": "run", "step" or "epoch", and the fields of `Step` or `Epoch`; a loss that is not finite is null,
-    and alphas are left out where no layer learns any.
+    and alphas and exchanges are left out where there are none.
     """
 
     def __init__(self, path: str | Path, trainer: Trainer) -> None:
@@ -120,8 +121,12 @@ def read_torn(path: str | Path) -> tuple[list[dict[str, Any]], str]:
 
 _EVENTS = {
     "run": {"version": int, "recipe": dict, "network": str, "data": dict, "settings": dict, "epochs": int},
-    **{kind.__name__.lower(): {f.name: _TYPES[str(f.type)] for f in fields(kind)} for kind in (Step, Epoch)},
+    **{
+        kind.__name__.lower(): {f.name: _TYPES[str(f.type)] for f in fields(kind) if f.name != "exchange"}
+        for kind in (Step, Epoch)
+    },
 }
+_EXCHANGE = {f.name: _TYPES[str(f.type)] for f in fields(Exchange)}
 
 
 def _checked(line: Any, *, first: bool) -> dict[str, Any]:
@@ -132,8 +137,18 @@ def _checked(line: Any, *, first: bool) -> dict[str, Any]:
     kinds = ["run"] if first else ["step", "epoch"]
     if kind not in kinds:
         raise ValueError(f"kind is {kind!r:.40}, but there it must be {' or '.join(kinds)}")
-    known = _EVENTS[kind]
-    for name in line.keys() - known.keys() - {"kind"}:
+    unchecked = {"kind", "exchange"} if kind == "step" else {"kind"}
+    _check_fields({name: value for name, value in line.items() if name not in unchecked}, _EVENTS[kind], kind)
+    exchange = line.get("exchange", {})
+    if not isinstance(exchange, dict) or not all(isinstance(one, dict) for one in exchange.values()):
+        raise ValueError(f"exchange is {exchange!r:.40}, but it must be an object of objects")
+    for one in exchange.values():
+        _check_fields(one, _EXCHANGE, "exchange")
+    return line
+
+
+def _check_fields(line: dict[str, Any], known: dict[str, type], kind: str) -> None:
+    for name in line.keys() - known.keys():
         raise ValueError(f"{name!r:.40} is not known of a {kind}")
     for name, wanted in known.items():
         if name not in line:
@@ -144,13 +159,18 @@ def _checked(line: Any, *, first: bool) -> dict[str, Any]:
         fits = isinstance(value, wanted) and not isinstance(value, bool)
         if not (fits or (wanted is float and (value is None or type(value) is int))):
             raise ValueError(f"{name} is {value!r:.40}, but it must be of type {wanted.__name__}")
-    return line
 
 
 def epochs(path: str | Path) -> list[Epoch]:
     """The epochs of a metrics file: of a resumed run, those before it too."""
     lines = [line for line in read(path) if line.pop("kind") == "epoch"]
     return [Epoch(**{k: nan if v is None else v for k, v in line.items()}) for line in lines]  # type: ignore[arg-type]
+
+
+def exchanged(path: str | Path) -> Exchange:
+    """All that the learners of a metrics file exchanged: of a resumed run, before it too."""
+    lines = (line.get("exchange", {}) for line in read(path))
+    return Exchange.total(Exchange(**one) for line in lines for one in line.values())
 
 
 def _before(line: dict[str, Any], trainer: Trainer) -> bool:

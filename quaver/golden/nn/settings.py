@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quaver.golden.compression import Scheme
 from quaver.golden.validation import as_integer, set_integers
 
 #: Optimiser → the learning rate that it starts from unless told otherwise.
@@ -37,6 +38,10 @@ class Settings:
         After this number of epochs the recipe becomes `Recipe.later`; None: it never does.
     seed
         Where the initial weights, the order of the images and all random bits come from, 1 … 2**32 − 1.
+    learners
+        How many learners share each batch, 1 … 65,535; the batch is a multiple of it.
+    compression
+        What they exchange in place of their gradients, as `quaver.golden.compression.Scheme.parse` takes it.
 
     Raises
     ------
@@ -56,9 +61,11 @@ class Settings:
     decay_at: tuple[int, ...] = ()
     later_at: int | None = None
     seed: int = 1
+    learners: int = 1
+    compression: str = "none"
 
     def __post_init__(self) -> None:
-        set_integers(self, "epochs", "batch", "later_at", "seed")
+        set_integers(self, "epochs", "batch", "later_at", "seed", "learners")
         object.__setattr__(self, "decay_at", tuple(as_integer(epoch, "decay_at") for epoch in self.decay_at))
         if any(epoch < 1 for epoch in self.decay_at):
             raise ValueError(
@@ -82,6 +89,19 @@ class Settings:
             raise ValueError(f"later_at is {self.later_at}, but it is a number of epochs, 1 or more")
         if not 0 < self.seed < 1 << 32:
             raise ValueError(f"the seed is {self.seed}, but it must be 1 … 2**32 − 1")
+        if not 1 <= self.learners < 1 << 16:
+            raise ValueError(f"learners is {self.learners}, but there are 1 … 65,535")
+        if self.batch % self.learners:
+            raise ValueError(
+                f"the batch is {self.batch}, but {self.learners} learners take equal shares of it; take a "
+                f"multiple"
+            )
+        object.__setattr__(self, "compression", str(Scheme.parse(self.compression)))
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether learners exchange anything: there are several, or one that compresses for itself."""
+        return self.learners > 1 or self.compression != "none"
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate in this epoch, counted from 0."""

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.compression import Scheme
 from quaver.golden.data import Dataset
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format
 from quaver.golden.nn import optimisers
 from quaver.golden.nn.layers import GemmLayer
+from quaver.golden.nn.learners import Exchange, Gradients, Learners
 from quaver.golden.nn.loss import softmax_cross_entropy
 from quaver.golden.nn.models import Network
 from quaver.golden.nn.recipe import LossScale, Recipe
@@ -44,6 +46,9 @@ class Step:
         were any, the step updated nothing.
     alphas
         Layer → the α that it has learned to clip its inputs at, after the step; empty where none learns.
+    exchange
+        Parameter name → what the learners exchanged of it; None where there is one learner that sends
+        nothing, and in a step that updated nothing.
     """
 
     epoch: int
@@ -53,6 +58,7 @@ class Step:
     loss_scale: float
     overflows: int
     alphas: dict[str, float] = field(default_factory=dict)
+    exchange: dict[str, Exchange] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,11 @@ class Trainer:
 
     Everything random follows from `settings.seed`: the order of the images from (seed, epoch), the seeds of
     stochastic calls from (seed, number of the call). So the state is `step`, `updates`, `weights`, `momenta`,
-    the layers' running statistics, the loss scale and three sums: `state` and `restore` are all that a
-    checkpoint needs.
+    the learners' residues, the layers' running statistics, the loss scale and three sums: `state` and
+    `restore` are all that a checkpoint needs.
+
+    Of N learners, the l-th takes the images l, l + N, … of each batch, as PyTorch's DistributedSampler deals
+    them out. The first one's running statistics are everybody's.
 
     Parameters
     ----------
@@ -113,6 +122,9 @@ class Trainer:
     weights, momenta
         Parameter name → master weights, and what the optimiser keeps: codes of the update's formats (FP16 in
         the FP8 recipe), or float32 where the recipe has no update format.
+    learners
+        Who shares the batches and exchanges gradients, with what each of them keeps; None: there is one, and
+        it sends nothing.
     step, updates
         Steps so far, and those of them whose update was applied because nothing overflowed.
     loss_scale, good_steps
@@ -164,6 +176,9 @@ class Trainer:
         self.network, self.data, self.recipe, self.settings = network, data, recipe, settings
         self.run = Run(recipe, engine or GoldenEngine(), seed=settings.seed, trace=trace)
         self.parameters = list(network.all_parameters())
+        self.learners: Learners | None = None
+        if settings.exchanges:
+            self.learners = Learners(settings.learners, Scheme.parse(settings.compression), self.parameters)
         weights, momenta, _ = self._formats
         self.weights = {p.name: _encode(p.value, weights) for p in self.parameters}
         self.momenta = {
@@ -244,35 +259,61 @@ class Trainer:
     def _train_step(self) -> Step:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         batch = self._shuffle(epoch)[index * self.settings.batch : (index + 1) * self.settings.batch]
-        images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
         run = self.run
         run.step, run.overflows, run.first_overflow = self.step, 0, ""
         statistics = [
             (array, array.copy()) for layer in self.network.walk() for array in layer.state().values()
         ]
-        logits = self.network.forward(images, run)
-        loss, error = softmax_cross_entropy(logits, labels, self.loss_scale, run)
-        self.network.backward(error, run)
-        gradients = {p.name: run.round(p.gradient / self.loss_scale) for p in self.parameters}
-        overflows = run.overflows + sum(int(np.count_nonzero(~np.isfinite(g))) for g in gradients.values())
+        count = self.settings.learners
+        shares = []
+        for learner in range(count):
+            shares.append(self._share(batch[learner::count]))
+            if learner == 0:
+                first = [array.copy() for array, _ in statistics]
+            if count > 1:  # all begin with the same statistics, and the first one's stay
+                for (array, before), after in zip(statistics, first, strict=True):
+                    array[...] = after if learner == count - 1 else before
+        gradients = [gradient for gradient, _, _ in shares]
+        loss = sum(loss for _, loss, _ in shares) / count
+        accuracy = sum(accuracy for _, _, accuracy in shares) / count
+        overflows = run.overflows + sum(_not_finite(each) for each in gradients)
+        average, exchange = gradients[0], None
+        if self.learners and not overflows:
+            average, residues, exchange = self.learners.average(gradients, self.step)
+            average = {name: run.round(g) for name, g in average.items()}
+            overflows = _not_finite(average)
+            if not overflows:
+                self.learners.residues = residues
         if overflows:
+            exchange = None
             for array, before in statistics:  # an infinity would stay in a running mean for good
                 array[...] = before
         else:
-            self._update(gradients, self.settings.learning_rate_at(epoch))
+            self._update(average, self.settings.learning_rate_at(epoch))
         done = Step(
-            *(epoch, self.step, loss, float(np.mean(logits.argmax(1) == labels)), self.loss_scale, overflows),
+            *(epoch, self.step, loss, accuracy, self.loss_scale, overflows),
             {
                 layer.name: float(layer.alpha.value[0])
                 for layer in self.network.walk()
                 if isinstance(layer, GemmLayer) and layer.alpha is not None
             },
+            exchange,
         )
         self._adapt_loss_scale(overflows)
         self.sums += (loss, done.accuracy, overflows)
         self.step += 1
         self._enter(self._recipe_at(self.step))
         return done
+
+    def _share(self, batch: NDArray[np.integer]) -> tuple[Gradients, float, float]:
+        """One learner's gradients of the unscaled loss, its mean loss and its accuracy."""
+        images, labels = self.data.standardised(self.data.train_images[batch]), self.data.train_labels[batch]
+        run = self.run
+        logits = self.network.forward(images, run)
+        loss, error = softmax_cross_entropy(logits, labels, self.loss_scale, run)
+        self.network.backward(error, run)
+        gradients = {p.name: run.round(p.gradient / self.loss_scale) for p in self.parameters}
+        return gradients, loss, float(np.mean(logits.argmax(1) == labels))
 
     @standard_floats
     @np.errstate(over="ignore", invalid="ignore")
@@ -297,6 +338,8 @@ class Trainer:
         """Copies of all arrays that make up the run at this moment, by name."""
         named = {f"weights/{name}": codes for name, codes in self.weights.items()}
         named |= {f"momenta/{name}": codes for name, codes in self.momenta.items()}
+        if self.learners:
+            named |= {f"residues/{name}": kept for name, kept in self.learners.residues.items()}
         named |= {
             f"layer/{layer.name}.{k}": v for layer in self.network.walk() for k, v in layer.state().items()
         }
@@ -325,6 +368,9 @@ class Trainer:
                 )
         self.weights = {name: state[f"weights/{name}"].copy() for name in self.weights}
         self.momenta = {name: state[f"momenta/{name}"].copy() for name in self.momenta}
+        if self.learners:
+            residues = self.learners.residues
+            self.learners.residues = {name: state[f"residues/{name}"].copy() for name in residues}
         for layer in self.network.walk():
             for name, array in layer.state().items():
                 array[...] = state[f"layer/{layer.name}.{name}"]
@@ -395,6 +441,10 @@ class Trainer:
         """Let the layers see the master weights."""
         for p in self.parameters:
             p.value = _decode(self.weights[p.name], self._formats[0])
+
+
+def _not_finite(gradients: Gradients) -> int:
+    return sum(int(np.count_nonzero(~np.isfinite(g))) for g in gradients.values())
 
 
 def _encode(values: NDArray[Any], fmt: Format | None) -> NDArray[Any]:

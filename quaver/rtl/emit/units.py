@@ -25,6 +25,8 @@ from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.axi import AxiAccelerator
 from quaver.rtl.array.systolic import SystolicArray
+from quaver.rtl.compression.adacomp import AdaCompUnit
+from quaver.rtl.compression.adacomp_average import AdaCompAverage
 from quaver.rtl.emit.docstrings import described, first_sentence
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
@@ -302,6 +304,12 @@ UNITS: dict[str, Unit] = {
         weights={"help": "format of weights"},
         updates={"help": "format of momenta, which are the updates"},
         gradients={"help": "format of gradients"},
+    ),
+    "adacomp": _unit(
+        "gradient compression: settings, elements → pending, packet, summary, all streams", AdaCompUnit
+    ),
+    "adacomp_average": _unit(
+        "one packet's part of the average: settings, packet, before → sums, all streams", AdaCompAverage
     ),
     "accelerator": Unit(
         "array, buffers and sequencer behind one command stream", _ACCELERATOR, _accelerator, computes=True

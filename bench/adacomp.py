@@ -1,0 +1,342 @@
+"""AdaComp against no compression: accuracy and rates, throughput beside memcpy and PowerSGD, area and clock.
+
+    python bench/adacomp.py images --data-dir DIR              # CNN, Fashion-MNIST, golden's learners
+    python bench/adacomp.py images --data-dir DIR --bins 10 50 250 --learners 8
+    python bench/adacomp.py text DIR                           # a character GRU, PyTorch, SGD and Adam
+    python bench/adacomp.py throughput                         # of the hooks on the same buckets, PyTorch
+    python bench/adacomp.py hardware                           # area and clock on ECP5
+
+Rates are bytes of float32 gradients over bytes sent with everything; the paper's count is beside them. The
+time of an exchange over a link is computed: bytes that one learner receives over the link's rate. Throughput
+is by processor time on one thread, which other work on the machine does not stretch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import quaver
+from quaver.golden.compression import AdaComp, mean
+from quaver.golden.nn import models
+from quaver.golden.nn.learners import Exchange
+from quaver.golden.nn.trainer import Epoch, Step
+
+#: Links that a step's exchange is computed for, bit/s.
+LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
+
+
+def spread(values: list[float]) -> str:
+    """The mean, and the standard deviation of one value where there are several."""
+    text = f"{statistics.mean(values):.2f}"
+    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else text
+
+
+def show(title: str, header: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=160).print(table)
+
+
+def images(options: argparse.Namespace) -> None:
+    """Golden's learners on images, with every scheme and number of learners."""
+    data = quaver.data.load(options.data, options.data_dir)
+    rows = []
+    for learners in options.learners:
+        adacomp = [f"adacomp(conv={n}, other={10 * n})" for n in options.bins]
+        for scheme in ["none", *adacomp, *options.others]:
+            accuracies, totals, seconds = [], [], 0.0
+            for seed in range(1, options.seeds + 1):
+                how = {"learners": learners, "compression": scheme, "seed": seed}
+                settings = quaver.Settings(epochs=options.epochs, batch=options.batch, **how)
+                network = models.build(options.model, data.shape, data.classes, seed=seed)
+                trainer = quaver.Trainer(network, data, quaver.recipes.recipe(options.recipe), settings)
+                parts: dict[str, list[Exchange]] = {"conv": [], "linear": []}
+                begun = time.perf_counter()
+                for event in trainer.steps():
+                    if isinstance(event, Epoch):
+                        accuracy = event.test_accuracy
+                    elif isinstance(event, Step):
+                        for name, exchange in (event.exchange or {}).items():
+                            parts["conv" if name.startswith("conv") else "linear"].append(exchange)
+                        if event.step % 50 == 0:
+                            where = f"{scheme}, {learners} learners, seed {seed}, step {event.step}"
+                            print(f"{where}: {event.loss:.3f}", flush=True)
+                    if options.steps and trainer.step >= options.steps and isinstance(event, Step):
+                        _, accuracy = trainer.evaluate(data.test_images, data.test_labels)
+                        break
+                seconds += time.perf_counter() - begun
+                accuracies.append(100 * accuracy)
+                totals.append({kind: Exchange.total(found) for kind, found in parts.items()})
+            row = [f"{learners} learners, {scheme}", spread(accuracies)]
+            whole = [Exchange.total(each.values()) for each in totals]
+            for of in ([each["conv"] for each in totals], [each["linear"] for each in totals], whole):
+                if not of[0].elements:
+                    row += ["—", "—"]
+                    continue
+                row += [spread([one.rate for one in of]), spread([one.effective_rate for one in of])]
+            rows.append([*row, f"{seconds / options.seeds:.0f}"])
+            print(rows[-1], flush=True)
+    length = f"{options.steps} steps" if options.steps else f"{options.epochs} epochs"
+    header = ["what", "test accuracy, %", "conv", "paper's", "linear", "paper's", "all", "paper's", "seconds"]
+    show(f"{options.model} on {data.name}, {options.recipe}, batch {options.batch}, {length}", header, rows)
+
+
+def text(options: argparse.Namespace) -> None:
+    """A character GRU or LSTM with learners that take turns on one model."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from quaver.torch import AdaCompState
+    from quaver.torch import adacomp as hook
+
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+    import shakespeare
+
+    torch.set_num_threads(1)
+    characters = shakespeare.read(options.directory)
+    alphabet = {character: i for i, character in enumerate(sorted(set(characters)))}
+    codes = torch.tensor([alphabet[character] for character in characters])
+    held_back = len(codes) * 9 // 10
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kind = {"gru": nn.GRU, "lstm": nn.LSTM}[options.cell]
+            self.embedding = nn.Embedding(len(alphabet), 64)
+            self.cell = kind(64, options.width, batch_first=True)
+            self.head = nn.Linear(options.width, len(alphabet))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.cell(self.embedding(tokens))[0])
+
+    def batch_of(part: torch.Tensor, rng: torch.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        starts = torch.randint(len(part) - options.context - 1, (count,), generator=rng).tolist()
+        cut = torch.stack([part[i : i + options.context + 1] for i in starts])
+        return cut[:, :-1], cut[:, 1:]
+
+    def loss_of(model: nn.Module, tokens: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(model(tokens).flatten(0, 1), following.flatten())
+
+    rows = []
+    for optimiser_name in options.optimisers:
+        for learners in options.learners:
+            for compressed in (False, True):
+                losses, rates, effective = [], [], []
+                for seed in range(1, options.seeds + 1):
+                    torch.manual_seed(seed)
+                    model = Recurrent()
+                    kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimiser_name]
+                    how = (
+                        {"lr": options.sgd_rate, "momentum": 0.9} if optimiser_name == "sgd" else {"lr": 2e-3}
+                    )
+                    optimiser = kind(model.parameters(), **how)
+                    states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
+                    rng = torch.Generator().manual_seed(seed)
+                    sent = said = elements = 0
+                    for step in range(options.steps):
+                        found: list[dict[str, torch.Tensor]] = []
+                        for _ in range(learners):
+                            optimiser.zero_grad()
+                            tokens = batch_of(codes[:held_back], rng, options.batch // learners)
+                            loss = loss_of(model, *tokens)
+                            loss.backward()
+                            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                            found.append({n: p.grad.clone() for n, p in model.named_parameters()})
+                        for name, p in model.named_parameters():
+                            if not compressed:
+                                p.grad = torch.stack([each[name] for each in found]).mean(0)
+                                continue
+                            packets = []
+                            for state, each in zip(states, found, strict=True):
+                                layer = state.layer(p)
+                                old = state.residue(layer, p.device)
+                                packet, new = hook.compress(layer.rule, old, each[name].reshape(-1))
+                                state.residues[name] = new
+                                packets.append(packet)
+                                sent, said = sent + packet.nbytes, said + packet.effective_nbytes
+                                elements += layer.length
+                            p.grad = hook.average(packets, p.device).view_as(p)
+                        optimiser.step()
+                        if step % 50 == 0:
+                            where = f"{optimiser_name}, {learners} learners, step {step}"
+                            print(f"{where}: {loss:.3f}", flush=True)
+                    with torch.no_grad():
+                        rng = torch.Generator().manual_seed(0)
+                        part = [
+                            loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4)
+                        ]
+                    losses.append(statistics.mean(part))
+                    rates.append(4 * elements / sent if sent else 1.0)
+                    effective.append(4 * elements / said if said else 1.0)
+                name = f"{optimiser_name}, {learners} learners, {'adacomp' if compressed else 'none'}"
+                rows.append([name, spread(losses), spread(rates), spread(effective)])
+                print(rows[-1], flush=True)
+    what = f"{options.cell.upper()} of {options.width}"
+    title = f"{what}, {options.steps} steps of {options.batch} × {options.context} characters"
+    show(title, ["what", "nats a character, held back", "compression", "paper's count"], rows)
+
+
+def median(run: Callable[[], object], repeat: int) -> float:
+    """Seconds of one run, of processor time."""
+    times = []
+    for _ in range(repeat):
+        begun = time.process_time()
+        run()
+        times.append(time.process_time() - begun)
+    return statistics.median(times)
+
+
+def throughput(options: argparse.Namespace) -> None:
+    """The kernels on one layer; then the hooks on the buckets of one model, a single process."""
+    rng = np.random.default_rng(1)
+    size = options.elements
+    gradients = rng.normal(size=(8, size)).astype(np.float32)
+    copy = np.empty(size, np.float32)
+    memcpy = median(lambda: np.copyto(copy, gradients[0]), options.repeat)
+    rows = [["memcpy", f"{4 * size / memcpy / 1e9:.2f}", "1.00", "", ""]]
+    for length in (50, 500):
+        rule, residue = AdaComp(length), np.zeros(size, np.float32)
+        for gradient in gradients:  # residues as in training
+            packet, residue = rule.compress(residue, gradient)
+        last = gradients[-1]
+        parts = {
+            f"compress, bins of {length}": lambda rule=rule, r=residue, d=last: rule.compress(r, d),
+            "pack": lambda packet=packet: packet.pack(),
+            "average of 8 packets": lambda packet=packet: mean([packet] * 8),
+        }
+        for name, run in parts.items():
+            seconds = median(run, options.repeat)
+            rows.append([name, f"{4 * size / seconds / 1e9:.2f}", f"{memcpy / seconds:.3f}", "", ""])
+        times = [f"{8 * 7 * packet.nbytes / link * 1e3:.2f}" for link in LINKS.values()]
+        rows.append([f"exchange between 8, bins of {length}, computed, ms", "", "", *times])
+    # A ring moves 2 · 7/8 of the gradients through each link.
+    times = [f"{8 * 2 * 7 / 8 * 4 * size / link * 1e3:.2f}" for link in LINKS.values()]
+    rows.append(["all-reduce of float32 between 8 in a ring, computed, ms", "", "", *times])
+    show(f"{size:,} elements", ["what", "GB/s of gradients", "of memcpy", *LINKS], rows)
+    hooks(options)
+
+
+def hooks(options: argparse.Namespace) -> None:
+    """PyTorch's hooks and this one on the same buckets: seconds inside a hook, of one process."""
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    from quaver.torch import AdaCompState, adacomp_hook
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        rows = []
+        ours = [f"AdaComp, bins of {length}" for length in (500, 50)]
+        for name in ("all-reduce", "PowerSGD, rank 1", "PowerSGD, rank 4", *ours):
+            torch.manual_seed(1)
+            net = DistributedDataParallel(nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(6))))
+            state: Any = None
+            hook: Any = default_hooks.allreduce_hook
+            if name.startswith("Power"):
+                state = powerSGD_hook.PowerSGDState(None, int(name[-1]), start_powerSGD_iter=2)
+                hook = powerSGD_hook.powerSGD_hook
+            elif name.startswith("Ada"):
+                state, hook = AdaCompState(net, other=int(name.rsplit(" ", 1)[1])), adacomp_hook
+            spent: list[float] = []
+
+            def timed(state, bucket, hook=hook, spent=spent):  # type: ignore[no-untyped-def]
+                begun = time.process_time()
+                future = hook(state, bucket)
+                future.wait()
+                spent[-1] += time.process_time() - begun
+                return future
+
+            net.register_comm_hook(state, timed)
+            images = torch.randn(32, 1024)
+            for _ in range(4 + options.repeat):
+                net.zero_grad()
+                spent.append(0.0)
+                net(images).square().mean().backward()
+            seconds = statistics.median(spent[4:])
+            count = 4 * sum(p.numel() for p in net.parameters())
+            rows.append([name, f"{count / seconds / 1e9:.2f}", f"{seconds * 1e3:.1f}"])
+        dist.destroy_process_group()
+    show("hooks on the same buckets, one process, one thread", ["hook", "GB/s of gradients", "ms"], rows)
+
+
+def hardware(options: argparse.Namespace) -> None:
+    """Area and clock of the units, by Yosys and nextpnr, as bench/area.py measures an element's."""
+    from area import DEVICES, cells, clock
+
+    from quaver.rtl.compression.adacomp import AdaCompUnit
+    from quaver.rtl.compression.adacomp_average import AdaCompAverage
+    from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
+
+    rows = []
+    for name, make in {
+        "compressor, bins of up to 512": lambda: AdaCompUnit(stages=options.stages),
+        "of it, the mean of maxima": MeanOfMaxima,
+        "average of one packet": lambda: AdaCompAverage(options.stages),
+    }.items():
+        with tempfile.TemporaryDirectory() as folder:
+            luts, registers = cells(make(), "ecp5", Path(folder))
+            rates = clock(make(), "ecp5", Path(folder), options.seeds)
+        rows.append([name, f"{luts:,}", f"{registers:,}", f"{statistics.median(rates):.0f}"])
+        print(rows[-1], flush=True)
+    show(f"{DEVICES['ecp5']}, {options.stages} stages an adder", ["unit", "LUT4", "flip-flops", "MHz"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("images")
+    one.add_argument("--data", default="fashion-mnist")
+    one.add_argument("--data-dir", type=Path)
+    one.add_argument("--model", default="cnn")
+    one.add_argument("--recipe", default="fp32")
+    one.add_argument("--epochs", type=int, default=2)
+    one.add_argument("--steps", type=int, default=0, help="stop after so many")
+    one.add_argument("--batch", type=int, default=128)
+    one.add_argument("--seeds", type=int, default=1)
+    one.add_argument("--learners", type=int, nargs="+", default=[8])
+    one.add_argument(
+        "--bins", type=int, nargs="*", default=[50], help="L_T of convolutions; others: ten times"
+    )
+    one.add_argument("--others", nargs="*", default=[], help="other schemes, such as topk sign chunk_topk")
+    one = commands.add_parser("text")
+    one.add_argument("directory", type=Path)
+    one.add_argument("--cell", choices=("gru", "lstm"), default="gru")
+    one.add_argument("--optimisers", nargs="+", choices=("sgd", "adam"), default=["sgd", "adam"])
+    one.add_argument("--learners", type=int, nargs="+", default=[4])
+    one.add_argument("--bin-length", type=int, default=500)
+    one.add_argument("--sgd-rate", type=float, default=0.5)
+    for name, default in (("steps", 400), ("batch", 32), ("context", 64), ("width", 256), ("seeds", 1)):
+        one.add_argument(f"--{name}", type=int, default=default)
+    one = commands.add_parser("throughput")
+    one.add_argument("--elements", type=int, default=1 << 22)
+    one.add_argument("--repeat", type=int, default=9)
+    one = commands.add_parser("hardware")
+    one.add_argument("--stages", type=int, default=4)
+    one.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    {"images": images, "text": text, "throughput": throughput, "hardware": hardware}[options.command](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""AdaComp in hardware: the twins of `quaver.golden.compression`."""

@@ -1,0 +1,111 @@
+"""One learner's part of the average, an element a cycle: of `quaver.golden.compression.mean` one packet."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.compression.packet import LONGEST, LONGEST_SHORT
+from quaver.golden.formats import FP32
+from quaver.rtl.float.adder import CUTS, FloatAdder
+
+#: What begins a layer: its length, that of its bins, and the share of a value, round(scale / learners).
+Settings = data.StructLayout({"length": 32, "bin_length": 14, "share": 32})
+
+
+class AdaCompAverage(wiring.Component):
+    """Adds ± share where a packet has an element, and nothing elsewhere: ``a = round(a ± share)``.
+
+    N of these in a row average N packets in one pass, in the order of the learners: the sums of one are
+    the `before` of the next, and those of the first are zeros. One alone does the same in N passes.
+
+    The packet must be whole: check its header, checksum and content before
+    (`quaver.golden.compression.unpack`).
+
+    Parameters
+    ----------
+    stages
+        Registers of the adder, 1 … 9.
+
+    ========= === ===================================================================================
+    settings  in  stream of `Settings`: begins a layer; taken when all sums of the one before have left
+    packet    in  stream of 16 bits: the packet's elements
+    before    in  stream of 32 bits: the sums so far, float32
+    sums      out stream of 32 bits: the sums with this packet
+    ========= === ===================================================================================
+
+    Latency `stages` cycles, initiation interval 1.
+
+    Raises
+    ------
+    ValueError
+        A number of stages that there is not.
+    """
+
+    def __init__(self, stages: int = 4) -> None:
+        if not 1 <= stages <= max(CUTS) + 1:
+            raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
+        self.stages = stages
+        super().__init__(
+            {
+                "settings": In(stream.Signature(Settings)),
+                "packet": In(stream.Signature(16)),
+                "before": In(stream.Signature(32)),
+                "sums": Out(stream.Signature(32)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        settings = Signal(Settings)
+        to_come = Signal(32)
+        index = Signal(14)
+        done = Signal()  # the bin's last element has come
+        empty = Signal(3)  # bins of a run, with this one
+        occupied = Signal(self.stages)
+        moves = Signal()
+        enters = Signal()
+        m.d.comb += self.settings.ready.eq((to_come == 0) & ~occupied.any())
+        with m.If(self.settings.valid & self.settings.ready):
+            m.d.sync += [settings.eq(self.settings.payload), to_come.eq(self.settings.payload.length)]
+            m.d.sync += [index.eq(0), done.eq(0), empty.eq(0)]
+
+        word = self.packet.payload
+        short = settings.bin_length <= LONGEST_SHORT
+        place = Mux(short, word[:6], word[:14])
+        upper = Mux(short, word[6:8], word[14:16])
+        is_run = place == Mux(short, LONGEST_SHORT, LONGEST)
+        waits = ~done & (empty == 0)  # for the next element
+        hit = Signal()
+        run = Signal()
+        last = (index == settings.bin_length - 1) | (to_come == 1)
+        m.d.comb += [
+            hit.eq(waits & ~is_run & (place == index)),
+            run.eq(waits & is_run),
+            moves.eq(self.sums.ready | ~self.sums.valid),
+            enters.eq(self.before.valid & moves & (to_come != 0) & (~waits | self.packet.valid)),
+            self.before.ready.eq(moves & (to_come != 0) & (~waits | self.packet.valid)),
+            self.packet.ready.eq(enters & (hit | run)),
+            self.sums.valid.eq(occupied[-1]),
+        ]
+        left = Mux(run, upper + 1, empty)
+        with m.If(enters):
+            m.d.sync += [
+                to_come.eq(to_come - 1),
+                index.eq(Mux(last, 0, index + 1)),
+                done.eq((done | (hit & upper[1])) & ~last),
+                empty.eq(Mux(last & (left != 0), left - 1, left)),
+            ]
+        with m.If(moves):
+            m.d.sync += occupied.eq(Cat(enters, occupied[:-1]))
+        m.submodules.pipeline = EnableInserter(moves)(pipeline := Module())
+        pipeline.submodules.add = add = FloatAdder(FP32, stages=self.stages)
+        # −0 changes nothing.
+        share = Cat(settings.share[:31], upper[0])
+        m.d.comb += [
+            add.a.eq(self.before.payload),
+            add.b.eq(Mux(hit, share, Cat(Const(0, 31), Const(1, 1)))),
+            self.sums.payload.eq(add.sum),
+        ]
+        return m
