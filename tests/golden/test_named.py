@@ -24,7 +24,8 @@ def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
 
 
 def test_names() -> None:
-    assert ("fp8", "fp16", "fixed16", *ARITHMETICS) == names()
+    assert (*PRESETS, *ARITHMETICS) == names()
+    assert {"fp8", "fp16", "fixed16", "hopper_fp8"} < set(PRESETS)
     assert named("chunked_float") == named("fp8") == ChunkedFloat()
     assert named("fixed_point") == named("fixed16") == FixedPoint()
     assert named("fp16", chunk=8, operand=None) == ChunkedFloat(FP16, FP16, 8)
@@ -35,7 +36,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bfloat", "--arithmetic is bfloat, but there are fp8, fp16, fixed16, chunked_float, fixed_point"),
+        ("bfloat", f"--arithmetic is bfloat, but there are {', '.join(names())}"),
         (
             "fixed16(chunk=3)",
             "--chunk is 3, but --arithmetic fixed16 has --a, --b, --result, --rounding, --random-bits, "

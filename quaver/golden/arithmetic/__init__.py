@@ -2,12 +2,17 @@
 
 from typing import TypeGuard
 
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.contracts import Arithmetic
 
 #: Every arithmetic by its name, which is also the name of its file here and in rtl/pe.
-ARITHMETICS: dict[str, type[Arithmetic]] = {"chunked_float": ChunkedFloat, "fixed_point": FixedPoint}
+ARITHMETICS: dict[str, type[Arithmetic]] = {
+    "chunked_float": ChunkedFloat,
+    "fixed_point": FixedPoint,
+    "aligned_float": AlignedFloat,
+}
 
 
 def is_arithmetic(thing: object) -> TypeGuard[Arithmetic]:
@@ -15,4 +20,4 @@ def is_arithmetic(thing: object) -> TypeGuard[Arithmetic]:
     return type(thing) in ARITHMETICS.values()
 
 
-__all__ = ["ARITHMETICS", "ChunkedFloat", "FixedPoint", "is_arithmetic"]
+__all__ = ["ARITHMETICS", "AlignedFloat", "ChunkedFloat", "FixedPoint", "is_arithmetic"]
