@@ -89,12 +89,13 @@ class AlignedFloat:
 
     Notes
     -----
-    Inside a group numbers are integers: a sum of zeros, or one that cancels or underflows, is +0 whatever the signs. So are the sums of zeros that were measured. The accumulator underflows gradually. A
-    sum is rounded as if exponents had no upper bound; what is then beyond the largest value is infinity,
-    truncated or not. If any product or the sum before it is not finite, the new sum is what IEEE 754 makes of
-    adding those that are not: an infinity, or NaN of ∞ − ∞ and ∞·0. The total's fold follows the same rules
-    as `ChunkedFloat`'s; truncated, it never leaves the finite values. NaN is each format's one NaN, where
-    some units have others.
+    Inside a group numbers are integers: a sum of zeros, or one that cancels or underflows, is +0 whatever the
+    signs. So are the sums of zeros that were measured. The accumulator underflows gradually. A sum is rounded
+    as if exponents had no upper bound; what is then beyond the largest value is infinity, truncated or not.
+    If any product or the sum before it is not finite, the new sum is what IEEE 754 makes of adding those that
+    are not: an infinity, or NaN of ∞ − ∞ and ∞·0. The total's fold follows the same rules as
+    `ChunkedFloat`'s; truncated, it never leaves the finite values. NaN is each format's one NaN, where some
+    units have others.
     """
 
     a: FloatFormat = E4M3
