@@ -337,6 +337,10 @@ BFLOAT16 = FloatFormat(8, 7)
 #: The paper's abstract names the widths and what is left out; the codes are those of IBM's NNP-data-type-1,
 #: as onnx-mlir's public conversions have them: bias 31, 2**-31 without a code, ties away from zero.
 DLFLOAT = FloatFormat(6, 9, specials=Specials.DLFLOAT)
+#: DLFloat's 8-bit companion, 1-4-3 with a bias of 7, in the same manner: no subnormals, one code for NaN.
+#: IBM's Spyre takes OCP E4M3 tensors as it; of E4M3's 256 codes, 16 mean something else on a device
+#: (torch-spyre #3027): as many as E4M3 has subnormals and NaN. Narrowing to it saturates.
+DL8 = FloatFormat(4, 3, specials=Specials.DLFLOAT, saturate=True)
 #: IEEE 754 binary32.
 FP32 = FloatFormat(8, 23)
 

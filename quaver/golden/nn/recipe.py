@@ -17,7 +17,7 @@ from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, BlockFormat, FixedFormat, FloatFormat, Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
@@ -40,6 +40,17 @@ OPERANDS: dict[Role, tuple[str, str]] = {
     Role.FORWARD: ("inputs", "weights"),
     Role.BACKWARD: ("errors", "weights"),
     Role.GRADIENT: ("inputs", "errors"),
+}
+
+#: The axis of each operand that the GEMM sums up, or of several the one that blocks lie along: features and
+#: channels, of gradients the batch.
+SUMMED: dict[tuple[Role, str], int] = {
+    (Role.FORWARD, "inputs"): 1,
+    (Role.FORWARD, "weights"): 0,
+    (Role.BACKWARD, "errors"): 1,
+    (Role.BACKWARD, "weights"): 1,
+    (Role.GRADIENT, "inputs"): 0,
+    (Role.GRADIENT, "errors"): 0,
 }
 
 
@@ -65,7 +76,9 @@ class Precision:
     inputs, weights, errors
         Format that the tensor is rounded to before it enters a GEMM, whose operand format must hold it
         exactly: FP8 weights may enter a GEMM of FP16 operands. None: the tensor is rounded to the operand
-        format of each GEMM that it enters, and to nothing else.
+        format of each GEMM that it enters, and to nothing else. Of a `BlockFormat` the blocks lie along the
+        axis that the GEMM sums up, of images the channels; an operand format that is too narrow rounds its
+        values again.
 
     Raises
     ------
@@ -78,21 +91,22 @@ class Precision:
     forward: Arithmetic | None = None
     backward: Arithmetic | None = None
     gradient: Arithmetic | None = None
-    inputs: Format | None = None
-    weights: Format | None = None
-    errors: Format | None = None
+    inputs: Format | BlockFormat | None = None
+    weights: Format | BlockFormat | None = None
+    errors: Format | BlockFormat | None = None
 
     def __post_init__(self) -> None:
         gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
-        _check_kinds(self, inputs=Format | None, weights=Format | None, errors=Format | None)
+        cast_to = Format | BlockFormat | None
+        _check_kinds(self, inputs=cast_to, weights=cast_to, errors=cast_to)
         for role, tensors in OPERANDS.items():
             arithmetic: Arithmetic | None = getattr(self, role)
             if arithmetic is None:
                 continue
             for tensor, operand in zip(tensors, (arithmetic.a, arithmetic.b), strict=True):
                 cast = getattr(self, tensor)
-                if cast is not None and not operand.holds(cast):
+                if isinstance(cast, Format) and not operand.holds(cast):
                     raise ValueError(
                         f"{tensor} are cast to {cast}, but the {role} GEMM takes them as {operand}, which "
                         f"does not hold every {cast}; widen the operand or narrow the cast"
@@ -370,7 +384,7 @@ class Recipe:
 
 def _classes() -> dict[str, type]:
     """What a recipe is made of, by the names that its JSON has for it."""
-    parts = (FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
+    parts = (BlockFormat, FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
     return {**FORMATS, **{part.__name__: part for part in parts}, **ARITHMETICS}
 
 

@@ -7,7 +7,19 @@ from dataclasses import replace
 from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.formats import DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FixedFormat, FloatFormat, hfp8
+from quaver.golden.formats import (
+    BFLOAT16,
+    BLOCK_FORMATS,
+    DLFLOAT,
+    E4M3,
+    FP8,
+    FP16,
+    FP32,
+    HALF,
+    FixedFormat,
+    FloatFormat,
+    hfp8,
+)
 from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.rounding import Rounding
 
@@ -82,6 +94,20 @@ def _on_hopper(name: str, chunk: int) -> Recipe:
 fp8_hopper = _on_hopper("fp8-hopper", 128)
 fp8_hopper_fast = _on_hopper("fp8-hopper-fast", NO_CHUNKS)
 
+
+def _in_blocks(name: str, forward: str, backward: str) -> Recipe:
+    """Operands in blocks with a scale each, whose values are multiplied as bfloat16 on Blackwell's units."""
+    gemm = AlignedFloat(BFLOAT16, BFLOAT16, 16, 25, FP32, NO_CHUNKS)
+    numbers, errors = BLOCK_FORMATS[forward], BLOCK_FORMATS[backward]
+    plain = Precision(gemm, gemm, gemm)
+    hidden = replace(plain, inputs=numbers, weights=numbers, errors=errors)
+    return fp8.replace(name=name, hidden=hidden, first=plain, last=plain)
+
+
+#: Operands in OCP's MXFP8, E4M3 forward and E5M2 for errors, and in NVFP4; first and last layer in bfloat16.
+mxfp8 = _in_blocks("mxfp8", "mxfp8-e4m3", "mxfp8-e5m2")
+nvfp4 = _in_blocks("nvfp4", "nvfp4", "nvfp4")
+
 _DLFLOAT = ChunkedFloat(operand=DLFLOAT, accumulator=DLFLOAT, chunk=NO_CHUNKS)
 
 #: Everything in DLFloat, rounded to nearest, without chunks and without a loss scale: after Agrawal et al.
@@ -147,7 +173,7 @@ fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
-    *(fp8_stochastic, fp8_everywhere_stochastic, fp8_hopper, fp8_hopper_fast),
+    *(fp8_stochastic, fp8_everywhere_stochastic, fp8_hopper, fp8_hopper_fast, mxfp8, nvfp4),
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
 )
 RECIPES = {r.name: r for r in _ALL}

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from quaver.golden import kernels
 from quaver.golden.contracts import Arithmetic, UpdateRule
 from quaver.golden.engine import Engine
-from quaver.golden.formats import Format
+from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
-from quaver.golden.nn.recipe import Precision, Recipe, Role
+from quaver.golden.nn.recipe import SUMMED, Precision, Recipe, Role
 
 Values = NDArray[Any]
 """float32 on the grid of a format (or anywhere, where the recipe says float32)."""
@@ -101,9 +101,11 @@ class Run:
         one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`.
         """
         rounding = self.recipe.cast
-        cast: Format | None = getattr(precision, tensor)
+        cast: Format | BlockFormat | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
-        if cast is not None and cast != operand:
+        if isinstance(cast, BlockFormat):
+            values = cast.round(values, rounding, axis=SUMMED[role, tensor]).astype(np.float32)
+        elif cast is not None and cast != operand:
             values = cast.round(values, rounding)
         return values if operand is None else operand.encode(values, rounding)
 
