@@ -90,7 +90,7 @@ def spelled(arithmetic: Arithmetic, *, defaults: bool = False) -> str:
     said = [
         f"{field.name}={value}"
         for field in fields(cast("Any", arithmetic))
-        if (value := getattr(arithmetic, field.name)) != field.default or defaults
+        if (value := getattr(arithmetic, field.name)) != field.default or (defaults and value is not None)
     ]
     return f"{name}({', '.join(said)})"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from quaver.golden.formats import Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.random_bits import States
 
@@ -20,4 +21,13 @@ def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -
     from quaver.golden.kernels import scalar, vector  # compile: not before something is computed
 
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
+    if sums.total is not None:
+        held = sums.total.quantum_exponent <= sums.accumulator.quantum_exponent
+        if how and held and not sums.stochastic and Specials.DLFLOAT not in _specials(sums):
+            return vector.promoted_gemm(sums, how, a, b)
+        return scalar.scalar_gemm(sums, a, b, states)
     return vector.vector_gemm(sums, how, a, b, states) if how else scalar.scalar_gemm(sums, a, b, states)
+
+
+def _specials(sums: ChunkedSums) -> set[Specials]:
+    return {fmt.specials for fmt in (sums.accumulator, sums.total) if fmt is not None}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import Specials
+from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
@@ -140,7 +141,27 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
 
 def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
-    draw."""
+    draw. Totals are in the accumulator's format."""
+    return sums.accumulator.encode(_values(sums, how, a, b, states))
+
+
+def promoted_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array) -> Array:
+    """The same, to nearest, with totals in a format of their own that holds the accumulator's smallest
+    value: there no sum of two chunks is −0, so that the sign of a chunk's zero does not matter."""
+    if sums.total is None:
+        raise ValueError("there is no format of totals")
+    total = np.zeros((len(a), b.shape[1]))
+    for first in range(0, len(b), sums.chunk):
+        part = slice(first, first + sums.chunk)
+        partial = _values(sums, how, np.ascontiguousarray(a[:, part]), b[part], None)
+        # To odd in float64, then as the total is: rounded once.
+        summed = axpy_to_odd(1.0, np.ascontiguousarray(partial).reshape(-1), total.reshape(-1))
+        total = sums.total.round(summed).astype(np.float64).reshape(total.shape)
+    return sums.total.encode(total)
+
+
+def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
+    """The values of C, as `vector_gemm` has its codes."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
 
@@ -185,8 +206,7 @@ def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: 
     else:
         jobs = [(*inputs, (0, rows), span) for span in _spans(columns, threads)]
     _each(vector_kernel, jobs, threads)
-    c = (totals.T if turned else totals)[: len(a), : b.shape[1]]
-    return acc.encode(c)
+    return (totals.T if turned else totals)[: len(a), : b.shape[1]]
 
 
 def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:

@@ -414,8 +414,11 @@ def from_text(text: str | bytes) -> Any:
 def _plain(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         values = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}
-        # Without layers of their own a recipe reads as it did before there were any: checkpoints compare.
-        return {"is": _name(type(thing)), **{name: value for name, value in values.items() if value != {}}}
+        # Without layers, or totals, of their own a recipe reads as it did before there were any: checkpoints
+        # compare.
+        silent: dict[str, Any] = {"layers": {}, "total": None}
+        said = {name: value for name, value in values.items() if name not in silent or value != silent[name]}
+        return {"is": _name(type(thing)), **said}
     if isinstance(thing, Mapping):
         return {name: _plain(value) for name, value in thing.items()}
     return str(thing) if isinstance(thing, StrEnum) else thing
