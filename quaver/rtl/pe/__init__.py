@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.contracts import Arithmetic
+from quaver.rtl.pe.aligned_float import AlignedFloatPE
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.fixed_point import FixedPointPE
@@ -12,6 +13,7 @@ from quaver.rtl.pe.fixed_point import FixedPointPE
 PES: dict[str, Callable[..., ProcessingElement]] = {
     "chunked_float": ChunkedFloatPE,
     "fixed_point": FixedPointPE,
+    "aligned_float": AlignedFloatPE,
 }
 
 

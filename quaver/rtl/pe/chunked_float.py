@@ -11,7 +11,7 @@ from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
+from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, total_of
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.random_sources import places_on
@@ -63,17 +63,7 @@ class ChunkedFloatPE(ProcessingElement):
         if product.quantum_exponent >= accumulator.quantum_exponent:
             # Every sum is a multiple of the products' quantum: with exponents down to it all are normal.
             self.sum = Unpacked(accumulator.precision, product.quantum_exponent, accumulator.max_exponent)
-        self.total = self.sum
-        if (total := arithmetic.total) is not None:
-            self.total = Unpacked.of(total)
-            if not self.sum.gradual and self.sum.quantum_exponent >= total.quantum_exponent:
-                self.total = Unpacked(total.precision, self.sum.quantum_exponent, total.max_exponent)
-            elif self.sum.gradual and self.sum.min_exponent > self.total.min_exponent:
-                raise ValueError(
-                    f"total is {total}, whose smallest exponent is {total.min_exponent}, but sums of "
-                    f"{arithmetic.operand} products in {accumulator} are subnormal below 2**"
-                    f"{self.sum.min_exponent}; take a total with as many exponent bits as the accumulator"
-                )
+        self.total = self.sum if arithmetic.total is None else total_of(arithmetic.total, self.sum)
         self.addend = Unpacked(
             max(product.precision, self.sum.precision),
             product.min_exponent,
