@@ -418,4 +418,6 @@ def test_an_unknown_name_is_told_what_there_is():
 
 
 def test_roundings_are_named():
-    assert [str(r) for r in Rounding] == ["nearest", "truncate", "stochastic"]
+    assert [str(r) for r in Rounding] == [
+        *("nearest", "truncate", "stochastic", "stochastic-b", "stochastic-c")
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats, cast_to
+from quaver.golden.formats.format import Format, as_draws, as_floats, as_variant_a, cast_to
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer, set_integers
 
@@ -237,6 +237,12 @@ class FloatFormat(Format):
         saturate = self.saturate if saturate is None else saturate
         x = as_floats(values)
         drawn = as_draws(random, random_bits, x.shape, rounding)
+        if rounding.draws and rounding is not Rounding.STOCHASTIC:
+            if self.specials is Specials.DLFLOAT:
+                raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")
+            grid = self.quantum_exponent, self.precision
+            x, drawn, random_bits = as_variant_a(rounding, x, drawn, random_bits, *grid)
+            rounding = Rounding.STOCHASTIC
         if self.specials is Specials.DLFLOAT:
             return self._encode_dlfloat(x, rounding, drawn, random_bits, saturate)
         if x.dtype == np.float32 and not self._float32_suffices(rounding, random_bits):

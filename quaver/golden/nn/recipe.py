@@ -299,9 +299,10 @@ class Recipe:
                 raise TypeError(f"layers has {precision!r} for {layer}, but it must be a Precision")
         object.__setattr__(self, "cast", Rounding(self.cast))
         object.__setattr__(self, "layers", dict(self.layers))
-        if self.cast is Rounding.STOCHASTIC:
+        if self.cast.draws:
             raise ValueError(
-                "cast is stochastic, but operands are cast without a random source; take nearest or truncate"
+                f"cast is {self.cast}, but operands are cast without a random source; take nearest or "
+                f"truncate"
             )
 
     def replace(self, **changes: Any) -> Recipe:

@@ -285,7 +285,7 @@ UNITS: dict[str, Unit] = {
             Rounding,
             width={"default": 16},
             dropped_bits={"default": 8},
-            rounding={"choices": ("nearest", "truncate", "stochastic")},
+            rounding={"choices": tuple(map(str, RoundingMode))},
         ),
         build=_rounding,
     ),
