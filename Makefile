@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-fpga test-torch exhaustive million formal equivalence lint format bench clean
+.PHONY: help setup demo test test-slow test-fpga test-torch exhaustive million formal equivalence mutants lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,11 +45,14 @@ exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier o
 million: $(READY)  ## a million frames of the serial link over a line that spoils one in a hundred
 	$(BIN)/python -m pytest -m slow -s tests/rtl/test_link.py -k million
 
-formal: $(READY)  ## proofs for all inputs: the adder
+formal: $(READY)  ## proofs for all inputs: the adder, and what accelerators offer stays until it is taken
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m formal --durations 0
 
 equivalence: $(READY)  ## hold today's adder to that of a revision by SAT: make equivalence BASE=REV
 	$(BIN)/python tests/support/equivalence.py $(BASE)
+
+mutants: $(READY)  ## mutation score of every unit: make mutants MUTANTS='--unit pe --count 50 --seed 2'
+	PYTHONPATH=tests/support:tests/rtl $(BIN)/python -W ignore tests/support/mutants.py $(MUTANTS)
 
 lint: $(READY)  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
@@ -61,7 +64,7 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 # Without those that take hours or a downloaded data set: area_by_width, plan_evidence.
-BENCHES := accumulation area boards fixed_point formats gates gemm gradient_error link simulation training \
+BENCHES := accumulation area boards fixed_point formats gates gemm gradient_error link random_bits simulation training \
            utilisation variance_retention
 
 bench: $(READY)  ## the benchmarks that take minutes

@@ -11,7 +11,9 @@ arithmetics, the same as of quaver verilog:
   fp8-stochastic, fp16-stochastic
             the same, every sum rounded stochastically: for --recipe fp8-everywhere-stochastic, and for all
             of --recipe fp8-stochastic
-  chunked_float, fixed_point    with parameters of your own; an option changes one, also of those above
+  hopper_fp8, …   what tensor cores compute; --group 4 takes fewer products at once
+  chunked_float, fixed_point, aligned_float
+            with parameters of your own; an option changes one, also of those above
 
 examples:
   quaver build --board ulx3s-85f                               the stored array in FP8; the host updates
@@ -41,6 +43,7 @@ from rich.table import Table
 
 from quaver.cli.files import check_output, write
 from quaver.cli.options import check_one_result, console, print_results, versions
+from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, values_of
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
@@ -111,7 +114,10 @@ def _design(args: argparse.Namespace) -> Design:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.clock is not None:
         given["clock_hz"] = 1e6 * args.clock
-    arithmetic = spelled(named(**values_of(args, arithmetic_options())))
+    chosen = named(**values_of(args, arithmetic_options()))
+    if not chosen.stochastic:
+        refuse(args, "without --rounding stochastic", "random-bits")
+    arithmetic = spelled(chosen)
     what = {"board": args.board, "arithmetic": arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
     needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}

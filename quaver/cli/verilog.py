@@ -10,7 +10,9 @@ arithmetics (--arithmetic), the same as of quaver build; options of theirs chang
   fp8            FP8 operands, sums in FP16 in chunks of 64: chunked_float as it is
   fp16           FP16 operands, the same sums
   fixed16        16-bit fixed point, ⟨8,8⟩, rounded stochastically on the way out: fixed_point as it is
-  chunked_float, fixed_point
+  hopper_fp8, hopper_fp8_fast, hopper_bf16, hopper_fp16, ampere_bf16, …
+                 what tensor cores compute: aligned_float with their group, fraction bits and accumulator
+  chunked_float, fixed_point, aligned_float
 
 Every module's name begins with the top's, so that several units fit one design if their --name differs.
 

@@ -241,8 +241,9 @@ class Identity:
         size = len(fields(Geometry))
         version = words[0] if len(words) else None
         if version == 1 and len(words) > 5:
+            name = _text(words[5:]).replace("\n", ", ")
             raise ValueError(
-                f"the device speaks version 1 of the command stream and calls itself {_text(words[5:])}, but "
+                f"the device speaks version 1 of the command stream and calls itself {name}, but "
                 f"this driver speaks {VERSION}; build the device anew, or use the release that built it"
             )
         if version != VERSION or len(words) <= size:

@@ -39,6 +39,9 @@ class SimulatedDevice:
         No C++ compiler or no Verilator; the message says what to install.
     """
 
+    #: What runs the model; that of mutants selects one of them.
+    harness = Path(__file__).with_name("harness.cpp")
+
     def __init__(
         self,
         accelerator: Accelerator,
@@ -46,9 +49,8 @@ class SimulatedDevice:
         progress: Callable[[str], None] | None = None,
         verilog: tuple[str, Elements] | None = None,
     ):
-        harness = Path(__file__).with_name("harness.cpp")
         text, elements = verilog or to_verilog_around(accelerator, "accelerator")
-        library = compile_library(text, "accelerator", harness, elements=elements, progress=progress)
+        library = compile_library(text, "accelerator", self.harness, elements=elements, progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p
         library.device_new.restype = pointer

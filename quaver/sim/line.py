@@ -53,6 +53,9 @@ class SimulatedLine:
         No C++ compiler or no Verilator; the message says what to install.
     """
 
+    #: What runs the model; that of mutants selects one of them.
+    harness = Path(__file__).with_name("line.cpp")
+
     def __init__(
         self,
         verilog: str,
@@ -62,7 +65,7 @@ class SimulatedLine:
         progress: Callable[[str], None] | None = None,
     ):
         self.pace, self.latency = pace, latency
-        library = compile_library(verilog, "linked", Path(__file__).with_name("line.cpp"), progress=progress)
+        library = compile_library(verilog, "linked", self.harness, progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p
         library.line_new.restype = pointer

@@ -25,7 +25,9 @@ class Seeds:
     evaluations: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < as_integer(self.seed, "seed") < 1 << 32:
+        for name in ("seed", "calls", "evaluations"):
+            setattr(self, name, as_integer(getattr(self, name), name))
+        if not 0 < self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, but it must be 1 … 2**32 − 1")
 
     def next(self, *, training: bool = True) -> int:

@@ -19,7 +19,6 @@ from quaver.golden.lfsr import LFSR
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["accelerator", "--rounding", "stochastic"], "take rounding nearest"),
         (["accelerator", "--depth", "70000"], "depth is 70000, but the operand memory has 1 to 65535 steps"),
         (["accelerator", "--rows", "200", "--columns", "200"], "take fewer rows or columns"),
         (["systolic_array", "--rows", "0"], "an array of 0 × 8, but it has at least one row"),

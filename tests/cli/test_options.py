@@ -11,6 +11,8 @@ import pytest
 from quaver import cli
 from quaver.cli.parser import Parser, given
 
+ON_BOARD = "--board icebreaker --rows 1 --columns 1 --clock 12"
+
 #: Option → a command line on which it does nothing, and what is said; None: it does something on all.
 REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     "train": {
@@ -32,7 +34,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     },
     "compare": {
         **dict.fromkeys(("recipe", "model", "data", "batch", "optimiser", "learning-rate", "momentum")),
-        **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale")),
+        **dict.fromkeys(("weight-decay", "seed", "engine", "json", "loss-scale", "junit")),
         "epochs": ("--epochs 1 --steps 1", "give one"),
         "steps": ("--epochs 1 --steps 1", "give one"),
         "images": ("--images 361", "digits has 360 test images"),
@@ -52,16 +54,29 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "images": ("--images 361", "0 to 360 images"),
     },
     "verilog": {
-        **dict.fromkeys(("output", "plan")),
+        **dict.fromkeys(("output", "plan", "core")),
         "no-chunks": ("pe --no-chunks", "chooses among a plan's widths"),
     },
     "build": {
         **dict.fromkeys(("board", "arithmetic", "output", "rows", "columns", "clock", "stages", "depth")),
-        **dict.fromkeys(("update", "no-update", "baud", "seed", "json")),
+        **dict.fromkeys(("update", "no-update", "baud", "seed", "json", "rounding")),
+        "random-bits": (f"{ON_BOARD} --random-bits 8", "does nothing without --rounding stochastic"),
+        "operand": (f"{ON_BOARD} --arithmetic fixed16 --operand fp8", "--operand is e5m2sat, but"),
+        "accumulator": (f"{ON_BOARD} --arithmetic fixed16 --accumulator fp16", "--accumulator is e6m9, but"),
+        "chunk": (f"{ON_BOARD} --arithmetic fixed16 --chunk 8", "--chunk is 8, but"),
+        "a": (f"{ON_BOARD} --a q8.8", "--a is q8.8, but"),
+        "b": (f"{ON_BOARD} --b q8.8", "--b is q8.8, but"),
+        "result": (f"{ON_BOARD} --result q8.8", "--result is q8.8, but"),
+        "accumulator-bits": (f"{ON_BOARD} --accumulator-bits 48", "--accumulator-bits is 48, but"),
+        "total": (f"{ON_BOARD} --arithmetic fixed16 --total fp32", "--total is e8m23, but"),
+        "group": (f"{ON_BOARD} --group 4", "--group is 4, but"),
+        "fraction-bits": (f"{ON_BOARD} --fraction-bits 13", "--fraction-bits is 13, but"),
+        "aligning": (f"{ON_BOARD} --aligning nearest", "--aligning is nearest, but"),
+        "total-rounding": (f"{ON_BOARD} --total-rounding nearest", "--total-rounding is nearest, but"),
     },
     "flash": dict.fromkeys(("board", "keep", "dry-run")),
     "sim": {
-        **dict.fromkeys(("waves", "seed", "gates", "json")),
+        **dict.fromkeys(("waves", "seed", "gates", "json", "junit", "simulator")),
         "coverage": ("--json --coverage", "--coverage does nothing with --json"),
         "all": ("--json --all", "--all does nothing with --json"),
     },
@@ -71,7 +86,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "seed": ("--json --seed 2", "--seed does nothing with --json, which makes no page"),
     },
     "plan": {
-        **dict.fromkeys(("batch", "chunk", "measure", "rule", "json", "output", "figure")),
+        **dict.fromkeys(("batch", "chunk", "measure", "rule", "json", "output", "figure", "arithmetic")),
         "nonzero-ratio": (
             "mlp-digits --measure 1 --nonzero-ratio 0.5",
             "--nonzero-ratio does nothing with --measure",

@@ -278,7 +278,6 @@ def test_sustained_is_what_the_simulated_accelerator_does(
     ("arguments", "message"),
     [
         (["--board", "de10"], "the board is 'de10', but there are ulx3s-85f"),
-        (["--board", "icebreaker", "--arithmetic", "fp4"], "invalid choice: 'fp4'"),
         (["--board", "icebreaker", "--rows", "1", "--columns", "1", "--clock", "500"], "makes 16 to 275 MHz"),
         (
             ["--board", "icebreaker", "--rows", "1", "--columns", "1", "--clock", "30", "-o", "/no/x.bin"],
@@ -291,6 +290,12 @@ def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureF
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_arithmetic_that_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["build", "--board", "icebreaker", "--arithmetic", "fp4"])
+    assert "invalid choice: 'fp4' (choose from 'fp8', 'fp16', " in capsys.readouterr().err
 
 
 def test_the_command(

@@ -355,7 +355,7 @@ def test_hardware_of_one_gemm(quaver):
         "and 3 more GEMMs\n"
     )
     reference = quaver("verilog", "pe", "--accumulator", "1-6-10")[1]
-    assert out == reference
+    assert out.replace(" --chunk 64", "") == reference  # the command in the header says the plan's chunk
 
 
 def test_without_chunks_the_longest_sum_is_one(quaver):

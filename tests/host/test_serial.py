@@ -70,7 +70,7 @@ def test_the_host_updates_for_a_device_that_does_not(
     transport: LinkTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = BoardEngine(transport, [FP8_GEMM], RULE)
-    engine.identity = replace(engine.identity, update="")
+    engine.identity = replace(engine.identity, update=None)
     monkeypatch.delattr("quaver.host.driver.Driver.update")
     codes = [RANDOM.integers(0, 1 << 16, 7).astype(np.uint16) for _ in range(3)]
     for new, old in zip(engine.update(RULE, *codes, seed=5), RULE.update(*codes, seed=5), strict=True):

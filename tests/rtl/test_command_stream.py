@@ -8,18 +8,18 @@ from functools import cache
 
 import numpy as np
 import pytest
-from command_model import CommandModel, settings_of
+from command_model import CommandModel, Response, settings_of
 from test_mutations import mutated
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import FixedFormat
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
     GemmArguments,
-    HardwareRule,
     LoadArguments,
     Opcode,
     Operand,
@@ -27,7 +27,6 @@ from quaver.rtl.commands import (
     TileArguments,
     UpdateArguments,
     command,
-    slots_per_word,
 )
 from quaver.rtl.update.fixed_sgd import FixedSGDUnit
 from quaver.rtl.update.float_sgd import FloatSGDUnit
@@ -97,7 +96,7 @@ class Commands:
     def load(self, operand: Operand) -> list[int]:
         g = self.geometry
         lanes, banks = (1, g.rows) if operand == Operand.A else (g.interleave, g.columns)
-        groups = -(-banks // slots_per_word(self.model.accelerator.arithmetic.operand.width))
+        groups = self.model.groups(operand, banks)
         start = int(self.rng.integers(g.depth * lanes + 1)) if self.chance(0.1) else 0
         count = g.depth * lanes - start + self.chance(0.03) - int(self.rng.integers(4)) * self.chance(0.3)
         data = self.words(max(count, 0) * groups + self.chance(0.03))
@@ -126,7 +125,7 @@ class Commands:
         fields |= {"a_half": self.half(Operand.A), "b_half": self.half(Operand.B)}
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
         words = [GemmArguments.const(fields).as_value().value, tiles.as_value().value]
-        words += [self.nonzero() for _ in range(2 * self.model.accelerator.array.results_draw)]
+        words += [self.nonzero() for _ in range(self.model.sources)]
         words += self.words(int(self.chance(0.02)))
         return command(Opcode.GEMM, words[: 1 if self.chance(0.02) else None])
 
@@ -147,15 +146,23 @@ class Commands:
 
 
 def differs(device: SimulatedDevice, model: CommandModel, commands: list[list[int]]) -> str:
-    """Where the device answers a stream of commands, from reset, in another way than the model; empty if not.
-
-    At the end it must be quiet, and have multiplied as often as the model.
-    """
+    """Where the device answers commands, from reset, in another way than the model; empty if not."""
     device.reset()
     model.reset()
     stream = [word for words in commands for word in words]
+    responses = list(model.answers(stream))
+    return answers_otherwise(device, stream, responses, model.multiplied)
+
+
+def answers_otherwise(
+    device: SimulatedDevice, stream: Sequence[int], responses: Sequence[Response], multiplied: int
+) -> str:
+    """Where the device answers a stream of words otherwise than by `responses`; empty if it does not.
+
+    At the end it must be quiet, and have multiplied so often.
+    """
     device.send(np.array(stream, np.uint32))
-    for i, response in enumerate(model.answers(stream)):
+    for i, response in enumerate(responses):
         try:
             words = device.receive(1)
             words = np.append(words, device.receive(int(words[0]) & 0xFFFF)).tolist()
@@ -165,10 +172,10 @@ def differs(device: SimulatedDevice, model: CommandModel, commands: list[list[in
             return f"response {i}: expected {response}, got {[hex(word) for word in words]}"
     for _ in range(1000):  # the sums of a GEMM without `last` may still be under way
         device.send(np.array(command(Opcode.COUNTERS), np.uint32))
-        multiplied = device.receive(3)[2]
-        if multiplied == model.multiplied:
+        counted = device.receive(3)[2]
+        if counted == multiplied:
             return ""
-    return f"multiplied in {multiplied} cycles, but {model.multiplied} were asked for"
+    return f"multiplied in {counted} cycles, but {multiplied} were asked for"
 
 
 def first_difference(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from quaver.golden.lfsr import COLUMN_TAPS, LFSR, TAPS
+from quaver.golden.contracts import Draws, HardwareRule
+from quaver.golden.random_bits import SOURCES, States
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
@@ -16,7 +17,6 @@ from quaver.rtl.commands import (
     MAX_LENGTH,
     CommandHeader,
     GemmArguments,
-    HardwareRule,
     LoadArguments,
     Opcode,
     Operand,
@@ -79,14 +79,24 @@ class CommandModel:
     """Rule, seed and groups of the open run."""
 
     def __post_init__(self) -> None:
-        g, width = self.accelerator.geometry, self.accelerator.arithmetic.operand.width
-        self._slots = slots_per_word(width)
+        g, arithmetic = self.accelerator.geometry, self.accelerator.arithmetic
+        #: Operand → its format.
+        self.formats = {Operand.A: arithmetic.a, Operand.B: arithmetic.b}
         banks = {Operand.A: (g.depth, g.rows), Operand.B: (g.depth * g.interleave, g.columns)}
         #: Operand → (halves, addresses, groups) of words. A reset leaves them as they are.
         self._memory = {
-            operand: np.zeros((2, addresses, -(-count // self._slots)), np.uint32)
+            operand: np.zeros((2, addresses, self.groups(operand, count)), np.uint32)
             for operand, (addresses, count) in banks.items()
         }
+
+    @property
+    def sources(self) -> int:
+        """Words of a GEMM that are states of random sources."""
+        return len(SOURCES) * (self.accelerator.arithmetic.draws is not Draws.NOTHING)
+
+    def groups(self, operand: Operand, count: int) -> int:
+        """Words of so many codes."""
+        return -(-count // slots_per_word(self.formats[operand].width))
 
     def reset(self) -> None:
         """As the accelerator's."""
@@ -147,7 +157,7 @@ class CommandModel:
 
     def _gemm(self, body: list[int]) -> Sequence[int]:
         unit, g = self.accelerator, self.accelerator.geometry
-        _refuse(len(body) != 2 + 2 * unit.array.results_draw, Status.BAD_LENGTH)
+        _refuse(len(body) != 2 + self.sources, Status.BAD_LENGTH)
         flags, tiles, sources = GemmArguments.from_bits(body[0]), TileArguments.from_bits(body[1]), body[2:]
         k, m_tiles, n_tiles = flags.k, tiles.m_tiles, tiles.n_tiles
         # Of several reasons the one that comes first here is told.
@@ -183,7 +193,7 @@ class CommandModel:
 
     def _operands(self, operand: Operand, half: int, addresses: int) -> np.ndarray:
         """Codes of all banks at the first addresses."""
-        fmt = self.accelerator.arithmetic.operand
+        fmt = self.formats[operand]
         slots = unpack(self._memory[operand][half, :addresses].reshape(-1), fmt.width)
         return (slots & (1 << fmt.width) - 1).astype(fmt.code_dtype).reshape(addresses, -1)
 
@@ -191,11 +201,10 @@ class CommandModel:
         arithmetic: Any = self.accelerator.arithmetic
         if not sources:
             return arithmetic.gemm(a, b)
-        row, column = LFSR(sources[0], TAPS), LFSR(sources[1], COLUMN_TAPS)
 
         class Drawing(type(arithmetic)):  # type: ignore[misc]
-            def sources(self, seed: int | None) -> tuple[LFSR, LFSR]:
-                return row, column
+            def sources(self, seed: int | None) -> States:
+                return sources[0], sources[1], sources[2]
 
         return Drawing(**vars(arithmetic)).gemm(a, b, seed=1)
 

@@ -31,22 +31,25 @@ static bool pauses(Unit& u, int of_256) {
     return int(u.random >> 24) < of_256;
 }
 
-extern "C" Unit* unit_new() {
+extern "C" Unit* unit_new(uint32_t mutant) {
     Unit* u = new Unit;
+    BEGIN
     u->model.rst = 1; tick(u->model); u->model.rst = 0;
     return u;
 }
 
 extern "C" void unit_delete(Unit* u) { delete u; }
 
-// Words of the settings (none if null), then `count` elements; returns the cycles, or -1 when the unit hangs.
+// Words of the settings (none if null), then `count` elements; returns the cycles, or -1 when the unit hangs,
+// -2 when it does not let a result stand until it is taken.
 extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, const uint64_t* elements,
                             RESULT* results, int in_pauses, int out_pauses) {
     Vmodel& m = u->model;
     int64_t sent = 0, got = 0, cycles = 0, idle = 0;
     bool begun = !settings;
     if (settings) memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
-    bool offering = false;
+    bool offering = false, stands = false;
+    RESULT standing = 0;
     while (got < count || !begun) {
         m.settings_valid = !begun;
         if (!offering) offering = sent < count && !pauses(*u, in_pauses);
@@ -55,6 +58,8 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
         m.results_ready = !pauses(*u, out_pauses);
         m.eval();
         idle++;
+        if (stands && !(m.results_valid && m.results_payload == standing)) return -2;
+        stands = m.results_valid && !m.results_ready, standing = m.results_payload;
         if (offering && m.elements_ready) { sent++; offering = false; idle = 0; }
         if (m.results_valid && m.results_ready) { results[got++] = m.results_payload; idle = 0; }
         if (!begun && m.settings_ready) begun = true;
@@ -69,19 +74,24 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
 
 
 class Simulated:
-    """An update unit, compiled; `update` is the golden model's."""
+    """An update unit, compiled, or one with mutants (`mutants.Mutants`); `update` is the golden model's."""
 
-    def __init__(self, unit: UpdateUnit, folder: Path) -> None:
+    def __init__(self, unit: UpdateUnit, folder: Path, mutants: str | None = None) -> None:
         self.unit = unit
         harness = folder / "update.cpp"
         size = {name: getattr(unit, name).payload.shape().size for name in ("elements", "results")}
         text = HARNESS.replace("MASK", hex((1 << size["elements"]) - 1))
+        text = text.replace("BEGIN", "u->model.mutant = mutant;" if mutants else "")
         harness.write_text(text.replace("RESULT", "uint32_t" if size["results"] <= 32 else "uint64_t"))
         self._results = np.uint32 if size["results"] <= 32 else np.uint64
-        self._library = compile_library(to_verilog(unit, "update"), "update", harness)
+        self._library = compile_library(mutants or to_verilog(unit, "update"), "update", harness)
         self._library.unit_new.restype = ctypes.c_void_p
         self._library.unit_run.restype = ctypes.c_int64
-        self._handle = ctypes.c_void_p(self._library.unit_new())
+        self.begin()
+
+    def begin(self, mutant: int = 0) -> None:
+        """From now on another unit, just reset."""
+        self._handle = ctypes.c_void_p(self._library.unit_new(ctypes.c_uint32(mutant)))
 
     def update(
         self, rule: HardwareRule | None, weights: Codes, momenta: Codes, gradients: Codes,
@@ -106,7 +116,8 @@ class Simulated:
             ctypes.c_int64(weights.size), elements.ctypes.data_as(ctypes.c_void_p),
             results.ctypes.data_as(ctypes.c_void_p), *pauses,
         )  # fmt: skip
-        assert self.cycles >= 0, "the unit hangs"
+        assert self.cycles != -1, "the unit hangs"
+        assert self.cycles >= 0, "a result was withdrawn"
         width = len(self.unit.results.payload.weight)
         low = results & self._results((1 << width) - 1)
         return low.astype(weights.dtype), (results >> self._results(width)).astype(momenta.dtype)

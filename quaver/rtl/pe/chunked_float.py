@@ -156,7 +156,8 @@ class ChunkedFloatPE(ProcessingElement):
 
         if self.arithmetic.stochastic:
             bits = self.arithmetic.random_bits
-            random, diagonal = Signal(bits, reset_less=True), Signal(32, reset_less=True)
+            random = Signal(bits, reset_less=True)
+            diagonal = Signal(32, reset_less=True)
             a_random, b_random = pass_on(
                 m, (self.a_random, self.a_random_out), (self.b_random, self.b_random_out)
             )

@@ -38,6 +38,8 @@ VARIANTS = {
     )
 }
 SHAPES = ((1, 1, 1), (3, 9, 13), (2, 40, 5))
+#: Commands that are counted.
+MANY = 600
 #: Elements of an update.
 UPDATES = (1, 12)
 RULE = FloatSGD(rate=0.125, momentum=0.875, decay=0.0625)
@@ -263,6 +265,17 @@ async def errors(core: Core) -> None:
     bench.equal(0, await core.read(Register.ERROR) or 0, register="ERROR")
 
 
+async def many(core: Core) -> None:
+    """More commands than eight bits, or nine, can count."""
+    begun = await core.read(Register.COMMANDS) or 0
+    core.send(np.zeros(MANY, np.uint32))  # each is a command, refused
+    for _ in range(MANY):
+        core.bench.equal(Status.BAD_HEADER << 16, (await core.packet())[0])
+    for register in (Register.COMMANDS, Register.RESPONSES):
+        core.bench.equal(begun + MANY, await core.read(register) or 0, register=register.name)
+    await core.write(Register.ERROR, b"\xff" * 4)
+
+
 async def work(core: Core, driver: Driver, accelerator: Accelerator) -> None:
     """GEMMs and updates."""
     bench, rng = core.bench, core.bench.rng
@@ -313,6 +326,9 @@ async def registers_and_streams(dut: Any) -> None:
         driver = await bridge(Driver)(core, accelerator.arithmetic)
         for pauses in PAUSES:
             core.pause(*pauses)
+            if pauses == PAUSES[0]:
+                await many(core)
+                await core.restart()
             await registers(core, accelerator)
             await errors(core)
             await work(core, driver, accelerator)

@@ -23,23 +23,34 @@ VARIANTS = {
 DRAWS = 4
 
 
+def cases(unit: Rounding, seed: int) -> tuple[list[int], list[int]]:
+    """Magnitudes and random bits: every magnitude, with `DRAWS` of an LFSR where rounding is stochastic, and
+    then with each end of what may be drawn."""
+    every = list(range(1 << unit.width))
+    if unit.rounding is not RoundingMode.STOCHASTIC:
+        return every, [0] * len(every)
+    magnitudes = np.repeat(every, DRAWS).tolist()
+    random = LFSR(seed).draws(len(magnitudes), unit.random_bits).tolist()
+    for end in (0, (1 << unit.random_bits) - 1):
+        magnitudes += every
+        random += [end] * len(every)
+    return magnitudes, random
+
+
 @cocotb.test()
 async def every_magnitude(dut: Any) -> None:
     with Bench(VARIANTS) as bench:
         unit = bench.unit
         stochastic = unit.rounding is RoundingMode.STOCHASTIC
-        magnitudes = np.repeat(np.arange(1 << unit.width), DRAWS if stochastic else 1).tolist()
-        inputs = {"magnitude": magnitudes}
-        random = [0] * len(magnitudes)
-        if stochastic:
-            random = LFSR(bench.seed).draws(len(magnitudes), unit.random_bits).tolist()
-            inputs["random"] = random
+        magnitudes, random = cases(unit, bench.seed)
+        inputs = {"magnitude": magnitudes} | ({"random": random} if stochastic else {})
         rounded = await outputs(dut, "rounded", 0, **inputs)
         for x, r, got in zip(magnitudes, random, rounded, strict=True):
             expected = round_magnitude(x, unit.dropped_bits, unit.rounding, r, unit.random_bits)
             bench.equal(expected, got, magnitude=x, random=r)
         if stochastic:
-            _unbiased(bench, np.array(magnitudes), np.array(rounded))
+            drawn = DRAWS << unit.width
+            _unbiased(bench, np.array(magnitudes[:drawn]), np.array(rounded[:drawn]))
 
 
 def _unbiased(bench: Bench, magnitudes: np.ndarray, rounded: np.ndarray) -> None:

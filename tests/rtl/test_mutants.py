@@ -1,0 +1,80 @@
+"""The mutation runs of `make mutants`: mutants are caught, and equivalent ones are told from others."""
+
+from __future__ import annotations
+
+import pytest
+from mutant_drivers import SUBJECTS, Subject, rounding_driver
+from mutants import Mutants, equivalent, mutants, run
+
+from quaver.rtl.emit.verilog import to_verilog
+from quaver.rtl.rounding import Rounding
+
+UNIT = Rounding(6, 3)
+SUBJECT = Subject(lambda: to_verilog(UNIT, "rounding"), "rounding", rounding_driver(UNIT))
+#: a & b adds nothing; of a ^ b every bit does.
+ABSORBED = """
+module unit(input [3:0] a, input [3:0] b, output [3:0] or_, output [3:0] xor_);
+  assign or_ = a | (a & b);
+  assign xor_ = a ^ b;
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def rounding() -> Mutants:
+    return SUBJECT.mutants(60, 1)
+
+
+def test_mutants_of_the_rounding_unit_are_caught(rounding: Mutants) -> None:
+    score = run("rounding", rounding, SUBJECT.driver(rounding))
+    assert len(rounding.edits) > 30
+    assert len(score.caught) > 25
+    assert not score.survivors
+
+
+def test_a_driver_that_sees_nothing_catches_nothing(rounding: Mutants) -> None:
+    """What it should have caught is not sorted out as equivalent."""
+    caught = run("rounding", rounding, SUBJECT.driver(rounding)).caught
+    blind = run("rounding", rounding, lambda mutant: "")
+    assert blind.score == 0
+    assert set(caught) <= set(blind.survivors)
+
+
+def test_fault_found_with_the_unit_itself_is_an_error(rounding: Mutants) -> None:
+    with pytest.raises(RuntimeError, match="finds fault with the unit itself: always"):
+        run("rounding", rounding, lambda mutant: "always")
+
+
+def test_a_proof_that_a_caught_mutant_is_equivalent_is_an_error() -> None:
+    of = mutants(ABSORBED, "unit", 60)
+    with pytest.raises(RuntimeError, match="a proof that a mutant which was caught is equivalent"):
+        run("unit", of, lambda mutant: "caught" if mutant else "", controls=len(of.edits))
+
+
+def test_equivalent_mutants_are_proved_and_others_are_not() -> None:
+    of = mutants(ABSORBED, "unit", 60)
+    proved = equivalent(of, range(1, len(of.edits) + 1))
+    edits = {mutant: of.edits[mutant - 1] for mutant in range(1, len(of.edits) + 1)}
+    harmless = {mutant for mutant, edit in edits.items() if "$and" in edit and "const0" in edit}
+    assert harmless
+    assert harmless <= set(proved)
+    assert not any("$xor" in edits[mutant] for mutant in proved)
+
+
+def test_registers_are_cut_open() -> None:
+    """A counter's mutant that is seen only after many cycles is not equivalent."""
+    text = """
+module unit(input clk, input enable, output top, output any);
+  reg [5:0] count = 0;
+  always @(posedge clk) count <= count + enable;
+  assign top = count[5], any = top | (top & enable);
+endmodule
+"""
+    of = mutants(text, "unit", 40)
+    proved = {of.edits[mutant - 1] for mutant in equivalent(of, range(1, len(of.edits) + 1))}
+    assert any("$and" in edit and "const0" in edit for edit in proved)
+    assert not any("procdff" in edit or ("$add" in edit and "-port Y" in edit) for edit in proved)
+
+
+def test_every_unit_is_there() -> None:
+    assert len(SUBJECTS) == len({name.lower() for name in SUBJECTS}) >= 19

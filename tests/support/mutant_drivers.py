@@ -1,0 +1,552 @@
+"""What drives each unit's mutants: stimulus of its bench, and the golden model's outputs, in process."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from mutant_streams import (
+    axi_driver,
+    axi_verilog,
+    command_driver,
+    hollow,
+    link_driver,
+    linked_verilog,
+    update_driver,
+)
+from mutants import SELECT, Driver, Mutants, mutants
+
+from quaver.golden import exact
+from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.formats import FixedFormat
+from quaver.golden.lfsr import LFSR
+from quaver.golden.rounding import Rounding as RoundingMode
+from quaver.golden.rounding import round_integer, round_magnitude
+from quaver.rtl.emit.verilog import module_ports, to_verilog
+from quaver.rtl.float.adder import FloatAdder
+from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.pe.fixed_point import FixedPointPE
+from quaver.sim.benches import (
+    fixed_sgd,
+    float_adder,
+    float_multiplier,
+    float_sgd,
+    lfsr,
+    pe,
+    rounding,
+    systolic,
+)
+from quaver.sim.verilated import compile_library
+
+#: Whether a vector's outputs are those that were expected, a cycle after the other.
+_VECTORS = r"""
+#include <cstdint>
+#include <cstring>
+#include "Vmodel.h"
+
+extern "C" int64_t first_mismatch(uint32_t mutant, int64_t cycles, const uint8_t* stimulus,
+                                  const uint32_t* expected, const uint32_t* mask, uint32_t* seen) {
+    VerilatedContext context;
+    Vmodel model{&context};
+    constexpr int64_t in = sizeof model.stimulus, out = sizeof model.response / 4;
+    model.select = mutant;
+    for (int64_t cycle = 0; cycle < cycles; ++cycle, expected += out, mask += out, seen += out) {
+        memcpy(&model.stimulus, stimulus + cycle * in, in);
+        model.eval();
+        memcpy(seen, &model.response, 4 * out);
+        for (int64_t i = 0; i < out; ++i)
+            if ((seen[i] ^ expected[i]) & mask[i]) return cycle;
+        model.clk = 1, model.eval(), model.clk = 0;
+    }
+    return -1;
+}
+"""
+_WORD = 32
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a port must show in one cycle; bits that are not in `mask` may be anything."""
+
+    cycle: int
+    port: str
+    value: int
+    mask: int | None = None
+
+
+class Vectors:
+    """A unit and its mutants, given a row of inputs each cycle whatever comes out."""
+
+    def __init__(self, of: Mutants) -> None:
+        ports = module_ports(of.verilog, of.top)
+        del ports[SELECT]
+        clocked = ports.pop("clk", None)
+        self.places: dict[str, tuple[int, int]] = {}
+        self.sizes = {"input": 0, "output": 0}
+        connected = f".{SELECT}(select[{of.width - 1}:0])"
+        for name, (direction, width) in ports.items():
+            at = self.sizes[direction]
+            self.places[name], self.sizes[direction] = (at, width), at + width
+            bus = "stimulus" if direction == "input" else "response"
+            connected += f", .{name}({bus}[{at + width - 1}:{at}])"
+        if clocked:
+            connected += ", .clk(clk)"
+        # Three words at least, so that Verilator makes an array of them.
+        words = {direction: max(3, -(-size // _WORD)) for direction, size in self.sizes.items()}
+        self.words = words
+        buses = [f"[{words[direction] * _WORD - 1}:0]" for direction in ("input", "output")]
+        text = (
+            f"{of.verilog}\nmodule vectors(input clk, input [31:0] select, input {buses[0]} stimulus,"
+            f" output {buses[1]} response);\n  {of.top} unit({connected});\nendmodule\n"
+        )
+        self._run = library(text, "vectors", _VECTORS).first_mismatch
+        self._run.restype = ctypes.c_int64
+
+    def run(self, mutant: int, stimulus: Any, expected: Any, mask: Any) -> tuple[int, np.ndarray]:
+        """The first cycle in which outputs differ, −1 for none; and the outputs up to there."""
+        seen = np.zeros_like(expected)
+        pointers = (x.ctypes.data_as(ctypes.c_void_p) for x in (stimulus, expected, mask, seen))
+        return self._run(ctypes.c_uint32(mutant), ctypes.c_int64(len(stimulus)), *pointers), seen
+
+    def stimulus(self, inputs: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """Rows of a value for each port; those that are left out are 0."""
+        count = self.words["input"] * 4
+        rows = [
+            sum(int(value) << self.places[name][0] for name, value in zip(inputs, row, strict=True)).to_bytes(
+                count, "little"
+            )
+            for row in zip(*inputs.values(), strict=True)
+        ]
+        return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, count)
+
+    def expectations(self, cycles: int, of: Sequence[Expected]) -> tuple[np.ndarray, np.ndarray]:
+        """Values and masks of all outputs in each cycle."""
+        values, masks = [0] * cycles, [0] * cycles
+        for each in of:
+            at, width = self.places[each.port]
+            values[each.cycle] |= each.value << at
+            masks[each.cycle] |= ((1 << width) - 1 if each.mask is None else each.mask) << at
+        count = self.words["output"] * 4
+        packed = (b"".join(row.to_bytes(count, "little") for row in rows) for rows in (values, masks))
+        return tuple(np.frombuffer(x, np.uint32).reshape(cycles, -1).copy() for x in packed)  # type: ignore[return-value]
+
+    def output(self, seen: np.ndarray, port: str) -> list[int]:
+        """A port's values."""
+        at, width = self.places[port]
+        rows = (int.from_bytes(row.tobytes(), "little") for row in seen)
+        return [row >> at & (1 << width) - 1 for row in rows]
+
+    def driver(self, inputs: Mapping[str, Sequence[int]], expected: Sequence[Expected]) -> Driver:
+        """Holds mutants to what is expected of the cycles of `inputs`, which follow two of reset."""
+        if "rst" in self.places:
+            inputs = {name: [0, 0, *column] for name, column in inputs.items()}
+            inputs["rst"] = [1, 1, *[0] * (len(next(iter(inputs.values()))) - 2)]
+            expected = [Expected(e.cycle + 2, e.port, e.value, e.mask) for e in expected]
+        stimulus = self.stimulus(inputs)
+        values, masks = self.expectations(len(stimulus), expected)
+
+        def run(mutant: int) -> str:
+            cycle, _ = self.run(mutant, stimulus, values, masks)
+            return f"another output in cycle {cycle}" if cycle >= 0 else ""
+
+        return run
+
+
+def library(verilog: str, top: str, harness: str) -> ctypes.CDLL:
+    """`compile_library` with a harness that is text."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "harness.cpp"
+        path.write_text(harness)
+        return compile_library(verilog, top, path)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A unit to be mutated.
+
+    Attributes
+    ----------
+    verilog
+        Makes its text.
+    top
+        Its module's name.
+    driver
+        Makes what runs its mutants.
+    kept
+        Modules that are no part of it, and stay as they are.
+    valids
+        Outputs, each with that which says when it means anything.
+    latency
+        As of `Mutants`.
+    """
+
+    verilog: Callable[[], str]
+    top: str
+    driver: Callable[[Mutants], Driver]
+    kept: tuple[str, ...] = ()
+    valids: Mapping[str, str] = field(default_factory=dict)
+    latency: int = 0
+
+    def mutants(self, count: int, seed: int) -> Mutants:
+        return mutants(self.verilog(), self.top, count, seed, self.kept, self.valids, self.latency)
+
+
+def rounding_driver(unit: Any) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        magnitudes, random = rounding.cases(unit, 1)
+        inputs = {"magnitude": magnitudes}
+        if unit.rounding is RoundingMode.STOCHASTIC:
+            inputs["random"] = random
+        expected = [
+            Expected(i, "rounded", round_magnitude(x, unit.dropped_bits, unit.rounding, r, unit.random_bits))
+            for i, (x, r) in enumerate(zip(magnitudes, random, strict=True))
+        ]
+        return Vectors(of).driver(inputs, expected)
+
+    return driver
+
+
+class Product(wiring.Component):
+    """A multiplier whose product has but one code for a number: fields that mean nothing are 0."""
+
+    def __init__(self, multiplier: FloatMultiplier) -> None:
+        self.multiplier = multiplier
+        a, b, layout = multiplier.a_format.width, multiplier.b_format.width, multiplier.unpacked.layout
+        super().__init__({"a": In(a), "b": In(b), "product": Out(layout)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.unit = unit = self.multiplier
+        m.d.comb += [unit.a.eq(self.a), unit.b.eq(self.b)]
+        number = unit.product
+        with m.If(number.nan):
+            m.d.comb += self.product.nan.eq(1)
+        with m.Elif(number.infinite):
+            m.d.comb += [self.product.infinite.eq(1), self.product.sign.eq(number.sign)]
+        with m.Elif(number.significand == 0):
+            m.d.comb += self.product.sign.eq(number.sign)
+        with m.Else():
+            m.d.comb += self.product.eq(number)
+        return m
+
+
+def _multiplier(unit: FloatMultiplier) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        a, b = (x.ravel() for x in np.indices((1 << unit.a_format.width, 1 << unit.b_format.width)))
+        values = [
+            [exact.decode(fmt, code) for code in range(1 << fmt.width)]
+            for fmt in (unit.a_format, unit.b_format)
+        ]
+        vectors = Vectors(of)
+        padded = {"a": [*a.tolist(), *[0] * unit.stages], "b": [*b.tolist(), *[0] * unit.stages]}
+        stimulus = vectors.stimulus(padded | ({"rst": [0] * len(padded["a"])} if unit.stages else {}))
+        nothing = np.zeros((len(stimulus), vectors.words["output"]), np.uint32)
+        seen = vectors.output(vectors.run(0, stimulus, nothing, nothing)[1], "product")[unit.stages :]
+        decode = cache(unit.unpacked.decode)
+        expected = []
+        for i, (x, y, bits) in enumerate(zip(a.tolist(), b.tolist(), seen, strict=True)):
+            if not float_multiplier.same(exact.multiply(values[0][x], values[1][y]), decode(bits)):
+                raise ValueError(f"another product of {x:#x} and {y:#x}")
+            expected.append(Expected(i + unit.stages, "product", bits))
+        return vectors.driver(padded, expected)
+
+    return driver
+
+
+def _adder(unit: Any) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        fmt, rng = unit.format, np.random.default_rng(1)
+        stochastic = unit.rounding is RoundingMode.STOCHASTIC
+        a, b = float_adder.pairs(fmt, rng, random_bits=unit.random_bits * stochastic)
+        inputs = {"a": a.tolist(), "b": b.tolist()}
+        random = [0] * len(a)
+        if stochastic:
+            random = inputs["random"] = float_adder.randoms(unit.random_bits, rng, len(a)).tolist()
+        decode = cache(lambda code: exact.decode(fmt, code))
+        expected = []
+        for i, (x, y, r) in enumerate(zip(a.tolist(), b.tolist(), random, strict=True)):
+            total = exact.add(decode(x), decode(y))
+            code = exact.encode(fmt, total, unit.rounding, r, unit.random_bits)
+            expected.append(Expected(i + unit.stages, "sum", code))
+        padded = {name: [*column, *[0] * unit.stages] for name, column in inputs.items()}
+        return Vectors(of).driver(padded, expected)
+
+    return driver
+
+
+def _lfsr(unit: Any) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        rng, golden = np.random.default_rng(1), LFSR(unit.initial_seed, unit.taps)
+        inputs: dict[str, list[int]] = {name: [] for name in ("enable", "load", "seed")}
+        expected = []
+        for cycle in range(lfsr.CYCLES):
+            row = int(rng.random() < 0.8), int(rng.random() < 0.02), int(rng.integers(1, 1 << 32))
+            for column, value in zip(inputs.values(), row, strict=True):
+                column.append(value)
+            before = golden.state
+            expected.append(Expected(cycle, "draw", golden.draw(unit.bits)))
+            enable, load, seed = row
+            if load or not enable:
+                golden = LFSR(seed if load else before, unit.taps)
+        return Vectors(of).driver(inputs, expected)
+
+    return driver
+
+
+def _pe(unit: Any) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        schedule = pe.Schedule(unit, np.random.default_rng(1))
+        schedule.run()
+        inputs, operand = schedule.inputs, unit.pe.operand
+        expected = [Expected(cycle, "chain_out", code) for cycle, code in schedule.expected]
+        vectors = Vectors(of)
+        fmt = unit.arithmetic.operand
+        values = [exact.decode(fmt, code) for code in range(1 << fmt.width)]
+        # Of the operands that are passed on, the bits that matter to the number.
+        for name in ("a", "b"):
+            for cycle, code in enumerate(inputs[name][:-1]):
+                bits, mask = _number(operand, repr(values[code]))
+                expected.append(Expected(cycle + 1, f"{name}_out", bits, mask))
+        for name in ("control", *(pe.RANDOM if unit.arithmetic.stochastic else ())):
+            for cycle, value in enumerate(inputs[name][:-1]):
+                moved = value
+                if name == "diagonal":
+                    moved = pe.DIAGONAL.moved(value, pe.DIAGONAL.per_column)
+                expected.append(Expected(cycle + 1, f"{name}_out", moved))
+        return vectors.driver(inputs, expected)
+
+    @cache
+    def _number(operand: Any, shown: str) -> tuple[int, int]:
+        for bits in range(1 << operand.layout.size):
+            if repr(operand.decode(bits)) == shown and canonical(operand, bits):
+                flips = ((bit, operand.decode(bits ^ 1 << bit)) for bit in range(operand.layout.size))
+                return bits, sum(1 << bit for bit, other in flips if repr(other) != shown)
+        raise ValueError(f"no code of the unpacked number is {shown}")
+
+    def canonical(operand: Any, bits: int) -> bool:
+        fields = operand.layout.from_bits(bits)
+        leading = fields.significand >> (operand.precision - 1)
+        return bool(fields.nan or fields.infinite or not fields.significand or leading or not operand.gradual)
+
+    return driver
+
+
+class FixedElement(wiring.Component):
+    """A fixed-point element and the foot of its column."""
+
+    def __init__(self, arithmetic: FixedPoint, stages: int) -> None:
+        self.arithmetic, self.pe = arithmetic, FixedPointPE(arithmetic, stages=stages)
+        ports = {"a": In(arithmetic.a.width), "b": In(arithmetic.b.width), "control": In(2), "shift": In(1)}
+        ports |= {"chain_in": In(arithmetic.accumulator_bits), "chain_out": Out(arithmetic.accumulator_bits)}
+        ports |= {"random": In(arithmetic.random_bits), "code": Out(arithmetic.result.width)}
+        ports |= {f"{name}_out": Out(ports[name].shape) for name in ("a", "b", "control")}
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.pe = pe = self.pe
+        m.submodules.exit = foot = pe.exit()
+        for name in ("a", "b"):
+            m.submodules[f"entry_{name}"] = entry = getattr(pe, f"entry_{name}")()
+            m.d.comb += [entry.code.eq(getattr(self, name)), getattr(pe, name).eq(entry.number)]
+        for name in ("a_out", "b_out", "control_out", "chain_out"):
+            m.d.comb += getattr(self, name).eq(getattr(pe, name))
+        m.d.comb += [
+            pe.control.eq(self.control),
+            pe.shift.eq(self.shift),
+            pe.chain_in.eq(self.chain_in),
+            foot.number.eq(pe.chain_out),
+            foot.random.eq(self.random),
+            self.code.eq(foot.code),
+        ]
+        return m
+
+
+def _fixed_pe(unit: FixedElement) -> Callable[[Mutants], Driver]:
+    """Tiles of every size; their sums, and what comes down the chain after them, at the chain's end and the
+    foot."""
+
+    def driver(of: Mutants) -> Driver:
+        ar, rng, latency = unit.arithmetic, np.random.default_rng(1), unit.pe.latency
+        top, limit = ar.a.max_code, 1 << (ar.accumulator_bits - 1)
+        inputs: dict[str, list[int]] = {
+            name: [] for name in ("a", "b", "control", "shift", "chain_in", "random")
+        }
+        expected: list[Expected] = []
+        total: dict[int, int] = {}
+
+        def cycle(a: int, b: int, fold: int = 0, shift: int = 0, above: int = 0) -> int:
+            row = {
+                "a": a % (1 << ar.a.width),
+                "b": b % (1 << ar.b.width),
+                "control": fold * 3,
+                "shift": shift,
+            }
+            row |= {"chain_in": above % (2 * limit), "random": int(rng.integers(1 << ar.random_bits))}
+            for name, value in row.items():
+                inputs[name].append(value)
+            return len(inputs["a"]) - 1
+
+        ends = [~top, ~top + 1, -1, 0, 1, top - 1, top]
+        for index in range(150):
+            count = int(rng.choice([1, 2, 3, 17, 40]))
+            pairs = rng.integers(~top, top + 1, (count, 2)) >> int(rng.integers(0, 8))
+            if index % 3 == 0:
+                pairs = np.where(rng.random(pairs.shape) < 0.5, pairs, rng.choice(ends, pairs.shape))
+            if index % 10 == 1:
+                pairs[:] = [[~top, ~top], [~top, top]][index // 10 % 2]
+            for a, b in pairs.tolist():
+                while rng.random() < 0.2:
+                    cycle(0, int(rng.integers(~top, top + 1)))
+                cycle(a, b)
+            fold = cycle(*rng.choice(ends, 2).tolist(), fold=1)
+            total[fold + latency] = sum(a * b for a, b in pairs.tolist())
+            while len(inputs["a"]) < fold + latency:
+                cycle(0, 0)
+            for _ in range(int(rng.integers(0, 3))):  # it stays until it is shifted
+                here = cycle(0, 0, above=int(rng.integers(-limit, limit)))
+                total[here + 1] = total[here]
+            for _ in range(int(rng.integers(1, 4))):
+                above = int(rng.integers(-limit, limit)) >> int(rng.integers(0, ar.accumulator_bits))
+                if rng.random() < 0.3:  # about the ends of the result
+                    end = int(rng.choice([~ar.result.max_code, ar.result.max_code, ~0, 0]))
+                    above = (end << ar.dropped_bits) + int(rng.integers(-4, 5) << int(rng.integers(0, 8)))
+                here = cycle(0, 0, shift=1, above=above)
+                total[here + 1] = above
+            cycle(0, 0)
+        shifts = inputs["shift"]
+        for at, z in total.items():
+            expected.append(Expected(at, "chain_out", z % (2 * limit)))
+            if at + 1 < len(shifts):
+                rounded = round_integer(z, ar.dropped_bits, ar.rounding, inputs["random"][at], ar.random_bits)
+                highest = ar.result.max_code
+                code = min(max(rounded, ~highest), highest) % (1 << ar.result.width)
+                expected.append(Expected(at + 1, "code", code))
+        for name in ("a", "b", "control"):
+            expected += [Expected(i + 1, f"{name}_out", x) for i, x in enumerate(inputs[name][:-1])]
+        return Vectors(of).driver(inputs, expected)
+
+    return driver
+
+
+def _systolic(array: Any) -> Callable[[Mutants], Driver]:
+    def driver(of: Mutants) -> Driver:
+        schedule, tiles = systolic.Schedule(array, rng := np.random.default_rng(1)), []
+        ar, lanes = array.arithmetic, array.interleave
+        for index, k in enumerate(systolic.LENGTHS * 3):
+            i0, j0 = rng.integers(0, 7, 2).tolist()
+            shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
+            if index % 3 == 2:
+                a, b = (rng.integers(0, 1 << ar.a.width, shape).astype(ar.a.code_dtype) for shape in shapes)
+            else:
+                a, b = (ar.a.encode(rng.normal(0, 1, shape)) for shape in shapes)
+            seed = int(rng.integers(1, 1 << 32))
+            schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
+            tiles.append(ar.gemm(a, b, seed=seed if ar.stochastic else None)[i0:, j0:])
+        for _ in range(2 * array.drain // lanes + array.columns + 2):
+            schedule.bubble()
+        inputs, vectors = schedule.inputs(), Vectors(of)
+        reset = {name: [0, 0, *column] for name, column in inputs.items()}
+        reset["rst"] = [1, 1, *[0] * len(inputs["a"])]
+        stimulus = vectors.stimulus(reset)
+        nothing = np.zeros((len(stimulus), vectors.words["output"]), np.uint32)
+        valid = vectors.output(vectors.run(0, stimulus, nothing, nothing)[1], "valid")[2:]
+        expected = [Expected(cycle, "valid", bit) for cycle, bit in enumerate(valid)]
+        moments = (cycle for cycle, bit in enumerate(valid) if bit)
+        width = ar.result.width
+        for c in tiles:
+            for i, lane in np.ndindex(array.rows, lanes):
+                cycle = next(moments)
+                for column in range(array.columns):
+                    code = int(c[array.rows - 1 - i, lane * array.columns + column])
+                    mask = ((1 << width) - 1) << column * width
+                    expected.append(Expected(cycle + column, "results", code << column * width, mask))
+        return vectors.driver(inputs, expected)
+
+    return driver
+
+
+def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
+    unit, top = variants[name](), name.split()[0]
+    latency = unit.stages if isinstance(unit, FloatAdder) else 0
+    return Subject(lambda: to_verilog(unit, top), top, driver(unit), latency=latency)
+
+
+Q2_6 = FixedFormat(2, 6)
+_FIXED = FixedPoint(Q2_6, Q2_6, Q2_6, random_bits=3, accumulator_bits=24)
+
+#: Name → unit; those of a bench have the name of its variant.
+SUBJECTS: dict[str, Subject] = {
+    **{
+        name: _of_bench(bench.VARIANTS, name, driver)
+        for bench, driver, names in (
+            (
+                rounding,
+                rounding_driver,
+                ("rounding", "rounding stochastic", "rounding stochastic, short random"),
+            ),
+            (lfsr, _lfsr, ("lfsr",)),
+            (float_adder, _adder, tuple(float_adder.VARIANTS)),
+            (pe, _pe, ("pe", "pe stochastic, 3 stages")),
+            (systolic, _systolic, ("systolic 2 x 3, stochastic",)),
+        )
+        for name in names
+    },
+    **{
+        name: Subject(
+            lambda unit=unit: to_verilog(Product(unit), "multiplier"),
+            "multiplier",
+            _multiplier(unit),
+            latency=unit.stages,
+        )  # type: ignore[misc]
+        for name, unit in ((name, build()) for name, build in float_multiplier.VARIANTS.items())
+    },
+    "pe fixed_point": Subject(
+        lambda: to_verilog(FixedElement(_FIXED, 4), "pe"), "pe", _fixed_pe(FixedElement(_FIXED, 4))
+    ),
+    **{
+        name: Subject(
+            lambda unit=unit: to_verilog(unit, "update"),  # type: ignore[misc]
+            "update",
+            update_driver(bench, unit),
+            valids={"results_payload": "results_valid"},
+        )
+        for bench in (float_sgd, fixed_sgd)
+        for name, unit in ((name, build()) for name, build in bench.VARIANTS.items())
+    },
+    "link": Subject(
+        linked_verilog, "linked", link_driver, ("linked.unit",), valids={"sent_payload": "sent_valid"}
+    ),
+    **{
+        f"commands {name}": Subject(
+            lambda name=name: hollow(name)[0],  # type: ignore[misc]
+            "accelerator",
+            command_driver(name),
+            ("accelerator.update_stream.unit",),
+            valids={"responses_payload": "responses_valid"},
+        )
+        for name in ("fp8", "fixed point")
+    },
+    "axi": Subject(
+        axi_verilog,
+        "axi_accelerator",
+        axi_driver,
+        ("axi_accelerator.accelerator",),
+        valids={
+            "s_axi_bresp": "s_axi_bvalid",
+            "s_axi_rdata": "s_axi_rvalid",
+            "s_axi_rresp": "s_axi_rvalid",
+            "m_axis_tdata": "m_axis_tvalid",
+            "m_axis_tlast": "m_axis_tvalid",
+        },
+    ),
+}
