@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
-    if _rounding(args) != "stochastic":
+    if not str(_rounding(args)).startswith("stochastic"):
         refuse(args, "without --rounding stochastic", "random-bits")
     text = _verilog(args, args.name)
     _say(taken)
