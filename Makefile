@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-fpga test-torch exhaustive million formal equivalence mutants lint format bench clean
+.PHONY: help setup demo test test-slow test-fpga test-torch test-gpu exhaustive million formal equivalence mutants lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,12 +32,17 @@ test-slow: $(READY)  ## the tests that take minutes
 test-fpga: $(READY)  ## the tests that run synthesis and place and route
 	$(BIN)/python -m pytest -m fpga
 
-# For Linux on x86, plain PyPI has PyTorch for CUDA only, gigabytes that these tests have no use for: so it is no
-# part of the environment, `make test` skips them, and here the build for the CPU comes from PyTorch's own index.
-test-torch: $(READY)  ## install PyTorch for the CPU, and run the tests of quaver.torch, all of them
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --extra-index-url https://download.pytorch.org/whl/cpu torch
+# For Linux on x86, PyPI has PyTorch for CUDA only, gigabytes that these tests have no use for: so it is no part
+# of the environment, and `make test` skips them. TORCH=… names another build, such as PyTorch's for the CPU.
+TORCH ?= torch
+test-torch: $(READY)  ## install PyTorch, and run the tests of quaver.torch, all of them
+	$(BIN)/python -c 'import torch' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '$(TORCH)'
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/torch
+
+# PyTorch for CUDA, with NVRTC, is the machine's own: install what its driver takes, and 'quaver[cuda]'.
+test-gpu: $(READY)  ## the tests that need an NVIDIA GPU; where there is none they say that they were skipped
+	$(BIN)/python -m pytest -rs -m gpu tests/torch
 
 exhaustive: $(READY)  ## the adder over all 2^32 operand pairs, the multiplier over all 65,536
 	$(BIN)/python -m pytest -m exhaustive -s

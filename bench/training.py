@@ -1,7 +1,7 @@
-"""Training throughput: the golden FP8 recipe against FP32 in NumPy on one network, and where the time goes.
+"""A training step's time: FP32 in NumPy, the golden FP8 recipe, and the same with stochastic sums.
 
-One thread each, and the two take steps in turn, so that a busy machine slows both. Images are random: what
-they show costs no time.
+The three take steps in turn, so that a busy machine slows them all, and the ratios are medians of those of
+one turn. On one thread, time is the processor's. Images are random: what they show costs no time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Self
+from unittest import mock
 
 import numba
 import numpy as np
@@ -20,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from quaver.golden import kernels
 from quaver.golden.data import Dataset
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.layers import GemmLayer
@@ -30,6 +33,9 @@ from quaver.golden.nn.trainer import Trainer
 
 #: model → shape of an image, images in a batch
 CASES = {"mlp": ((1, 28, 28), 128), "cnn": ((1, 28, 28), 128), "resnet20": ((3, 32, 32), 32)}
+RECIPES = (recipes.fp32, recipes.fp8, recipes.fp8_stochastic)
+#: name → the two recipes whose times are divided
+RATIOS = {"fp8 : fp32": ("fp8", "fp32"), "stochastic : nearest": ("fp8-stochastic", "fp8")}
 PARTS = ("GEMMs", "casts to operands", "results to values", "rounding between GEMMs", "updates", "the rest")
 
 
@@ -53,62 +59,80 @@ def macs_per_step(trainer: Trainer) -> int:
     return sum(c.operands[0].size * c.operands[1].shape[1] for c in calls if c.role != "update")
 
 
+def now() -> float:
+    """Seconds: of the processor, so that no other program counts; of the clock where threads share work."""
+    return time.process_time() if numba.get_num_threads() == 1 else time.perf_counter()
+
+
 def seconds(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = now()
     step()
-    return time.perf_counter() - start
+    return now() - start
 
 
 class Stopwatch:
-    """Adds up the time spent in methods; `inside` of one is taken off another."""
+    """Adds up the time spent in methods; `inside` of one is taken off another. Outside its block nothing is
+    watched."""
 
     def __init__(self) -> None:
         self.spent: defaultdict[str, float] = defaultdict(float)
+        self.patches = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.patches.close()
 
     def watch(self, thing: Any, method: str, part: str, inside: str | None = None) -> None:
         original = getattr(thing, method)
 
         def watched(*args: Any, **options: Any) -> Any:
-            start, before = time.perf_counter(), self.spent[inside] if inside else 0.0
+            start, before = now(), self.spent[inside] if inside else 0.0
             try:
                 return original(*args, **options)
             finally:
                 own = self.spent[inside] - before if inside else 0.0
-                self.spent[part] += time.perf_counter() - start - own
+                self.spent[part] += now() - start - own
 
-        setattr(thing, method, watched)
+        self.patches.enter_context(mock.patch.object(thing, method, watched))
 
 
 def where_time_goes(trainer: Trainer, steps: int) -> dict[str, float]:
-    """The share of each part in the time of `steps` steps."""
-    watch, run = Stopwatch(), trainer.run
-    watch.watch(run.engine, "gemm", "GEMMs")
-    watch.watch(run, "gemm", "results to values", inside="GEMMs")
-    watch.watch(run, "operand", "casts to operands")
-    watch.watch(run, "round", "rounding between GEMMs")
-    watch.watch(run, "update", "updates")
-    total = sum(seconds(trainer.train_step) for _ in range(steps))
+    """Milliseconds of each part in a step, the mean of `steps`."""
+    run = trainer.run
+    with Stopwatch() as watch:
+        watch.watch(run.engine, "gemm", "GEMMs")
+        watch.watch(kernels.float32, "matmul", "GEMMs")
+        watch.watch(run, "gemm", "results to values", inside="GEMMs")
+        watch.watch(run, "operand", "casts to operands")
+        watch.watch(run, "round", "rounding between GEMMs")
+        watch.watch(trainer, "_update", "updates")
+        total = sum(seconds(trainer.train_step) for _ in range(steps))
     watch.spent["the rest"] = total - sum(watch.spent.values())
-    return {part: watch.spent[part] / total for part in PARTS}
+    return {part: 1e3 * watch.spent[part] / steps for part in PARTS}
 
 
 def measure(model: str, steps: int) -> dict[str, Any]:
-    fp32, fp8 = make(model, recipes.fp32), make(model, recipes.fp8)
-    for trainer in (fp32, fp8):
+    trainers = {recipe.name: make(model, recipe) for recipe in RECIPES}
+    for trainer in trainers.values():
         trainer.train_step()  # compiles
-    times = [(seconds(fp32.train_step), seconds(fp8.train_step)) for _ in range(steps)]
-    medians = [statistics.median(t) for t in zip(*times, strict=True)]
-    macs, batch = macs_per_step(fp8), CASES[model][1]
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for _ in range(steps):
+        for name, trainer in trainers.items():
+            times[name].append(seconds(trainer.train_step))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+        for name, (one, other) in RATIOS.items()
+    }
     return {
         "model": model,
-        "batch": batch,
-        "gemm_layers": sum(isinstance(layer, GemmLayer) for layer in fp8.network.walk()),
-        "macs_per_step": macs,
-        "fp32_images_per_second": batch / medians[0],
-        "fp8_images_per_second": batch / medians[1],
-        "fp8_macs_per_second": macs / medians[1],
-        "ratio": statistics.median(b / a for a, b in times),
-        "shares": where_time_goes(fp8, steps),
+        "batch": CASES[model][1],
+        "gemm_layers": sum(isinstance(layer, GemmLayer) for layer in trainers["fp8"].network.walk()),
+        "macs_per_step": macs_per_step(trainers["fp8"]),
+        "milliseconds": {name: 1e3 * statistics.median(t) for name, t in times.items()},
+        "ratios": ratios,
+        "where": {name: where_time_goes(trainer, steps) for name, trainer in trainers.items()},
     }
 
 
@@ -118,7 +142,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=list(CASES), choices=CASES, metavar="NAME")
     parser.add_argument(
-        "--steps", type=int, default=7, help="steps of each recipe, medians of which are shown"
+        "--steps", type=int, default=15, help="steps of each recipe, medians of which are shown (15)"
     )
     parser.add_argument(
         "--threads", type=int, default=1, help="of NumPy's matrix product and of the kernels (1)"
@@ -131,27 +155,21 @@ def main() -> None:
     if args.json:
         print(json.dumps(results))
         return
-    table = Table(title="Training throughput, images/s, medians")
-    for column in (
-        "model",
-        "batch",
-        "M MAC/step",
-        "FP32, NumPy",
-        "FP8, golden",
-        "FP8 G MAC/s",
-        "time FP8 : FP32",
-    ):
+    names = [recipe.name for recipe in RECIPES]
+    table = Table(title="A training step, medians")
+    for column in ("model", "batch", "M MAC", *(f"{name}, ms" for name in names), *RATIOS):
         table.add_column(column, justify="right")
-    parts = Table(title="Where the FP8 time goes")
-    for column in ("model", *PARTS):
+    parts = Table(title="Where a step's milliseconds go")
+    for column in ("model", "recipe", *PARTS):
         parts.add_column(column, justify="right")
     for r in results:
         table.add_row(
             *(r["model"], str(r["batch"]), f"{r['macs_per_step'] / 1e6:,.0f}"),
-            *(f"{r['fp32_images_per_second']:,.0f}", f"{r['fp8_images_per_second']:,.0f}"),
-            *(f"{r['fp8_macs_per_second'] / 1e9:.2f}", f"{r['ratio']:.2f}"),
+            *(f"{r['milliseconds'][name]:.2f}" for name in names),
+            *(f"{ratio:.2f}" for ratio in r["ratios"].values()),
         )
-        parts.add_row(r["model"], *(f"{r['shares'][part]:.0%}" for part in PARTS))
+        for name in names:
+            parts.add_row(r["model"], name, *(f"{r['where'][name][part]:.2f}" for part in PARTS))
     console = Console()
     console.print(table)
     console.print(parts)

@@ -106,6 +106,7 @@ def _findings() -> list[Finding]:
         _package("onnx", "plan FILE.onnx", "pip install 'quaver[onnx]'"),
         _package("tensorboardX", "train --tensorboard", "pip install 'quaver[tensorboard]'"),
         _package("torch", "quaver.torch", "pip install 'quaver[torch]'"),
+        _package("cuda-core", "train --device cuda", "pip install 'quaver[cuda]'"),
         Finding("cache", "all", _tried(lambda: str(place("verilated").parent)), "a directory to write in"),
     ]
     return found

@@ -259,9 +259,11 @@ def load_data(name: str, directory: Path | None) -> data.Dataset:
 
 def make_engine(name: str, args: argparse.Namespace) -> Engine:
     """`golden`; `sim`, the accelerator in Verilator, its geometry from the options; or a board's port."""
+    device = getattr(args, "device", "cpu")
     if name == "golden":
         refuse(args, "with --engine golden, which is no array", "rows", "columns", "baud")
-        return GoldenEngine()
+        return GoldenEngine() if device == "cpu" else _on_gpu(device, args)
+    refuse(args, f"with --engine {name}, which computes where it is", "device")
     if name not in ("sim", "serial") and "/" not in name and not name.upper().startswith("COM"):
         raise ValueError(
             f"--engine is {name}, but there are golden, sim, serial and ports such as /dev/ttyUSB0 or COM3"
@@ -288,6 +290,25 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
         return simulated
     refuse(args, "with a board, whose array is as it was built", "rows", "columns")
     return _board(name, args.baud, asked, rule)
+
+
+def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
+    """The golden engine's GEMMs and updates on a GPU; the recipe must ask for some."""
+    from quaver.golden.kernels.cuda.engine import CudaEngine, computes
+
+    if device.partition(":")[0] != "cuda":
+        raise ValueError(f"--device is {device}, but there are cpu, cuda and one of several GPUs, cuda:1")
+    asked, rule = _asked(args)
+    if not asked and rule is None:
+        raise ValueError(
+            f"--recipe is {args.recipe}, of which no GEMM and no update is the GPU's; take fp8, for one, or "
+            f"--device cpu"
+        )
+    for each in asked:
+        computes(each)
+    from quaver.torch.cuda import Gpu
+
+    return CudaEngine(Gpu(device))
 
 
 def _asked(args: argparse.Namespace) -> tuple[set[Arithmetic], UpdateRule | None]:

@@ -9,6 +9,7 @@ examples:
   quaver train --recipe fp8-no-chunks --show-recipe   what the recipe says; --show-recipe json, to edit
   quaver train --recipe mine.json --optimiser adam    a recipe of your own; Adam in place of SGD
   quaver train --plan plan.json --narrower 1          what quaver plan -o kept, with sums one bit narrower
+  quaver train --recipe fp8-stochastic --device cuda  GEMMs and updates on an NVIDIA GPU, the same bits
   quaver train --engine sim --epochs 1                every GEMM and update on the simulated 8×8 accelerator
 
 With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
     add_engine_arguments(parser, engine="golden", text="who computes")
     parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where the golden engine computes GEMMs and updates: cpu, cuda, cuda:1 … (cpu)",
+    )
+    parser.add_argument(
         "--show-recipe",
         nargs="?",
         const="text",
@@ -91,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--resume goes on from a checkpoint in --out DIR; name the directory")
     stored = None if args.out is None else args.out / "checkpoint.npz"
     _check_fresh(stored, args.resume)
-    trainer = make_trainers(args)(make_engine(args.engine, args))
+    engine = make_engine(args.engine, args)  # what it lacks is said before data are loaded
+    trainer = make_trainers(args)(engine)
     if args.out is None:
         refuse_beyond(args, args.epochs, "--epochs is")
     with ExitStack() as stack:

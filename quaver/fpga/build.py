@@ -110,6 +110,8 @@ LOGIC_CELLS = "logic cells"
 
 #: LUT4 that an element of an arithmetic takes at the very least; bench/area.py finds 280 for fp8.
 LEAST_LUTS = {"fp8": 200, "fp16": 300, "fixed16": 48}
+#: The same of any arithmetic: an element passes its operands on, and adds.
+LEAST_LUTS_OF_ANY = 16
 
 
 class BuildError(RuntimeError):
@@ -318,7 +320,7 @@ def attempt(
 
 def _check_size(design: Design) -> None:
     """BuildError: the design cannot fit, which synthesis would take hours to find out."""
-    least, there = LEAST_LUTS[design.arithmetic], design.place.luts
+    least, there = LEAST_LUTS.get(design.arithmetic, LEAST_LUTS_OF_ANY), design.place.luts
     if design.rows * design.columns * least > there:
         raise BuildError(
             f"the design does not fit {design.place.title}: {design.rows}×{design.columns} elements of "

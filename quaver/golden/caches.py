@@ -22,6 +22,7 @@ KINDS = {
     "verilated": "simulated accelerators, compiled",
     "benches": "benches, compiled",
     "boards": "bitstreams and reports",
+    "cuda": "CUDA kernels, compiled",
     "data": "data sets, downloaded",
 }
 #: Who else keeps something in the user's cache directory, and may not start where they cannot: the compilers

@@ -64,6 +64,8 @@ class Source(NamedTuple):
 
     def moved(self, state: int, places: int) -> int:
         """The state so many places after `state`."""
+        if not places:
+            return state
         lfsr = LFSR(state, self.taps)
         lfsr.draws(places, self.hop)
         return lfsr.state

@@ -6,15 +6,16 @@
     print(quaver.torch.convert(model, quaver.recipes.fp8))
     optimiser = quaver.torch.SGD(model.parameters(), quaver.recipes.fp8, lr=0.1)
 
-On the CPU it gives the golden model's bits, or those of any engine inside ``with quaver.torch.engine(E)``.
+On the CPU it gives the golden model's bits, or those of any engine inside ``with quaver.torch.engine(E)``; on
+an NVIDIA GPU the golden model's bits by the CUDA kernels (`docs/pytorch.md` says what is the GPU's own).
 """
 
 try:
     import torch.nn as _nn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone "
-        "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone the smaller "
+        "build that pytorch.org offers"
     ) from error
 
 from quaver.torch.convert import Conversion, convert

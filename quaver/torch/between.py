@@ -1,5 +1,7 @@
 """What lies between GEMMs, as operators: computed widely, in the golden model's order, and rounded once.
 
+On CUDA `quaver.torch.between_on_cuda` says whose order it is.
+
 `format` names what they round to; None is float32. Annotations are evaluated here, because PyTorch reads an
 operator's schema from them.
 """
@@ -14,7 +16,8 @@ from quaver.golden import kernels
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import parse
 from quaver.golden.nn.loss import softmax_cross_entropy
-from quaver.torch.functions import _no_cuda_kernel, _values
+from quaver.torch import between_on_cuda
+from quaver.torch.functions import _values
 
 
 class _Rounding:
@@ -235,17 +238,13 @@ def _cross_entropy(
         return softmax_cross_entropy(_values(logits), classes, scale, run)
 
 
-for _op in (
-    *(
-        widen_op,
-        rounded_op,
-        add_bias_op,
-        bias_gradient_op,
-        batch_statistics_op,
-        running_statistics_op,
-        batch_norm_op,
-        batch_norm_backward_op,
-    ),
-    *(cross_entropy_op, cross_entropy_error_op),
-):
-    _op.register_kernel("cuda", _no_cuda_kernel)
+widen_op.register_kernel("cuda", between_on_cuda.widen)
+rounded_op.register_kernel("cuda", between_on_cuda.rounded)
+add_bias_op.register_kernel("cuda", between_on_cuda.add_bias)
+bias_gradient_op.register_kernel("cuda", between_on_cuda.bias_gradient)
+batch_statistics_op.register_kernel("cuda", between_on_cuda.batch_statistics)
+running_statistics_op.register_kernel("cuda", between_on_cuda.running_statistics)
+batch_norm_op.register_kernel("cuda", between_on_cuda.batch_norm)
+batch_norm_backward_op.register_kernel("cuda", between_on_cuda.batch_norm_backward)
+cross_entropy_op.register_kernel("cuda", between_on_cuda.cross_entropy)
+cross_entropy_error_op.register_kernel("cuda", between_on_cuda.cross_entropy_error)

@@ -2,7 +2,7 @@
 
 Each is registered with `torch.library.custom_op` and says what shape and dtype it returns, so that
 `torch.compile` goes through it without breaking the graph. On the CPU it is the golden kernel on the tensor's
-own memory. On CUDA there is none yet: `_no_cuda_kernel` stands where one will be.
+own memory, on CUDA `quaver.torch.on_cuda`.
 
 Annotations are evaluated here, because PyTorch reads an operator's schema from them.
 """
@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 
 from quaver.golden import kernels
+from quaver.golden.arithmetic import ChunkedFloat
 from quaver.golden.contracts import Arithmetic
+from quaver.golden.engine import GoldenEngine
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format, parse
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.recipe import as_text, from_text
 from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.torch import on_cuda
 from quaver.torch.engine import current
 from quaver.torch.seeds import SEEDS
 
@@ -213,9 +216,12 @@ def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: s
     if draws_as and how.stochastic:
         seed = SEEDS.next(training=draws_as == "training")
     left, right = (np.ascontiguousarray(codes.numpy(force=True)) for codes in (a, b))
-    compute = current().gemm
+    engine = current()
+    compute = engine.gemm
     if left.ndim == 2:
         return _tensor(compute(how, left, right, seed=seed))
+    if isinstance(engine, GoldenEngine) and isinstance(how, ChunkedFloat):
+        return _tensor(how.batched_gemm(left, right, seed=seed))
     c = np.empty((len(left), left.shape[1], right.shape[2]), how.result.code_dtype)
     for i in range(len(left)):
         c[i] = compute(how, left[i], right[i], seed=None if seed is None else numbered_seed(seed, i))
@@ -259,12 +265,14 @@ def _values_of(format: Format) -> torch.dtype:
     return torch.float32 if format.value_dtype is np.float32 else torch.float64
 
 
-def _no_cuda_kernel(*tensors_and_options: Any) -> Any:
-    """What an operator does on a GPU, until there is a kernel to register in its place."""
-    raise NotImplementedError(
-        "Quaver has no CUDA kernels yet, so its tensors must be on the CPU; move model and data with .cpu()"
-    )
+def _gemm_on_cuda(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
+    if draws_as and arithmetic_of(arithmetic).stochastic:
+        seed = SEEDS.next(training=draws_as == "training")
+    return on_cuda.gemm(a, b, arithmetic, seed)
 
 
-for _op in (encode_op, decode_op, round_op, gemm_op, float32_gemm_op):
-    _op.register_kernel("cuda", _no_cuda_kernel)
+encode_op.register_kernel("cuda", on_cuda.encode)
+decode_op.register_kernel("cuda", on_cuda.decode)
+round_op.register_kernel("cuda", on_cuda.round)
+gemm_op.register_kernel("cuda", _gemm_on_cuda)
+float32_gemm_op.register_kernel("cuda", on_cuda.float32_gemm)

@@ -2,7 +2,7 @@
 
 Master weights and momenta live in the recipe's format. They are kept as the float32 values that they mean:
 the weights are the parameters themselves, which the optimiser rounds to the format when it is made (and again
-before the first step after something else has changed them).
+before the first step after something else has changed them). On a GPU they stay there.
 
 Update rules, draws and their order are golden's: every parameter with a gradient is one call, in the order in
 which the optimiser was given them, of the process's `quaver.torch.seeds`. A parameter (N, …) of two axes or
@@ -26,7 +26,10 @@ from quaver.golden.nn import optimisers
 from quaver.golden.nn.checkpoint import differing
 from quaver.golden.nn.recipe import LossScale, Recipe
 from quaver.golden.nn.settings import Settings
+from quaver.torch import on_cuda
 from quaver.torch.engine import current
+from quaver.torch.functions import format_name
+from quaver.torch.functions import round as rounded
 from quaver.torch.seeds import SEEDS
 
 _Values = np.ndarray[Any, Any]
@@ -70,7 +73,7 @@ class Optimiser(torch.optim.Optimizer):
         for _, parameter in self._parameters():
             weights = self._formats[0]
             if weights is not None:
-                parameter.data.copy_(torch.from_numpy(np.asarray(weights.round(_array(parameter)))))
+                parameter.data.copy_(rounded(parameter.data, weights))
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes: PyTorch's, and what is Quaver's."""
@@ -107,7 +110,7 @@ class Optimiser(torch.optim.Optimizer):
             for group, parameter in self._parameters()
             if parameter.grad is not None
         ]
-        overflow = not all(np.isfinite(gradient).all() for _, _, gradient in gradients)
+        overflow = not all(_finite(gradient) for _, _, gradient in gradients)
         if overflow:
             self._adapt_loss_scale(overflow)
             self.skipped += 1
@@ -121,22 +124,45 @@ class Optimiser(torch.optim.Optimizer):
                 state[name] = _tensor(values, parameter)
         self._adapt_loss_scale(overflow)
 
-    def _gradient(self, parameter: Tensor) -> _Values:
+    def _gradient(self, parameter: Tensor) -> Any:
         """Of the unscaled loss, rounded as what leaves an operation between GEMMs."""
         gradient: Any = parameter.grad
         if gradient.is_sparse:
             raise ValueError("a gradient is sparse, but updates take dense ones; make the embedding dense")
+        fmt = self.recipe.elementwise
+        if self._on_gpu(parameter):
+            plain = gradient.detach().float() / self.loss_scale
+            return plain if fmt is None else on_cuda.round(plain, format_name(fmt), "nearest").float()
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = _array(gradient) / self.loss_scale
-        fmt = self.recipe.elementwise
         return np.asarray(scaled, np.float32) if fmt is None else fmt.round(scaled)
 
-    def _updated(
-        self, group: dict[str, Any], parameter: Tensor, gradient: _Values
-    ) -> tuple[_Values, list[_Values], int]:
+    def _on_gpu(self, parameter: Tensor) -> bool:
+        """Whether the update is a CUDA kernel's. One in float32 is computed on the CPU, wherever it lies."""
+        return parameter.device.type == "cuda" and self.recipe.update is not None
+
+    def _updated_on_gpu(
+        self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, step: int
+    ) -> tuple[Tensor, list[Tensor], int]:
+        """As `_updated`, and nothing leaves the GPU."""
+        state = self.state.get(parameter, {})
+        rule, shape = self._rule(group, step), parameter.shape
+        formats = [format_name(fmt) for fmt in self._formats if fmt is not None]
+        old = [state[name] if name in state else torch.zeros_like(parameter) for name in self.momenta]
+        momenta = [_golden_order(each) for each in old]
+        values = _golden_order(parameter.detach()), torch.stack(momenta), _golden_order(gradient)
+        codes = [on_cuda.encode(x, fmt, "nearest") for x, fmt in zip(values, formats, strict=True)]
+        seed = SEEDS.next() if rule.stochastic else None
+        results = on_cuda.update(rule, *codes, seed=seed)
+        weights, new = (on_cuda.decode(x, fmt) for x, fmt in zip(results, formats, strict=False))
+        return _torch_order(weights, shape), [_torch_order(each, shape) for each in new], step
+
+    def _updated(self, group: dict[str, Any], parameter: Tensor, gradient: Any) -> tuple[Any, list[Any], int]:
         """The new weights, momenta and number of updates of one parameter."""
         state = self.state.get(parameter, {})
         step = int(state.get("step", 0)) + 1
+        if self._on_gpu(parameter):
+            return self._updated_on_gpu(group, parameter, gradient, step)
         weights, gradients = _golden(_array(parameter)), _golden(gradient)
         zeros = np.zeros_like(weights)
         old = [_golden(_array(state[name])) if name in state else zeros for name in self.momenta]
@@ -300,17 +326,28 @@ class Adam(Optimiser):
         return Settings(optimiser="adam", momentum=first, second_momentum=second, weight_decay=decay)
 
 
+def _finite(values: Any) -> bool:
+    return bool((torch.isfinite if isinstance(values, Tensor) else np.isfinite)(values).all())
+
+
 def _array(tensor: Tensor) -> _Values:
-    if tensor.device.type != "cpu":
-        raise NotImplementedError(
-            f"a parameter is on {tensor.device}, but updates run on the CPU alone so far; move the model "
-            f"there"
-        )
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
 
 
-def _tensor(values: _Values, like: Tensor) -> Tensor:
+def _tensor(values: Any, like: Tensor) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.to(torch.float32)
     return torch.from_numpy(np.array(values, np.float32)).to(like.device)
+
+
+def _golden_order(tensor: Tensor) -> Tensor:
+    """A parameter (N, …) in the memory order of golden's (K, N); of its elements alone."""
+    return tensor.reshape(len(tensor), -1).T.contiguous() if tensor.ndim > 1 else tensor.contiguous()
+
+
+def _torch_order(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """And back."""
+    return tensor.T.reshape(shape).contiguous() if len(shape) > 1 else tensor.reshape(shape)
 
 
 def _golden(values: _Values) -> _Values:

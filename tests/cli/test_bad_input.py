@@ -48,6 +48,24 @@ def test_hardware_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--device", "mps"], "--device is mps, but there are cpu, cuda and one of several GPUs"),
+        (["--device", "cuda", "--recipe", "fp32"], "no GEMM and no update is the GPU's; take fp8"),
+        (["--device", "cuda:99"], "PyTorch"),  # none, one without CUDA, or one with fewer GPUs
+    ],
+)
+def test_training_on_a_gpu_that_is_not_there(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "--data", "cifar10", "--data-dir", "/nowhere", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (
             ["pe", "--operand", "e9m23"],
             "1 + 9 + 23 = 33 bits, but a format fits 32; take fewer mantissa bits",

@@ -26,6 +26,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "data-dir": ("--data-dir .", "--data-dir does nothing with the digits"),
         "decay-at": ("--epochs 3 --decay-at 3", "--decay-at is 3, but nothing comes after epoch 3"),
         "later-at": ("--later-at 2", "the recipe fp8 has no later one"),
+        "device": ("--engine sim --device cuda", "--device does nothing with --engine sim"),
         "baud": ("--baud 9600", "--baud does nothing with --engine golden"),
         "rows": ("--rows 4", "--rows does nothing with --engine golden"),
         "columns": ("--columns 4", "--columns does nothing with --engine golden"),

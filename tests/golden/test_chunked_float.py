@@ -25,6 +25,7 @@ from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF
 from quaver.golden.kernels import scalar, vector, vector_kernel
 from quaver.golden.kernels.scalar import scalar_gemm
 from quaver.golden.kernels.vector import KernelPlan, largest_sum, plan, vector_gemm
+from quaver.golden.lfsr import numbered_seed
 from quaver.golden.random_bits import draws_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::quaver.golden.arithmetic.chunked_float.FewRandomBits")
@@ -238,6 +239,33 @@ def test_any_shape(M, N):
         assert c.shape == (M, N)
         assert c.dtype == np.uint16
         assert_same(c, scalar_gemm(arithmetic, a, b, states(arithmetic, 9)))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize(
+    ("products", "M", "K", "N"), [(5, 7, 70, 9), (3, 130, 20, 10), (0, 2, 3, 4), (2, 3, 0, 4)]
+)
+def test_a_batch_is_its_products(rounding, products, M, K, N):
+    for pair in ((FP8, FP16), (FP16, FP32)):  # of the latter, stochastic sums are the integer kernel's
+        arithmetic = ChunkedFloat(*pair, rounding=rounding)
+        pairs = [operands("near", *pair, M, K + i, N) for i in range(products)]
+        a = np.array([x[:, :K] for x, _ in pairs], pair[0].code_dtype).reshape(products, M, K)
+        b = np.array([y[:K] for _, y in pairs], pair[0].code_dtype).reshape(products, K, N)
+        c = arithmetic.batched_gemm(a, b, **seeded(arithmetic, 7))
+        assert c.shape == (products, M, N)
+        for i in range(products):
+            assert_same(c[i], arithmetic.gemm(a[i], b[i], **seeded(arithmetic, numbered_seed(7, i))))
+
+
+def test_a_batch_says_what_is_wrong():
+    a, b = np.zeros((2, 3, 4), np.uint8), np.zeros((2, 4, 5), np.uint8)
+    for x, y in ((a, b[:1]), (a, b[:, :3]), (a[0], b[0])):
+        with pytest.raises(ValueError, match=r"but they must be \(products, M, K\) and \(products, K, N\)"):
+            ChunkedFloat().batched_gemm(x, y)
+    with pytest.raises(ValueError, match="draws nothing; leave it out"):
+        ChunkedFloat().batched_gemm(a, b, seed=1)
+    with pytest.raises(ValueError, match="stochastic rounding needs one"):
+        ChunkedFloat(rounding="stochastic").batched_gemm(a, b)
 
 
 def test_layout_of_the_operands_does_not_matter():
@@ -490,11 +518,11 @@ MUTATIONS = {
         "end - start + end // chunk - start // chunk",
         "end - start",
     ),
-    "the next column's diagonal": (vector_kernel, "down * r // right)", "down * r // right + 1)"),
+    "the next column's diagonal": (vector_kernel, "[stream], on + v", "[stream], on + 1 + v"),
     "the first tile's columns": (
         vector_kernel,
-        "pointer(y, y_v, at, none, wide)",
-        "pointer(y, y_v, at, none, none)",
+        "pointer(y, y_v, none, at, wide)",
+        "pointer(y, y_v, none, at, none)",
     ),
     "no rounding": (vector_kernel, "total if self.scale is None else self.nearest(total)", "total"),
     "double rounding": (vector_kernel, "self.sum_to_odd(a, b, c) if self.corrected else ", ""),

@@ -421,3 +421,18 @@ def test_roundings_are_named():
     assert [str(r) for r in Rounding] == [
         *("nearest", "truncate", "stochastic", "stochastic-b", "stochastic-c")
     ]
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [FP8, FP16, HALF, BFLOAT16, E4M3, *map(parse, ("e6m2b0", "e4m3b-40", "e8m7b140", "e8m2b100", "e2m13"))],
+    ids=str,
+)
+def test_values_in_vectors_are_those_of_the_table(fmt):
+    """Where float32 takes the words, and where it does not: every code."""
+    codes = np.arange(1 << fmt.width, dtype=fmt.code_dtype)
+    values, table = fmt.decode(codes), fmt._values(codes.astype(np.uint32))
+    assert values.dtype == table.dtype
+    numbers = ~np.isnan(table)
+    assert np.array_equal(np.isnan(values), ~numbers)
+    assert values[numbers].tobytes() == table[numbers].tobytes()

@@ -13,7 +13,7 @@ from quaver.sim.gates import FAMILIES, mapped
 from quaver.sim.runner import run_bench
 
 #: GEMMs and updates of a whole accelerator, and its parts where the cases are in the hands of a bench.
-BENCHES = ("float_adder", "pe", "accelerator 1 x 1")
+BENCHES = ("float_adder", "pe", "accelerator 1 x 1", "accelerator 3 x 2, stochastic")
 
 
 def netlist(name: str, family: str) -> str:

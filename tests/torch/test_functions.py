@@ -156,7 +156,6 @@ def test_a_gradient_goes_straight_through_round() -> None:
             ValueError,
             "a on cpu and b on meta",
         ),
-        (lambda: functions._no_cuda_kernel(), NotImplementedError, "no CUDA kernels yet.*cpu"),
     ],
 )
 def test_bad_input(call: Any, error: type[Exception], message: str) -> None:

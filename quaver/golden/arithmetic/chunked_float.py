@@ -26,7 +26,8 @@ from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP8, FP16, FloatFormat
-from quaver.golden.kernels.dispatch import chunked_gemm
+from quaver.golden.kernels.dispatch import chunked_gemm, chunked_gemms
+from quaver.golden.lfsr import numbered_seed
 from quaver.golden.random_bits import States, draws_of, states
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import FloatSGD
@@ -201,6 +202,26 @@ class ChunkedFloat:
         if 0 in a.shape or 0 in b.shape:
             return np.zeros((a.shape[0], b.shape[1]), self.result.code_dtype)
         return chunked_gemm(self, a, b, self.sources(seed) if self.stochastic else None)
+
+    @standard_floats
+    def batched_gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
+        """C[i] = A[i]·B[i] at once: operand codes (products, M, K) and (products, K, N), result codes
+        (products, M, N).
+
+        Product i, counted from 0, draws as ``gemm(…, seed=numbered_seed(seed, i))``. ValueError: the shapes
+        are others; what else is wrong with an operand, `gemm` says too.
+        """
+        a, b = self.a.check_codes(a_codes, "a_codes"), self.b.check_codes(b_codes, "b_codes")
+        if a.ndim != 3 or b.ndim != 3 or len(a) != len(b) or a.shape[2] != b.shape[1]:
+            raise ValueError(
+                f"a_codes have shape {a.shape} and b_codes {b.shape}, but they must be (products, M, K) and "
+                f"(products, K, N)"
+            )
+        self.check(np.zeros((0, 0), a.dtype), np.zeros((0, 0), b.dtype), seed=seed)
+        if 0 in a.shape or 0 in b.shape:
+            return np.zeros((len(a), a.shape[1], b.shape[2]), self.result.code_dtype)
+        firsts = None if seed is None else [self.sources(numbered_seed(seed, i)) for i in range(len(a))]
+        return chunked_gemms(self, a, b, firsts)
 
     @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:

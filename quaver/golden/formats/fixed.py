@@ -119,7 +119,7 @@ class FixedFormat(Format):
         steps = np.clip(x.astype(np.float64), -end, end) * 2.0**self.fraction_bits
         if rounding is Rounding.NEAREST_EVEN:
             return self.codes(np.rint(steps))
-        if rounding is Rounding.TOWARD_ZERO:
+        if drawn is None:
             return self.codes(np.trunc(steps))
         if rounding is not Rounding.STOCHASTIC:
             moved, drawn, random_bits = as_variant_a(rounding, steps, drawn, random_bits, 0, 0)

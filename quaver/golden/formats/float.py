@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -211,8 +211,22 @@ class FloatFormat(Format):
         if self.width > 16:
             return self._values(codes)
         values = np.empty(codes.shape, self.value_dtype)
-        cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        if self._words is None:
+            cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
+        else:
+            words = values.view(np.uint32)
+            cast.in_blocks(cast.decode_float32, (codes.reshape(-1), words.reshape(-1)), *self._words)
         return values
+
+    @cached_property
+    def _words(self) -> tuple[Any, ...] | None:
+        """What `quaver.golden.kernels.cast.decode_float32` takes after its arrays; None: look values up."""
+        normal = self.value_dtype is np.float32 and self.min_exponent >= -126
+        if not normal or self.specials is Specials.DLFLOAT:
+            return None
+        rebase = (127 - self.bias) << 23 & 0xFFFFFFFF
+        quantum = np.float32(2.0**self.quantum_exponent)
+        return self.width, self.mantissa_bits, rebase, quantum, self.max_code, self.infinity_code or 0
 
     @standard_floats
     def encode(
@@ -234,66 +248,56 @@ class FloatFormat(Format):
         from quaver.golden.kernels import cast
 
         rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
-        saturate = self.saturate if saturate is None else saturate
         x = as_floats(values)
         drawn = as_draws(random, random_bits, x.shape, rounding)
-        if rounding.draws and rounding is not Rounding.STOCHASTIC:
+        if drawn is not None and rounding is not Rounding.STOCHASTIC:
             if self.specials is Specials.DLFLOAT:
                 raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")
             grid = self.quantum_exponent, self.precision
             x, drawn, random_bits = as_variant_a(rounding, x, drawn, random_bits, *grid)
             rounding = Rounding.STOCHASTIC
-        if self.specials is Specials.DLFLOAT:
-            return self._encode_dlfloat(x, rounding, drawn, random_bits, saturate)
-        if x.dtype == np.float32 and not self._float32_suffices(rounding, random_bits):
+        random_bits = random_bits if rounding is Rounding.STOCHASTIC else 0
+        if x.dtype == np.float32 and not (self._in_float32 and self.precision + random_bits <= 31):
             x = cast_to(x, np.float64)
         codes = np.empty(x.shape, self.code_dtype)
         bits = x.view(np.uint32 if x.dtype == np.float32 else np.uint64)
-        arrays = bits.reshape(-1), codes.reshape(-1)
-
-        stored, bias = np.finfo(x.dtype).nmant, np.finfo(x.dtype).maxexp - 1
-        infinite = self.max_code if saturate else self.max_code + 1  # the latter is infinity, or OCP-fn's NaN
-        signed = self.max_code if self.infinity_code is None else self.infinity_code
-        shape = stored, self.width, self.mantissa_bits, self.min_exponent + bias
-        if rounding is Rounding.NEAREST_EVEN:
-            magic = x.dtype.type(2.0 ** (self.quantum_exponent + stored))
-            cast.in_blocks(cast.nearest, arrays, magic, *shape, infinite, signed, self.nan_code)
-        elif rounding is Rounding.TOWARD_ZERO:
-            limits = self.max_code, signed, self.nan_code
-            cast.in_blocks(cast.toward_zero, arrays, infinite, *shape, *limits)
-        else:
-            limits = infinite, signed, self.nan_code
-            cast.in_blocks(cast.stochastic, (*arrays, drawn.reshape(-1)), random_bits, *shape, *limits)
+        arrays = bits.reshape(-1), codes.reshape(-1), None if drawn is None else drawn.reshape(-1)
+        how = self.encoding(
+            x.dtype.type, rounding, random_bits, self.saturate if saturate is None else saturate
+        )
+        cast.in_blocks(cast.encode, arrays, *how)
         return codes
 
-    def _encode_dlfloat(
-        self,
-        x: NDArray[np.floating],
-        rounding: Rounding,
-        drawn: NDArray[np.unsignedinteger],
-        random_bits: int,
-        saturate: bool,
-    ) -> NDArray[np.unsignedinteger]:
-        if rounding is Rounding.TOWARD_ZERO:
-            gradual = self._gradual.encode(x, rounding)
-        else:
-            if rounding is Rounding.NEAREST_EVEN:  # ties away from zero: half a step, then cut
-                drawn, random_bits = np.ones(x.shape, np.uint16), 1
-            gradual = self._gradual.encode(x, Rounding.STOCHASTIC, random=drawn, random_bits=random_bits)
-        sign, infinity = gradual & self._gradual.sign_code, self._gradual.max_code + 1
-        magnitude = gradual ^ sign
-        code = np.maximum(magnitude, 1 << self.mantissa_bits) - (1 << self.mantissa_bits)
-        finite = rounding is Rounding.TOWARD_ZERO and magnitude != infinity
-        beyond = np.where(saturate | finite, self.max_code | sign >> 1, self.nan_code)
-        code = np.where(code > self.max_code, beyond, code | sign >> 1)
-        return np.where(magnitude > infinity, self.nan_code, code).astype(self.code_dtype)
+    def encoding(
+        self, dtype: type[np.floating], rounding: Rounding, random_bits: int, saturate: bool
+    ) -> tuple[Any, ...]:
+        """What `quaver.golden.kernels.cast.encode` takes after its arrays, for values of `dtype`."""
+        key = dtype, rounding, random_bits, saturate
+        if key not in self._encodings:
+            stored, bias = np.finfo(dtype).nmant, np.finfo(dtype).maxexp - 1
+            missing = 1 << self.mantissa_bits if self.specials is Specials.DLFLOAT else 0
+            infinite = self.max_code if saturate else self.max_code + 1  # the latter is infinity, or NaN
+            signed = self.max_code if self.infinity_code is None else self.infinity_code
+            shape = stored, self.width, self.mantissa_bits, self.min_exponent + bias, missing
+            magic = None
+            if rounding is Rounding.NEAREST_EVEN and self.ties_away:
+                random_bits = 1  # half a step, then cut
+            elif rounding is Rounding.NEAREST_EVEN:
+                magic = dtype(2.0 ** (self.quantum_exponent + stored))
+            fields = *shape, infinite, self.max_code, signed, self.nan_code
+            self._encodings[key] = magic, random_bits, fields
+        return self._encodings[key]
 
-    def _float32_suffices(self, rounding: Rounding, random_bits: int) -> bool:
-        """Whether float32's words hold all that rounding a float32 makes: else it goes by way of float64."""
+    @cached_property
+    def _encodings(self) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        return {}
+
+    @cached_property
+    def _in_float32(self) -> bool:
+        """Whether float32's words hold all that rounding a float32 makes, with up to 31 bits to look at: else
+        it goes by way of float64."""
         in_range = self.min_exponent >= -126 and self.max_exponent <= 127 and self.quantum_exponent <= 104
-        narrower = self.precision < 24
-        drawn = random_bits if rounding is Rounding.STOCHASTIC else 0
-        return in_range and narrower and self.precision + drawn <= 31
+        return in_range and self.precision < 24
 
     def holds(self, narrow: Format) -> bool:
         """See `Format.holds`; two floats with subnormals are compared without looking at every value."""

@@ -144,6 +144,8 @@ def as_floats(values: ArrayLike) -> NDArray[np.floating]:
 
 def cast_to(array: NDArray[np.generic], dtype: type[np.floating]) -> NDArray[np.floating]:
     """`array` as a C-contiguous array of `dtype`."""
+    if array.dtype == dtype:
+        return np.asarray(array, order="C")
     with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
         return np.asarray(array, dtype=dtype, order="C")
 
@@ -175,12 +177,12 @@ def as_variant_a(
 
 def as_draws(
     random: ArrayLike | None, random_bits: int, shape: tuple[int, ...], rounding: Rounding
-) -> NDArray[np.unsignedinteger]:
-    """`random` as C-contiguous uint16 or uint32 of `shape`, checked; empty when the rounding takes none."""
+) -> NDArray[np.unsignedinteger] | None:
+    """`random` as C-contiguous uint16 or uint32 of `shape`, checked; None when the rounding takes none."""
     if not rounding.draws:
         if random is not None:
             raise ValueError(f"random was given, but {rounding} rounding takes none; leave it out")
-        return np.empty(0, np.uint16)
+        return None
     if random is None:
         raise ValueError("stochastic rounding needs random: draw it from a quaver.golden.lfsr.LFSR")
     if not 1 <= random_bits <= 32:

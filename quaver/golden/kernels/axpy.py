@@ -5,6 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from quaver.golden.kernels.cast import encode
+
+_BLOCK = 1 << 11  # elements: their sums stay in the first cache
+
+
+@njit(cache=True, nogil=True)
+def rounded_axpy(alpha, x, y, codes, random, magic, random_bits, fields):
+    """The codes of y + alpha·x, rounded once; from `random` on as `encode` takes them."""
+    for start in range(0, len(x), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        bits = axpy_to_odd(alpha, x[part], y[part]).view(np.uint64)
+        if random is None:
+            encode(bits, codes[part], random, magic, random_bits, fields)
+        else:
+            encode(bits, codes[part], random[part], magic, random_bits, fields)
+
 
 @njit(cache=True, nogil=True)
 def axpy_to_odd(alpha, x, y):

@@ -6,6 +6,7 @@ An encoding loop takes its input as `bits`, unsigned words of the float's width,
 - stored: mantissa bits of the input (23 or 52);
 - width, kept: bits of a code, and of its mantissa;
 - first: the exponent of the format's smallest normal value, as an exponent field of the input;
+- missing: what the codes of numbers lie below those of a format with subnormals (DLFloat), else 0;
 - largest: the code that no magnitude exceeds;
 - signed: the last code that takes a sign (above it is only the OCP-fn NaN that overflow becomes);
 - nan: the code of NaN.
@@ -23,6 +24,8 @@ import numpy as np
 from numba import get_num_threads, njit
 from numba.extending import intrinsic
 
+from quaver.golden.kernels.shifts import shift_left, shift_right
+
 _BLOCK = 1 << 18  # elements: below it a second thread costs more than it brings
 
 
@@ -38,20 +41,9 @@ def in_blocks(kernel: Callable[..., None], arrays: tuple[Any, ...], *scalars: An
     if size <= _BLOCK or (count := get_num_threads()) == 1:
         kernel(*arrays, *scalars)
         return
-    blocks = [tuple(a[i : i + _BLOCK] for a in arrays) for i in range(0, size, _BLOCK)]
+    blocks = [tuple(None if a is None else a[i : i + _BLOCK] for a in arrays) for i in range(0, size, _BLOCK)]
     for _ in _threads(count, os.getpid()).map(lambda block: kernel(*block, *scalars), blocks):
         pass
-
-
-# Numba widens shifts of 32 bits to 64 and LLVM does not narrow them again, which would halve the speed.
-
-
-def _shift_left(context, value, places):
-    return value(value, value), lambda _, builder, __, args: builder.shl(*args)
-
-
-def _shift_right(context, value, places):
-    return value(value, value), lambda _, builder, __, args: builder.lshr(*args)
 
 
 def _bitcast(context, value, like):
@@ -61,8 +53,6 @@ def _bitcast(context, value, like):
     return like(value, like), generate
 
 
-_left: Any = intrinsic(_shift_left)
-_right: Any = intrinsic(_shift_right)
 bits_as: Any = intrinsic(_bitcast)
 
 
@@ -86,12 +76,35 @@ def decode(codes, values, sign, kept, quantum, largest, infinity):
         values[i] = -value if codes[i] & sign else value
 
 
+@njit(cache=True, nogil=True)
+def decode_float32(codes, values, width, kept, rebase, quantum, largest, infinity):
+    """The same in vectors, for formats whose normal values are float32's normal ones.
+
+    `values` are the floats' words, `rebase` is what a normal number's exponent field grows by, in its place,
+    and `quantum` the smallest subnormal.
+    """
+    word = np.uint32
+    sign, hidden = word(1 << (width - 1)), word(1 << kept)
+    below_sign, left, to_sign = word(sign - word(1)), word(23 - kept), word(32 - width)
+    rebase, largest, infinity = word(rebase), word(largest), word(infinity)
+    infinite, nan = word(0x7F800000), word(0x7FC00000)
+    for i in range(len(codes)):
+        code = word(codes[i])
+        magnitude = word(code & below_sign)
+        bits = word(shift_left(magnitude, left) + rebase)
+        if magnitude < hidden:
+            bits = bits_as(np.float32(np.int32(magnitude)) * quantum, word(0))
+        if magnitude > largest:
+            bits = infinite if magnitude == infinity else nan
+        values[i] = bits | shift_left(word(code & sign), to_sign)
+
+
 @njit(nogil=True)
 def _input(word, size, stored):
     """Three things about a float's word: the number of its top bit, the mask of the bits below, and the word
     of infinity."""
-    below_sign = word(_left(word(1), word(size - 1)) - word(1))
-    return word(size - 1), below_sign, word(below_sign - word(_left(word(1), word(stored)) - word(1)))
+    below_sign = word(shift_left(word(1), word(size - 1)) - word(1))
+    return word(size - 1), below_sign, word(below_sign - word(shift_left(word(1), word(stored)) - word(1)))
 
 
 @njit(nogil=True)
@@ -99,23 +112,41 @@ def _sign_and_nan(word, bits, magnitude, infinity, code, to_sign, largest, signe
     code = min(code, largest)
     if magnitude > infinity or code > signed:
         return nan
-    return word(code | _right(word(bits ^ magnitude), to_sign))
+    return word(code | shift_right(word(bits ^ magnitude), to_sign))
 
 
 @njit(cache=True, nogil=True)
+def encode(bits, codes, random, magic, random_bits, fields):
+    """To nearest even with a `magic`; else up by `random_bits` bits, or by one bit 1 where `random` is None;
+    without any, toward zero.
+
+    `fields` are (stored, width, kept, first, missing, infinite, largest, signed, nan). `infinite` is the code
+    of infinity, and of overflow as well, which toward zero becomes `largest` instead.
+    """
+    stored, width, kept, first, missing, infinite, largest, signed, nan = fields
+    if magic is not None:
+        nearest(bits, codes, magic, stored, width, kept, first, infinite, signed, nan)
+    elif random_bits:
+        shape = stored, width, kept, first, missing
+        stochastic(bits, codes, random, random_bits, *shape, infinite, signed, nan)
+    else:
+        toward_zero(bits, codes, infinite, stored, width, kept, first, missing, largest, signed, nan)
+
+
+@njit(nogil=True)
 def nearest(bits, codes, magic, stored, width, kept, first, largest, signed, nan):
     """To nearest even. `magic` is the float whose last bit is worth the format's smallest subnormal."""
     word, one = bits.dtype.type, bits.dtype.type(1)
     top, below_sign, infinity = _input(word, 8 * bits.itemsize, stored)
     dropped, to_sign = word(stored - kept), word(top + one - word(width))
-    normal, rebase = _left(word(first), word(stored)), _left(word(first - 1), word(stored))
-    almost_half = word(_left(one, word(dropped - one)) - one)
+    normal, rebase = shift_left(word(first), word(stored)), shift_left(word(first - 1), word(stored))
+    almost_half = word(shift_left(one, word(dropped - one)) - one)
     magic_bits = bits_as(magic, one)
     largest, signed, nan = word(largest), word(signed), word(nan)
     for i in range(len(bits)):
         magnitude = word(bits[i] & below_sign)
-        odd = word(_right(magnitude, dropped) & one)
-        code = _right(word(word(word(magnitude - rebase) + almost_half) + odd), dropped)
+        odd = word(shift_right(magnitude, dropped) & one)
+        code = shift_right(word(word(word(magnitude - rebase) + almost_half) + odd), dropped)
         if magnitude < normal:  # the floating-point addition rounds, and leaves the code in the last bits
             code = word(bits_as(bits_as(magnitude, magic) + magic, one) - magic_bits)
         codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, largest, signed, nan)
@@ -125,41 +156,46 @@ def nearest(bits, codes, magic, stored, width, kept, first, largest, signed, nan
 def _cut(word, magnitude, stored, kept, first, dropped, top, grown, random, random_bits):
     """The code of a magnitude after ``random`` was added `random_bits` below its last kept bit."""
     one = word(1)
-    field = _right(magnitude, stored)
-    hidden = _left(word(min(field, one)), stored)
-    significand = word(word(magnitude - _left(field, stored)) | hidden)
+    field = shift_right(magnitude, stored)
+    hidden = shift_left(word(min(field, one)), stored)
+    significand = word(word(magnitude - shift_left(field, stored)) | hidden)
     exponent = word(max(field, first))
     places = word(min(word(dropped + word(exponent - word(max(field, one)))), top))
-    rounded = _right(word(_right(_left(significand, grown), places) + random), random_bits)
-    return word(_left(word(exponent - first), kept) + rounded)
+    rounded = shift_right(word(shift_right(shift_left(significand, grown), places) + random), random_bits)
+    return word(shift_left(word(exponent - first), kept) + rounded)
 
 
-@njit(cache=True, nogil=True)
-def toward_zero(bits, codes, infinite, stored, width, kept, first, largest, signed, nan):
+@njit(nogil=True)
+def toward_zero(bits, codes, infinite, stored, width, kept, first, missing, largest, signed, nan):
     """Toward zero. `infinite` is the code that infinity becomes: here it may lie above `largest`."""
     word, one = bits.dtype.type, bits.dtype.type(1)
     top, below_sign, infinity = _input(word, 8 * bits.itemsize, stored)
     dropped, to_sign = word(stored - kept), word(top + one - word(width))
-    stored, kept, first, none = word(stored), word(kept), word(first), word(0)
+    stored, kept, first, none, missing = word(stored), word(kept), word(first), word(0), word(missing)
     largest, infinite, signed, nan = word(largest), word(infinite), word(signed), word(nan)
     for i in range(len(bits)):
         magnitude = word(bits[i] & below_sign)
         code = _cut(word, magnitude, stored, kept, first, dropped, top, none, none, none)
+        code = word(max(code, missing) - missing)
         limit = infinite if magnitude == infinity else largest
         codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, limit, signed, nan)
 
 
-@njit(cache=True, nogil=True)
-def stochastic(bits, codes, random, random_bits, stored, width, kept, first, largest, signed, nan):
+@njit(nogil=True)
+def stochastic(bits, codes, random, random_bits, stored, width, kept, first, missing, largest, signed, nan):
     """Up by explicit bits: `random[i]` holds `random_bits` of them for input i."""
     word, one = bits.dtype.type, bits.dtype.type(1)
     top, below_sign, infinity = _input(word, 8 * bits.itemsize, stored)
     dropped, to_sign = stored - kept, word(top + one - word(width))
     grown = word(max(random_bits - dropped, 0))  # zeros below an input too short for all the random bits
     dropped, random_bits = word(max(dropped - random_bits, 0)), word(random_bits)
-    stored, kept, first = word(stored), word(kept), word(first)
+    stored, kept, first, missing = word(stored), word(kept), word(first), word(missing)
     largest, signed, nan = word(largest), word(signed), word(nan)
+    drawn = one
     for i in range(len(bits)):
         magnitude = word(bits[i] & below_sign)
-        code = _cut(word, magnitude, stored, kept, first, dropped, top, grown, word(random[i]), random_bits)
+        if random is not None:
+            drawn = word(random[i])
+        code = _cut(word, magnitude, stored, kept, first, dropped, top, grown, drawn, random_bits)
+        code = word(max(code, missing) - missing)
         codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, largest, signed, nan)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import Specials
@@ -31,3 +33,17 @@ def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -
 
 def _specials(sums: ChunkedSums) -> set[Specials]:
     return {fmt.specials for fmt in (sums.accumulator, sums.total) if fmt is not None}
+
+
+def chunked_gemms(sums: ChunkedSums, a: Array, b: Array, states: Sequence[States] | None) -> Array:
+    """The same for a batch of products: (products, M, K) and (products, K, N), and states for each."""
+    from quaver.golden.kernels import scalar, vector
+
+    if sums.total is not None:
+        each = zip(a, b, [None] * len(a) if states is None else states, strict=True)
+        return np.stack([chunked_gemm(sums, x, y, state) for x, y, state in each])
+    how = vector.plan(sums, vector.largest_sum(sums, a, b))
+    if how:
+        return vector.vector_gemms(sums, how, a, b, states)
+    each = zip(a, b, [None] * len(a) if states is None else states, strict=True)
+    return np.stack([scalar.scalar_gemm(sums, x, y, state) for x, y, state in each])

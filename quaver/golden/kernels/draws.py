@@ -13,17 +13,15 @@ _BLOCK = 512  # draws; 512 draws of n bits are exactly 8·n words
 
 
 @njit(cache=True, nogil=True)
-def fill(state, taps, bits, drawn):
-    """Fill `drawn` with draws that follow `state`; returns the state after them."""
-    words = np.empty(8 * bits + 33, np.uint64)
+def sequence(state, taps, words):
+    """The bits of `state` and all that follow them, into `words`."""
     leap = 16  # steps at once while there are too few words: no tap may reach into the new bits
     for tap in taps:
         while leap > tap:
             leap >>= 1
     state = np.uint64(state)
-    words[0] = state
-    word, have = np.uint64(state), 32
-    for i in range(32):
+    word, have = state, 32
+    for i in range(min(32, len(words))):
         while have < 64:
             new = np.uint64(0)
             for tap in taps:
@@ -34,27 +32,39 @@ def fill(state, taps, bits, drawn):
             have += leap
         words[i] = word
         word, have = np.uint64(0), 0
-    ready = 32
+    _extend(words, 32, taps)
+
+
+@njit(nogil=True)
+def _extend(words, ready, taps):
+    for i in range(ready, len(words)):
+        word = np.uint64(0)
+        for tap in taps:
+            word ^= words[i - tap]
+        words[i] = word
+
+
+@njit(cache=True, nogil=True)
+def fill(state, taps, bits, drawn):
+    """Fill `drawn` with draws that follow `state`; returns the state after them."""
+    words = np.empty(8 * bits + 33, np.uint64)
+    sequence(state, taps, words)
     done = 0
     while True:
-        for i in range(ready, len(words)):
-            word = np.uint64(0)
-            for tap in taps:
-                word ^= words[i - tap]
-            words[i] = word
         block = min(_BLOCK, len(drawn) - done)
-        _extract(words, bits, drawn[done : done + block])
+        windows(words, 32, bits, bits, drawn[done : done + block])
         done += block
         if done == len(drawn):
             return _bits_at(words, np.uint64(block * bits), 32)
         words[:33] = words[8 * bits :]
-        ready = 33
+        _extend(words, 33, taps)
 
 
 @njit(cache=True, nogil=True)
-def _extract(words, bits, drawn):
-    for n in range(len(drawn)):
-        drawn[n] = _bits_at(words, np.uint64(32) + np.uint64(n) * np.uint64(bits), bits)
+def windows(words, first, step, bits, found):
+    """`bits` bits (1 … 32) of the sequence each, the n-th from first + n · step on, oldest on top."""
+    for n in range(len(found)):
+        found[n] = _bits_at(words, np.uint64(first) + np.uint64(n) * np.uint64(step), bits)
 
 
 @njit(cache=True, nogil=True)

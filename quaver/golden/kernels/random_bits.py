@@ -5,31 +5,44 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from quaver.golden.kernels.draws import sequence, windows
+from quaver.golden.kernels.shifts import shift_left, shift_right
+
+#: Steps of an LFSR at once, so few that no tap reaches into the new bits.
+LEAP = 16
+
 
 @njit(cache=True, nogil=True)
-def hopped(state, source):
-    """The state one place on."""
-    hop = source.hop
-    new = np.uint64(0)
-    for tap in source.taps:
-        new ^= state >> np.uint64(tap - hop)
-    kept = (state << np.uint64(hop)) & np.uint64(0xFFFFFFFF)
-    return kept | (new & np.uint64((1 << hop) - 1))
+def leapt(state, taps, steps):
+    """The state at most `LEAP` steps on, uint32."""
+    new = np.uint32(0)
+    for tap in taps:
+        new ^= shift_right(state, np.uint32(tap - steps))
+    kept = shift_left(state, np.uint32(steps))
+    return np.uint32(kept | np.uint32(new & np.uint32((1 << steps) - 1)))
 
 
 @njit(cache=True, nogil=True)
 def walked(state, source, places):
     """The state so many places on."""
-    for _ in range(places):
-        state = hopped(state, source)
-    return state
+    state, steps = np.uint32(state), source.hop * places
+    for _ in range(steps // LEAP):
+        state = leapt(state, source.taps, LEAP)
+    return np.uint64(leapt(state, source.taps, steps % LEAP))
 
 
 @njit(cache=True, nogil=True)
 def advanced(state, source, sums):
-    """The state so many sums on."""
-    for _ in range(sums):
-        state ^= walked(state, source, source.step)
+    """The state so many sums on.
+
+    A sum multiplies the state by 1 + x**step, x being a place. Over GF(2), squaring such a factor doubles its
+    exponent and does nothing else.
+    """
+    places = source.step
+    while sums:
+        if sums & 1:
+            state ^= walked(state, source, places)
+        places, sums = 2 * places, sums >> 1
     return state
 
 
@@ -53,19 +66,25 @@ def moved(states, sources, down, right):
 
 @njit(cache=True, nogil=True)
 def fill(state, source, bits, shift, drawn):
-    """Draws from `state` on, times 2**shift, into `drawn` (sums, strides, places).
+    """Draws from `state` on, times 2**shift, into `drawn` (strides, sums, places).
 
     Place p of a sum is at [p mod strides, p div strides]. The last places are not set: `step` fewer a sum.
+    Sums n … 2n − 1 are made of sums 0 … n − 1, for powers of two n.
     """
-    kind, mask = drawn.dtype.type, np.uint64((1 << bits) - 1)
-    sums, strides, width = drawn.shape
-    for place in range(width):
+    strides, sums, width = drawn.shape
+    words = np.empty((strides * width * source.hop + 32) // 64 + 2, np.uint64)
+    sequence(state, source.taps, words)
+    for s in range(strides):
+        windows(words, 32 - bits + s * source.hop, strides * source.hop, bits, drawn[s, 0])
+        for place in range(width):
+            drawn[s, 0, place] <<= shift
+    flat, n = drawn.reshape(strides, -1), 1
+    while n < sums:
         for s in range(strides):
-            drawn[0, s, place] = kind(state & mask) << shift
-            state = hopped(state, source)
-    for n in range(1, sums):
-        for s in range(strides):
-            ahead = (s + source.step) // strides
-            here, there = drawn[n - 1, s], drawn[n - 1, (s + source.step) % strides, ahead:]
-            for place in range(width - ahead):
-                drawn[n, s, place] = here[place] ^ there[place]
+            ahead = (s + n * source.step) // strides
+            count = min(n, sums - n) * width - ahead
+            here, there = flat[s], flat[(s + n * source.step) % strides, ahead:]
+            new = flat[s, n * width :]
+            for place in range(count):
+                new[place] = here[place] ^ there[place]
+        n *= 2

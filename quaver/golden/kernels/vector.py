@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.formats import Specials
+from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
@@ -131,66 +132,81 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
         return math.inf
     left, right = operand.decode(largest).astype(np.float64)
     growth = math.log1p(2.0 ** -(acc.mantissa_bits if sums.stochastic else acc.precision))
-    products = min(sums.chunk, a.shape[1])
-    folds = -(-a.shape[1] // sums.chunk)
+    products = min(sums.chunk, a.shape[-1])
+    folds = -(-a.shape[-1] // sums.chunk)
     # |sum + term| grows by at most one rounding a step.
     exponent = growth * (products + folds)
-    term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
-    return float(term * products * folds * math.exp(exponent)) if exponent < 700 else math.inf
+    with np.errstate(over="ignore"):  # infinity is a bound too
+        term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
+        return float(term * products * folds * np.exp(exponent))
 
 
 def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
     draw. Totals are in the accumulator's format."""
+    return vector_gemms(sums, how, a[None], b[None], None if states is None else [states])[0]
+
+
+def vector_gemms(
+    sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequence[States] | None
+) -> Array:
+    """The same for a batch of products, (products, M, K) and (products, K, N), in one call of the kernel for
+    each thread."""
     return sums.accumulator.encode(_values(sums, how, a, b, states))
 
 
 def promoted_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array) -> Array:
-    """The same, to nearest, with totals in a format of their own that holds the accumulator's smallest
+    """The codes of C to nearest, with totals in a format of their own that holds the accumulator's smallest
     value: there no sum of two chunks is −0, so that the sign of a chunk's zero does not matter."""
     if sums.total is None:
         raise ValueError("there is no format of totals")
     total = np.zeros((len(a), b.shape[1]))
     for first in range(0, len(b), sums.chunk):
         part = slice(first, first + sums.chunk)
-        partial = _values(sums, how, np.ascontiguousarray(a[:, part]), b[part], None)
+        partial = _values(sums, how, np.ascontiguousarray(a[None, :, part]), b[None, part], None)[0]
         # To odd in float64, then as the total is: rounded once.
         summed = axpy_to_odd(1.0, np.ascontiguousarray(partial).reshape(-1), total.reshape(-1))
         total = sums.total.round(summed).astype(np.float64).reshape(total.shape)
     return sums.total.encode(total)
 
 
-def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
-    """The values of C, as `vector_gemm` has its codes."""
+def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequence[States] | None) -> Array:
+    """The values of C, as `vector_gemms` has its codes."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
+    (products, M, K), N = a.shape, b.shape[2]
 
     def padded(rows: int, columns: int) -> tuple[int, int]:
         """The shape in whole tiles."""
         return -(-rows // TILE_ROWS) * TILE_ROWS, -(-columns // width) * width
 
-    shape, turned_shape = padded(len(a), b.shape[1]), padded(b.shape[1], len(a))
+    shape, turned_shape = padded(M, N), padded(N, M)
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    turned = math.prod(turned_shape) < math.prod(shape)
-    if turned:  # C' = B'·A' is the same sums
+    # C' = B'·A' is the same sums, but codes are packed against their order in memory, and diagonals' draws
+    # have strides: smaller by an eighth is worth it.
+    turned = 9 * math.prod(turned_shape) < 8 * math.prod(shape)
+    if turned:
         shape, left, right = turned_shape, right, left
-    totals = np.zeros(shape, how.value)
-    chunk = min(sums.chunk, len(b))
-    partials = np.empty(shape, how.value) if chunk > (DRAWN_DEPTH if states else DEPTH) else totals
+    totals = np.zeros((products, *shape), how.value)
+    chunk = min(sums.chunk, K)
+    long = chunk > (DEPTH if states is None else DRAWN_DEPTH)
+    partials = np.empty(totals.shape, how.value) if long else totals
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
-    shift = np.dtype(f"u{totals.itemsize}").type(dropped - sums.random_bits if states else 0)
-    random = None
-    if states:
-        own = [(np.uint64(state), source) for state, source in zip(states, SOURCES, strict=True)]
+    shift = np.dtype(f"u{totals.itemsize}").type(0 if states is None else dropped - sums.random_bits)
+    random, firsts = None, np.zeros((products, 3), np.uint64)
+    if states is not None:
+        firsts[:] = states
+        random = SOURCES, sums.random_bits
         if turned:
-            own = [(state, source.transposed) for state, source in (own[1], own[0], own[2])]
-        random = (*own, sums.random_bits)
-    table = operand.decode(np.arange(1 << operand.width)).astype(how.value)
+            rows_source, columns_source, diagonals = (source.transposed for source in SOURCES)
+            random = (columns_source, rows_source, diagonals), sums.random_bits
+            firsts = np.ascontiguousarray(firsts[:, [1, 0, 2]])
+    table = _table(operand, totals.dtype)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
     clauses = (
         how.value(2.0**dropped) if dropped else None,
-        True if states else None,
-        True if states and turned else None,
+        None if states is None else True,
+        True if turned and states is not None else None,
         True if how.corrected else None,
         how.value(2.0**acc.min_exponent) if how.subnormal else None,
         (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
@@ -198,15 +214,21 @@ def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Stat
         True if how.ties_away else None,
         how.value(2.0**acc.min_exponent) if how.gap else None,
     )
-    inputs = (left, right, turned, table, random, shift, chunk, partials, totals, clauses)
-    rows, columns = shape[0] // TILE_ROWS, shape[1] // width
-    threads = numba.get_num_threads() if a.size * b.shape[1] > ONE_THREAD_MACS else 1
-    if rows >= columns:
-        jobs = [(*inputs, span, (0, columns)) for span in _spans(rows, threads)]
-    else:
-        jobs = [(*inputs, (0, rows), span) for span in _spans(columns, threads)]
-    _each(vector_kernel, jobs, threads)
-    return (totals.T if turned else totals)[: len(a), : b.shape[1]]
+    inputs = (left, right, turned, table, random, firsts, shift, chunk, partials, totals, clauses)
+    whole = (0, products), (0, shape[0] // TILE_ROWS), (0, shape[1] // width)
+    threads = numba.get_num_threads() if a.size * N > ONE_THREAD_MACS else 1
+    # Threads share the products, or the rows or columns of each.
+    ends = [end for _, end in whole]
+    shared = 0 if products >= threads else ends.index(max(ends))
+    parts = [(*whole[:shared], span, *whole[shared + 1 :]) for span in _spans(ends[shared], threads)]
+    _each(vector_kernel, [(*inputs, *part) for part in parts], threads)
+    return (totals.transpose(0, 2, 1) if turned else totals)[:, :M, :N]
+
+
+@cache
+def _table(operand: FloatFormat, dtype: np.dtype) -> Array:
+    """What each code is worth."""
+    return operand.decode(np.arange(1 << operand.width)).astype(dtype)
 
 
 def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:

@@ -25,49 +25,55 @@ from quaver.golden.random_bits import DIAGONAL
 
 _FEATURES = str(cpu_target.target_context.codegen().magic_tuple())
 AVX512 = "+avx512f" in _FEATURES
-#: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors.
+AVX512DQ = "+avx512dq" in _FEATURES
+#: Bytes of a vector register, and the tile of outputs held in registers: rows × vectors. Sums, operands and
+#: windows of draws fit in 32 registers; a third vector would spill the windows.
 VECTOR_BYTES = 64 if AVX512 else 32 if "+avx" in _FEATURES else 16
-TILE_ROWS, TILE_VECTORS = (6, 3) if AVX512 or "aarch64" in _FEATURES or "arm64" in _FEATURES else (6, 2)
+TILE_ROWS, TILE_VECTORS = 6, 2
 #: Products that are decoded at once, and tiles of rows: the panels stay in the caches (24 and 240 KiB).
 DEPTH, BLOCK_TILES = 128, 80
-#: Products whose random bits are drawn at once, and tiles of columns (150, 120 and 530 KiB).
-DRAWN_DEPTH, DRAWN_TILES = 64, 8
+#: Products whose random bits are drawn at once, and tiles of columns (150, 150 and 570 KiB).
+DRAWN_DEPTH, DRAWN_TILES = 64, 16
 #: Places of the diagonals' source from a row to the next: they fit the compiled tile, 6 rows high.
 PER_ROW = DIAGONAL.per_row
 
 
 @numba.njit(cache=True, nogil=True)
-def vector_kernel(left, right, turned, table, random, shift, chunk, partials, totals, clauses, rows, columns):
-    """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `totals`.
+def vector_kernel(
+    left, right, turned, table, random, states, shift, chunk, partials, totals, clauses, batch, rows, columns
+):
+    """Products `batch` (first, end): tiles `rows` (first, end) of the codes `left` times tiles `columns` of
+    `right`, into `totals`.
 
-    `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns, K). `table` holds
-    what each code is worth. `random` is None, or the three sources with their states at the first output,
-    that of rows, of columns, of diagonals, and the bits of a draw, which are shifted by `shift`. `totals`, of
-    zeros, and `partials` are (rows, columns), both in whole tiles. `partials` keeps the sums of chunks longer
-    than `depth`; where there are none, nothing touches it.
+    Of each product, `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns,
+    K). `table` holds what each code is worth. `random` is None, or the three sources, that of rows, of
+    columns, of diagonals, and the bits of a draw, which are shifted by `shift`; `states` (products, 3) are
+    theirs at the first output. `totals`, of zeros, and `partials` are (products, rows, columns), in whole
+    tiles. `partials` keeps the sums of chunks longer than `depth`; where there are none, nothing touches it.
 
     A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
-    products = left.shape[0] if turned else left.shape[1]
+    products = left.shape[1] if turned else left.shape[2]
     depth = DEPTH if random is None else DRAWN_DEPTH
     depth = depth // chunk * chunk or depth
     block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
     group = min(DRAWN_TILES, columns[1] - columns[0])
     a, b = np.zeros((block, depth, TILE_ROWS), table.dtype), np.zeros((depth, width), table.dtype)
     draws = _draw_panels(random, type(shift), block * TILE_ROWS, group * width, min(products, depth), chunk)
-    states = np.zeros((columns[1], 3), np.uint64)
-    for first in range(rows[0], rows[1], block):
-        tiles = min(block, rows[1] - first)
-        _start_draws(random, first * TILE_ROWS, columns, width, states)
+    ahead = np.zeros((columns[1], 3), np.uint64)  # of each tile of columns, the states before its next sum
+    blocks = [(p, first) for p in range(batch[0], batch[1]) for first in range(rows[0], rows[1], block)]
+    for p, first in blocks:
+        tiles, partial, total = min(block, rows[1] - first), partials[p], totals[p]
+        _start_draws(random, states[p], first * TILE_ROWS, columns, width, ahead)
         for start in range(0, products, depth):
             end = min(start + depth, products)
             for i in range(tiles):
-                _pack(left, turned, (first + i) * TILE_ROWS, start, table, a[i])
+                _pack(left[p], turned, (first + i) * TILE_ROWS, start, table, a[i])
             for j in range(columns[0], columns[1]):
                 column, in_group = j * width, (j - columns[0]) % group
-                _pack(right, not turned, column, start, table, b)
+                _pack(right[p], not turned, column, start, table, b)
                 if in_group == 0:
-                    _draw(random, shift, states[j], end - start + end // chunk - start // chunk, draws)
+                    _draw(random, shift, ahead[j], end - start + end // chunk - start // chunk, draws)
                 k, n = start, 0
                 while k < end:
                     resumed, stop = k % chunk > 0, min(k - k % chunk + chunk, end)
@@ -75,7 +81,7 @@ def vector_kernel(left, right, turned, table, random, shift, chunk, partials, to
                     for i in range(tiles):
                         place = i, in_group, k - start, n, stop - k
                         at = *place, (first + i) * TILE_ROWS, column, resumed, finished
-                        _tile(a, b, *draws, partials, totals, at, clauses)  # type: ignore[call-arg]
+                        _tile(a, b, *draws, partial, total, at, clauses)  # type: ignore[call-arg]
                     n += stop - k + 1
                     k = stop
 
@@ -106,25 +112,34 @@ def _draw_panels(random, kind, rows, columns, products, chunk):
     none = np.empty((0, 0, 0), kind)
     if random is None:
         return none, none, none
-    _, _, (_, diagonals), _ = random
+    (_, _, diagonals), _ = random
     draws = products + products // chunk + 2  # a long chunk's fold, and the last one's
     down, right, step = diagonals.per_row, diagonals.per_column, diagonals.step
     wide = (down * rows + right * columns + step * draws) // right + 1
     return (
-        np.empty((draws, 1, rows + draws), kind),
-        np.empty((draws, 1, columns + draws), kind),
-        np.empty((draws, right, wide), kind),
+        np.empty((1, draws, _room(rows + draws)), kind),
+        np.empty((1, draws, _room(columns + draws)), kind),
+        np.empty((right, draws, _room(wide)), kind),
     )
 
 
 @numba.njit(nogil=True)
-def _start_draws(random, row, columns, width, states):
+def _room(places):
+    """So many places or more: vectors, the last of which is only read with the one before, and an odd number
+    of them, so that rows of places do not meet in the cache."""
+    lanes = VECTOR_BYTES // 4
+    return ((places // lanes + 2) | 1) * lanes
+
+
+@numba.njit(nogil=True)
+def _start_draws(random, seeds, row, columns, width, states):
     """The states before the first sum of a row's output in each tile of columns, into `states` (tiles, 3)."""
     if random is not None:
-        (rows, row_source), (lanes, lane_source), (diagonals, source), _ = random
-        rows = walked(rows, row_source, row)
-        lanes = walked(lanes, lane_source, columns[0] * width)
-        diagonals = walked(diagonals, source, source.per_row * row + source.per_column * columns[0] * width)
+        (row_source, lane_source, source), _ = random
+        rows = walked(seeds[0], row_source, row)
+        lanes = walked(seeds[1], lane_source, columns[0] * width)
+        places = source.per_row * row + source.per_column * columns[0] * width
+        diagonals = walked(seeds[2], source, places)
         for tile in range(columns[0], columns[1]):
             states[tile, 0], states[tile, 1], states[tile, 2] = rows, lanes, diagonals
             lanes = walked(lanes, lane_source, width)
@@ -135,7 +150,7 @@ def _start_draws(random, row, columns, width, states):
 def _draw(random, shift, states, sums, draws):
     """The draws of three sources from `states` on, which move on by so many sums."""
     if random is not None:
-        (_, rows), (_, columns), (_, diagonals), bits = random
+        (rows, columns, diagonals), bits = random
         fill(states[0], rows, bits, shift, draws[0])
         fill(states[1], columns, bits, shift, draws[1])
         fill(states[2], diagonals, bits, shift, draws[2])
@@ -150,7 +165,7 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
 
     `at` is (i, j, k, n, length, row, column, resumed, finished): panel i of a (panels, K, TILE_ROWS) meets b
     (K, width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z,
-    (n, right, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
+    (right, n, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
     `partials` before the chunk is resumed and while it is not finished. `clauses` are (scale, drawn, turned,
     corrected, tiny, huge, directed, ties_away, gap). One that is None is not compiled, and Numba tells the
     kernels apart by these types.
@@ -215,17 +230,20 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
             at, none = builder.add(n_v, step), number(0)
             down, right = (1, PER_ROW) if turned is not types.none else (PER_ROW, 1)
             wide = builder.mul(j_v, number(TILE_VECTORS * vector.count))
-            rows = pointer(x, x_v, at, none, builder.mul(i_v, number(TILE_ROWS)))
-            columns_at = pointer(y, y_v, at, none, wide)
+            rows = pointer(x, x_v, none, at, builder.mul(i_v, number(TILE_ROWS)))
+            columns_at = pointer(y, y_v, none, at, wide)
             columns = [vector.load(columns_at, v, vector.ints) for v in tile[1]]
             first = builder.add(builder.mul(i_v, number(TILE_ROWS * down // right)), wide)
-            diagonals = [pointer(z, z_v, at, number(place), first) for place in range(right)]
+            diagonals = [pointer(z, z_v, number(place), at, first) for place in range(right)]
 
             def of_row(r):
                 row = vector.splat(builder.load(cgutils.gep(builder, rows, r)))
-                diagonal = cgutils.gep(builder, diagonals[down * r % right], down * r // right)
+                on, stream = divmod(down * r, right)
                 return [
-                    builder.xor(builder.xor(row, columns[v]), vector.load(diagonal, v, vector.ints))
+                    builder.xor(
+                        builder.xor(row, columns[v]),
+                        vector.window(diagonals[stream], on + v * vector.count),
+                    )
                     for v in tile[1]
                 ]
 
@@ -301,6 +319,17 @@ class _Vectors:
     def load(self, pointer: ir.Value, index: int, kind: ir.Type) -> ir.Value:
         return self.builder.load(self._at(pointer, index, kind), align=4)
 
+    def window(self, pointer: ir.Value, first: int) -> ir.Value:
+        """The integers from number `first` on, out of two whole vectors that other windows share: rows of
+        the tile would else load each vector anew, across two lines of the cache."""
+        whole, rest = divmod(first, self.count)
+        left = self.load(pointer, whole, self.ints)
+        if not rest:
+            return left
+        lanes = [ir.Constant(ir.IntType(32), rest + lane) for lane in range(self.count)]
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.count), lanes)
+        return self.builder.shuffle_vector(left, self.load(pointer, whole + 1, self.ints), lanes)
+
     def store(self, value: ir.Value, pointer: ir.Value, index: int) -> None:
         self.builder.store(value, self._at(pointer, index, value.type), align=4)
 
@@ -360,10 +389,24 @@ class _Vectors:
         if self.tiny is None:
             return self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))
         least = emit.fmul(emit.fmul(self.tiny, self.scale), ir.Constant(self.floats, [1.5] * self.count))
-        shift = self.magnitude_of(emit.fmul(total, self.scale))
-        shift = emit.select(emit.fcmp_ordered(">", shift, least), shift, least)
-        shift = self.with_sign_of(total, shift)
+        shift = self.at_least(least, emit.fmul(total, self.scale))
         return emit.fadd(emit.fsub(total, shift), shift)
+
+    def at_least(self, least: ir.Value, value: ir.Value) -> ir.Value:
+        """`value`, or `least` with its sign where that is the larger magnitude."""
+        emit = self.builder
+        if AVX512DQ:
+            larger_magnitude, sign_of_first, mxcsr = 0b11, 0b00 << 2, 4
+            bits = ir.IntType(32)
+            mask = ir.IntType(self.count)
+            kind = ir.FunctionType(self.floats, [self.floats, self.floats, bits, self.floats, mask, bits])
+            name = f"llvm.x86.avx512.mask.range.p{'d' if self.double else 's'}.512"
+            function = cgutils.get_or_insert_function(emit.module, kind, name)
+            how, all_lanes = ir.Constant(bits, larger_magnitude | sign_of_first), ir.Constant(mask, -1)
+            return emit.call(function, [value, least, how, value, all_lanes, ir.Constant(bits, mxcsr)])
+        magnitude = self.magnitude_of(value)
+        magnitude = emit.select(emit.fcmp_ordered(">", magnitude, least), magnitude, least)
+        return self.with_sign_of(value, magnitude)
 
     def stochastic(self, total: ir.Value, random: ir.Value) -> ir.Value:
         """Add `random` to the bits below the kept ones and cut those off; a carry may reach the exponent."""

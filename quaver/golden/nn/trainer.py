@@ -347,7 +347,7 @@ class Trainer:
 
     def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
         self.updates += 1
-        precision = self.run.recipe.update
+        precision, rules = self.run.recipe.update, {}
         for p in self.parameters:
             weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
             scalars = learning_rate, self.settings.weight_decay if p.decay else 0.0, self.updates
@@ -355,9 +355,10 @@ class Trainer:
                 plain = optimisers.in_float32(self.settings, weights, momenta, gradient, *scalars)
                 self.weights[p.name], self.momenta[p.name] = plain
             else:
-                rule = optimisers.rule(self.settings, precision, *scalars)
+                if p.decay not in rules:
+                    rules[p.decay] = optimisers.rule(self.settings, precision, *scalars)
                 gradient = precision.formats[2].encode(gradient)
-                rounded = self.run.update(p.name, rule, weights, momenta, gradient)
+                rounded = self.run.update(p.name, rules[p.decay], weights, momenta, gradient)
                 self.weights[p.name], self.momenta[p.name] = rounded
         self._publish()
 

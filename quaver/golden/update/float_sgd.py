@@ -7,6 +7,7 @@ each in FP16 (1,6,9) with stochastic rounding; master weights and momenta live i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,13 +82,16 @@ class FloatRule(Rule):
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
         if there is a source."""
-        from quaver.golden.kernels.axpy import axpy_to_odd
+        from quaver.golden.kernels.axpy import rounded_axpy
 
-        total = axpy_to_odd(alpha, x, y)
-        if source is None:
-            return self.format.encode(total, self.rounding)
-        random = source.draws(len(total), self.random_bits)
-        return self.format.encode(total, self.rounding, random=random, random_bits=self.random_bits)
+        fmt, codes = self.format, np.empty(len(x), self.format.code_dtype)
+        if source is None or alpha == 0:  # y is rounded already: no draw decides anything
+            random, random_bits = None, 0
+        else:
+            random, random_bits = source.draws(len(x), self.random_bits), self.random_bits
+        how = fmt.encoding(np.float64, self.rounding, random_bits, fmt.saturate)
+        rounded_axpy(alpha, x, y, codes, random, *how)
+        return codes
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,11 @@ class FloatSGD(FloatRule):
         """The format of the scalars."""
         return self.format
 
+    @cached_property
+    def _factors(self) -> list[float]:
+        """What the scalars' codes are worth."""
+        return self.format.decode(list(self.scalars.values())).tolist()
+
     @property
     def scalars(self) -> dict[str, int]:
         """The codes of decay, momentum and rate, what the hardware is given."""
@@ -162,7 +171,7 @@ class FloatSGD(FloatRule):
         """
         w, v, g = self.check(weights, momenta, gradients)
         sources = self.sources(seed)
-        decay, momentum, rate = self.format.decode(list(self.scalars.values())).tolist()
+        decay, momentum, rate = self._factors
         new_w, new_v = np.empty_like(w), np.empty_like(v)
         for start in range(0, w.size, _BLOCK):
             part = slice(start, start + _BLOCK)

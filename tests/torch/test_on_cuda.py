@@ -1,0 +1,301 @@
+"""What a GPU does with tensors, tried where there is none on tensors of the CPU, with g++'s build of the
+kernels; and on the GPU itself (`make test-gpu`)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import quaver
+import quaver.torch as qt
+from quaver.golden.kernels.cuda import source
+from quaver.golden.kernels.cuda.engine import CudaEngine
+from quaver.golden.lfsr import numbered_seed
+from quaver.golden.update import FixedSGD, FloatSGD
+from quaver.sim.cuda import Processor
+from quaver.torch import between, between_on_cuda, cuda, functions, on_cuda, optimisers
+from quaver.torch.functions import arithmetic_text
+
+NEAREST, STOCHASTIC = quaver.ChunkedFloat(), quaver.ChunkedFloat(rounding="stochastic")
+ARITHMETICS = [
+    NEAREST,
+    STOCHASTIC,
+    quaver.FixedPoint(),
+    quaver.ChunkedFloat(quaver.FloatFormat(4, 6), quaver.FP16),
+]
+
+
+class OnProcessor(cuda.Tensors):
+    """A machine of PyTorch's CPU tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.processor = Processor(processors=8)
+        self.processors, self.shared_memory = 8, self.processor.shared_memory
+
+    def launch(self, program: Any, kernel: str, grid: Any, *arguments: Any, shared: int = 0) -> None:
+        assert all(x.is_contiguous() for x in arguments[2:] if isinstance(x, torch.Tensor))
+        values = [np.uint64(x.data_ptr()) if isinstance(x, torch.Tensor) else x for x in arguments]
+        self.processor.launch(program, kernel, grid, *values, shared=shared)
+
+
+MACHINE = OnProcessor()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> OnProcessor:
+    monkeypatch.setattr(cuda, "find_machine", lambda device: MACHINE)
+    monkeypatch.setattr(optimisers.Optimiser, "_on_gpu", lambda self, p: self.recipe.update is not None)
+    return MACHINE
+
+
+def drawn(fmt: Any, *shape: int) -> torch.Tensor:
+    found = np.random.default_rng(1).integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
+    return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=str)
+def test_gemms_are_goldens(arithmetic: Any, machine: OnProcessor) -> None:
+    text, seed = arithmetic_text(arithmetic), 7 if arithmetic.stochastic else None
+    a, b = drawn(arithmetic.a, 2, 9, 40), drawn(arithmetic.b, 2, 40, 6)
+    assert on_cuda.gemm(a[0], b[0], text, seed).equal(qt.gemm(arithmetic, a[0], b[0], seed=seed))
+    assert on_cuda.gemm(a, b, text, seed).equal(qt.batched_gemm(arithmetic, a, b, seed=seed))
+    turned = a.mT.contiguous().mT, b.mT.contiguous().mT
+    assert on_cuda.gemm(*turned, text, seed).equal(qt.batched_gemm(arithmetic, a, b, seed=seed))
+    assert not on_cuda.gemm(a[0, :, :0], b[0, :0], text, seed).int().any()
+    assert on_cuda.gemm(a[:0], b[:0], text, seed).shape == (0, 9, 6)
+
+
+def test_a_batch_larger_than_a_grid(machine: OnProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_cuda, "MOST_PRODUCTS", 2)
+    a, b = drawn(quaver.FP8, 5, 3, 8), drawn(quaver.FP8, 5, 8, 2)
+    found = on_cuda.gemm(a, b, arithmetic_text(STOCHASTIC), 3)
+    assert found.equal(qt.batched_gemm(STOCHASTIC, a, b, seed=3))
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp16", "dlfloat", "q4.12"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_casts_are_goldens(name: str, dtype: torch.dtype, machine: OnProcessor) -> None:
+    x = (torch.randn(13, 40, generator=torch.Generator().manual_seed(1)) * 5).to(dtype).T
+    draws = torch.from_numpy(quaver.LFSR(1).draws(x.numel(), 16).reshape(x.shape))
+    for rounding, random in (("nearest", None), ("truncate", None), ("stochastic", draws)):
+        codes = functions.encode(x, name, rounding, random=random)
+        assert on_cuda.encode(x, name, rounding, random).equal(codes)
+        assert on_cuda.round(x, name, rounding, random).equal(qt.decode(codes, name))
+        assert on_cuda.decode(codes.T, name).equal(qt.decode(codes, name).T)
+    assert on_cuda.encode(x[:0], name, "nearest").equal(functions.encode(x[:0], name))
+
+
+def test_bad_input_is_the_cpus_error(machine: OnProcessor) -> None:
+    x, a, b, text = (
+        torch.randn(4),
+        drawn(quaver.FP8, 3, 4),
+        drawn(quaver.FP8, 5, 6),
+        arithmetic_text(STOCHASTIC),
+    )
+    six = arithmetic_text(quaver.ChunkedFloat(quaver.FloatFormat(3, 2)))
+    for wrong, error, words in (
+        (lambda: on_cuda.gemm(a, b, text, 1), ValueError, "disagree on K"),
+        (lambda: on_cuda.gemm(a, a.T, text, None), ValueError, "needs one of 1"),
+        (lambda: on_cuda.gemm(a, a.T, arithmetic_text(NEAREST), 1), ValueError, "draws nothing"),
+        (lambda: on_cuda.gemm(a, a.T, six, None), ValueError, "a holds [0-9]+, but codes of"),
+        (lambda: on_cuda.gemm(x[None], x[:, None], text, 1), TypeError, "codes are unsigned"),
+        (lambda: on_cuda.decode(torch.tensor([256]), "fp8"), ValueError, "codes holds 256"),
+        (lambda: on_cuda.encode(x, "fp8", "nearest", x.int()), ValueError, "takes none"),
+        (lambda: on_cuda.encode(x, "fp8", "stochastic"), ValueError, "needs random"),
+        (
+            lambda: on_cuda.encode(x, "fp8", "stochastic", torch.full((4,), 1 << 16)),
+            ValueError,
+            "random holds",
+        ),
+        (
+            lambda: on_cuda.encode(x, "fp8", "stochastic", torch.zeros(3).int()),
+            ValueError,
+            "one draw for each",
+        ),
+        (lambda: on_cuda.encode(x > 0, "fp8", "nearest"), TypeError, "dtype torch.bool"),
+        (lambda: on_cuda.encode(x / 0 * 0, "q4.12", "nearest"), ValueError, "hold NaN"),
+        (lambda: on_cuda.encode(torch.tensor([1 << 60]), "fp8", "nearest"), ValueError, "beyond"),
+    ):
+        with pytest.raises(error, match=words):
+            wrong()
+
+
+@pytest.mark.parametrize("format", [None, "fp16"])
+def test_between_gemms(format: str | None, machine: OnProcessor) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 3, 5, 2, generator=generator)
+    error, scale, shift = torch.randn(x.shape, generator=generator), torch.rand(3), torch.rand(3)
+    statistics = between.batch_statistics_op(x)
+    torch.testing.assert_close(between_on_cuda.batch_statistics(x), statistics, rtol=1e-14, atol=1e-15)
+    running = torch.rand(2, 3)
+    for momentum in (0.1, None):
+        about = running, statistics, 40, momentum, torch.tensor(3)
+        assert between_on_cuda.running_statistics(*about).equal(between.running_statistics_op(*about))
+    logits, labels = torch.randn(7, 5, generator=generator), torch.arange(7) % 5
+    torch.testing.assert_close(
+        between_on_cuda.cross_entropy(logits, labels),
+        between.cross_entropy_op(logits, labels),
+        rtol=1e-14,
+        atol=0,
+    )
+    # Element by element the bits are golden's; sums round alike unless a value lies at a tie.
+    for name, arguments in {
+        "rounded": (error, format),
+        "widen": (error,),
+        "add_bias": (x, shift, format),
+        "bias_gradient": (error, format),
+        "batch_norm": (x, scale, shift, statistics, 1e-5, format),
+        "batch_norm_backward": (error, x, scale, statistics, 1e-5, True, format),
+        "cross_entropy_error": (logits, labels, torch.tensor(8.0), format),
+    }.items():
+        found = getattr(between_on_cuda, name)(*arguments)
+        expected = getattr(between, f"{name}_op")(*arguments)
+        for one, other in zip(
+            *((t if isinstance(t, tuple) else (t,)) for t in (found, expected)), strict=True
+        ):
+            assert one.dtype == other.dtype, name
+            assert one.equal(other), name
+    with pytest.raises(ValueError, match="labels hold 5"):
+        between_on_cuda.cross_entropy(logits, labels + 1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(qt.SGD, "fp8"), (qt.Adam, "fp8"), (qt.SGD, "fixed16")])
+def test_a_training_step_has_the_cpus_bits(
+    kind: Any, name: str, machine: OnProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps: GEMMs by `CudaEngine`, updates on tensors."""
+    recipe: Any = quaver.recipes.RECIPES[name]
+    x, labels = torch.randn(6, 1, 8, 8), torch.arange(6)
+
+    def trained(on_gpu: bool) -> tuple[nn.Module, Any]:
+        model = network()
+        qt.convert(model, recipe)
+        optimiser = kind(model.parameters(), recipe, lr=0.05, weight_decay=0.01)
+        with qt.seeded(5), qt.engine(CudaEngine(machine) if on_gpu else quaver.GoldenEngine()):
+            for _ in range(3):
+                optimiser.zero_grad()
+                optimiser.scale(qt.cross_entropy(model(x), labels, recipe)).backward()
+                optimiser.step()
+        return model, optimiser
+
+    model, optimiser = trained(on_gpu=True)
+    monkeypatch.setattr(optimisers.Optimiser, "_on_gpu", lambda self, p: False)
+    expected, golden = trained(on_gpu=False)
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert one.equal(other)
+        for each in kind.momenta:
+            assert optimiser.state[one][each].equal(golden.state[other][each])
+
+
+def test_nvrtc_compiles_the_programs() -> None:
+    """It needs no GPU: that the source is CUDA's C++, too."""
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed; pip install 'quaver[cuda]'")
+    try:
+        cuda.compiled(source.cast_program(quaver.FP8), "sm_90")
+    except Exception as error:
+        pytest.skip(f"there is no NVRTC here ({type(error).__name__})")
+    for program in (
+        source.chunked_program(NEAREST, source.Tiling()),
+        source.chunked_program(STOCHASTIC, source.Tiling(4, step=8)),
+        source.chunked_program(NEAREST, None),
+        source.fixed_program(quaver.FixedPoint(), source.Tiling(4, step=8)),
+        source.update_program(FloatSGD(0.1)),
+        source.update_program(FixedSGD(0.1)),
+    ):
+        assert cuda.compiled(program, "sm_80")
+    with pytest.raises(RuntimeError, match="NVRTC does not compile for sm_80"):
+        cuda.compiled(source.Program("nonsense", ()), "sm_80")
+
+
+def test_without_cuda_the_error_says_what_to_do() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="PyTorch has no CUDA here"):
+        cuda.Gpu()
+    with pytest.raises(RuntimeError, match="CUDA kernels run on cuda"):
+        cuda.Gpu("cpu")
+
+
+# On a GPU.
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no NVIDIA GPU here; make test-gpu on a machine with one")
+    return cuda.Gpu().device
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arithmetic", ARITHMETICS, ids=str)
+def test_gemms_on_the_gpu(arithmetic: Any, gpu: torch.device) -> None:
+    seed = 7 if arithmetic.stochastic else None
+    for M, K, N in ((1, 1, 1), (300, 700, 200), (64, 147, 5000), (576, 20000, 64)):
+        a, b = drawn(arithmetic.a, M, K), drawn(arithmetic.b, K, N)
+        found = qt.gemm(arithmetic, a.to(gpu), b.to(gpu), seed=seed).cpu()
+        assert found.equal(qt.gemm(arithmetic, a, b, seed=seed)), (M, K, N)
+    batch = [x.to(gpu) for x in (drawn(arithmetic.a, 3, 9, 40), drawn(arithmetic.b, 3, 40, 6))]
+    expected = [
+        arithmetic.gemm(a.cpu().numpy(), b.cpu().numpy(), seed=seed and numbered_seed(seed, i))
+        for i, (a, b) in enumerate(zip(*batch, strict=True))
+    ]
+    assert np.array_equal(qt.batched_gemm(arithmetic, *batch, seed=seed).cpu().numpy(), np.stack(expected))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fp8", "fp16", "e4m3", "half", "bfloat16", "fp32", "dlfloat", "q4.12"])
+def test_casts_on_the_gpu(name: str, gpu: torch.device) -> None:
+    x = torch.randn(1 << 20, dtype=torch.float64) * 100
+    for values in (x, x.float(), x.half(), x.bfloat16()):
+        codes = qt.encode(values, name)
+        assert qt.encode(values.to(gpu), name).cpu().equal(codes)
+        assert qt.decode(codes.to(gpu), name).cpu().equal(qt.decode(codes, name))
+    draws = torch.from_numpy(quaver.LFSR(1).draws(x.numel(), 16))
+    found = qt.encode(x.to(gpu), name, "stochastic", random=draws.to(gpu))
+    assert found.cpu().equal(qt.encode(x, name, "stochastic", random=draws))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["fp8", "fixed16"])
+def test_ten_steps_on_the_gpu(recipe: str, gpu: torch.device) -> None:
+    """No batch normalisation, biases without long sums: every bit is the CPU's."""
+    how: Any = quaver.recipes.RECIPES[recipe]
+    x, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+    model = network()
+    qt.convert(model, how)
+    models = [model, copy.deepcopy(model).to(gpu)]
+    for one in models:
+        device = next(one.parameters()).device
+        optimiser = qt.SGD(one.parameters(), how, lr=0.05)
+        with qt.seeded(5):
+            for _ in range(10):
+                optimiser.zero_grad()
+                optimiser.scale(qt.cross_entropy(one(x.to(device)), labels.to(device), how)).backward()
+                optimiser.step()
+    for one, other in zip(*(m.parameters() for m in models), strict=True):
+        assert one.equal(other.cpu())
+
+
+@pytest.mark.gpu
+def test_golden_networks_on_the_gpu(gpu: torch.device) -> None:
+    engine, rng = CudaEngine(cuda.Gpu(gpu)), np.random.default_rng(1)
+    a, b = (quaver.FP8.encode(rng.normal(size=shape)) for shape in ((70, 300), (300, 90)))
+    assert np.array_equal(engine.gemm(STOCHASTIC, a, b, seed=4), STOCHASTIC.gemm(a, b, seed=4))
+
+
+@pytest.mark.gpu
+def test_mixed_devices_are_refused(gpu: torch.device) -> None:
+    a = drawn(quaver.FP8, 4, 4)
+    with pytest.raises(ValueError, match="must be on one device"):
+        qt.gemm(NEAREST, a, a.to(gpu))
