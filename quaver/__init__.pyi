@@ -1,5 +1,6 @@
 from .golden import data as data
 from .golden.arithmetic import ARITHMETICS as ARITHMETICS
+from .golden.arithmetic import AlignedFloat as AlignedFloat
 from .golden.arithmetic import ChunkedFloat as ChunkedFloat
 from .golden.arithmetic import FixedPoint as FixedPoint
 from .golden.arithmetic import Integer as Integer

@@ -13,7 +13,8 @@ arithmetics, the same as of quaver verilog:
             of --recipe fp8-stochastic
   int2, int3, int4, int5, int8
             unsigned activations times weights on odd levels, exact: the quantised layers of --recipe pact-4
-  chunked_float, fixed_point, integer
+  hopper_fp8, …   what tensor cores compute; --group 4 takes fewer products at once
+  chunked_float, fixed_point, integer, aligned_float
             with parameters of your own; an option changes one, also of those above
 
 examples:

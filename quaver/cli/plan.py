@@ -15,6 +15,7 @@ examples:
   quaver plan cnn-fashion-mnist --batch 128 -o plan.json
   quaver train --plan plan.json                       trains it with these accumulators
   quaver verilog --plan plan.json -o hardware         builds them
+  quaver plan resnet18-imagenet --arithmetic hopper_fp8    do tensor cores' 13 bits suffice, layer by layer?
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from itertools import compress
@@ -51,6 +52,8 @@ Areas = dict[str, Any]
 #: Exponent bits of an accumulator 1-6-m; exponent and mantissa bits of FP32. Importing
 #: `quaver.golden.formats` for them would take longer than planning.
 EXPONENT_BITS, FP32 = 6, (8, 23)
+#: Chunks from here on are none: `quaver.golden.arithmetic.chunked_float.NO_CHUNKS`, not imported either.
+NO_PROMOTION = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=str(ChunkRule.EACH_STAGE),
         help="a chunked sum is wide enough when each of its stages is (default), or when the whole is",
     )
+    parser.add_argument(
+        "--arithmetic",
+        metavar="NAME",
+        help="instead of planning widths, measure whether an aligned accumulator suffices, with its "
+        "promotion and without: hopper_fp8, or aligned_float(...)",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument(
         "-o",
@@ -111,9 +120,13 @@ def run(args: argparse.Namespace) -> int:
         refuse(args, "without --measure", "data-dir")
     else:
         refuse(args, "with --measure, which counts the shares", "nonzero-ratio")
+    if args.arithmetic is not None:
+        refuse(args, "with --arithmetic, which says its own", "chunk", "rule", "output", "figure")
     network = _network(args.network, args.batch, _axes(args.axis), args.skip_unknown)
     if args.measure is not None:
         network = _measured(network, args.measure, args.data_dir)
+    if args.arithmetic is not None:
+        return _check(network, args.arithmetic, _ratios(args.nonzero_ratio), as_json=args.json)
     planned = plan(
         network,
         chunk=args.chunk,
@@ -133,6 +146,61 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(planned, args.output)
     return 0
+
+
+def _check(network: NetworkShape, name: str, ratios: tuple[float, float, float], *, as_json: bool) -> int:
+    """Whether each GEMM's sums survive an aligned accumulator. Exit status 1: one with promotion does not."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from quaver.cli.tables import show
+    from quaver.golden.arithmetic.aligned_float import AlignedFloat
+    from quaver.golden.arithmetic.named import named
+    from quaver.golden.planning.truncation import check
+
+    arithmetic = named(name)
+    if not isinstance(arithmetic, AlignedFloat):
+        raise ValueError(f"--arithmetic is {name}, but this measures an aligned_float; leave it out to plan")
+    found = check(network, arithmetic, ratios)
+    if as_json:
+        rows = [
+            asdict(one) | {"suffices": {"promoted": one.promoted.suffices, "plain": one.plain.suffices}}
+            for one in found
+        ]
+        print(
+            json.dumps({"network": network.name, "batch": network.batch, "arithmetic": name, "gemms": rows})
+        )
+    else:
+        title = f"{network.name}, batch {network.batch}: sums on {name}, {arithmetic.accumulator}"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in (
+            "layer",
+            "GEMM",
+            "length",
+            "kept",
+            "error",
+            "suffices",
+            "plain kept",
+            "error",
+            "suffices",
+        ):
+            table.add_column(column, justify="left" if column in ("layer", "GEMM") else "right")
+        for one in found:
+            cells = [
+                cell
+                for kept in (one.promoted, one.plain)
+                for cell in (f"{kept.variance:.2%}", f"{kept.error:.1e}", "yes" if kept.suffices else "no")
+            ]
+            table.add_row(one.layer, one.role, f"{one.promoted.length:,}", *cells)
+        console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+        show(console, table)
+        chunk = f"in chunks of {arithmetic.chunk:,}" if arithmetic.chunk < NO_PROMOTION else "without chunks"
+        console.print(
+            f"kept: variance over the exact sums', error: root mean square, {chunk} and plain; it suffices "
+            f"when ln v(n) < {LARGEST_LOSS:.2f} in the chunk."
+        )
+    return int(not all(one.promoted.suffices for one in found))
 
 
 def to_json(planned: Plan) -> str:

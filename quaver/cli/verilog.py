@@ -12,7 +12,9 @@ arithmetics (--arithmetic), the same as of quaver build; options of theirs chang
   fixed16        16-bit fixed point, ⟨8,8⟩, rounded stochastically on the way out: fixed_point as it is
   int2, int3, int4, int5, int8
                  unsigned activations times weights on odd levels, exact; int4: integer as it is
-  chunked_float, fixed_point, integer
+  hopper_fp8, hopper_fp8_fast, hopper_bf16, hopper_fp16, ampere_bf16, …
+                 what tensor cores compute: aligned_float with their group, fraction bits and accumulator
+  chunked_float, fixed_point, integer, aligned_float
 
 Every module's name begins with the top's, so that several units fit one design if their --name differs.
 
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):
         raise ValueError(f"--gemm is {args.gemm}, but it names a GEMM of a plan; add --plan FILE")
-    if _rounding(args) != "stochastic":
+    if not str(_rounding(args)).startswith("stochastic"):
         refuse(args, "without --rounding stochastic", "random-bits")
     text = _verilog(args, args.name)
     _say(taken)

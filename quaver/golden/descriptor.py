@@ -3,9 +3,9 @@
     1 chunked_float operand=e5m2sat accumulator=e6m9 chunk=64 rounding=nearest random_bits=14
     1 float_sgd format=e6m9 rounding=stochastic random_bits=16
 
-That is the version of descriptors, the name of the class's file, and every parameter with its value; of a
-rule all but its scalars. A release that adds a parameter gives it a default that means what was meant before,
-so that a descriptor which lacks it still describes the same.
+That is the version of descriptors, the name of the class's file, and every parameter with its value, but for
+None; of a rule all but its scalars. A release that adds a parameter gives it a default that means what was
+meant before, so that a descriptor which lacks it still describes the same.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def descriptor(thing: Arithmetic | UpdateRule) -> Descriptor:
 
 
 def _parameters(thing: Any) -> dict[str, str]:
-    return {field.name: str(getattr(thing, field.name)) for field in fields(thing)}
+    values = {field.name: getattr(thing, field.name) for field in fields(thing)}
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _defaults(thing: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The three roundings, defined on plain integers.
+"""The roundings, defined on plain integers.
 
 Floating point drops the low bits of a *magnitude*: signs are kept aside, so a result and its negation round
 alike. `round_magnitude` is the definition; `quaver.golden.formats` and the GEMM kernels compute the same
@@ -23,7 +23,19 @@ class Rounding(StrEnum):
     TOWARD_ZERO = "truncate"
     """The magnitude is cut off."""
     STOCHASTIC = "stochastic"
-    """Up with a probability equal to the dropped part, as a share of one step; the random bits are given."""
+    """Up with a probability equal to the dropped part, as a share of one step; the random bits are given.
+
+    With N of them, R, and a dropped part ν, up if floor(ν·2**N) + R ≥ 2**N: variant A of IEEE P3109 (interim
+    report 4.0, arXiv 2606.04028). What lies below the N bits is lost: half of 2**−N of a step on average."""
+    STOCHASTIC_B = "stochastic-b"
+    """P3109's B: up if floor(ν·2**(N + 1)) + 2R + 1 ≥ 2**(N + 1). One bit more is looked at, for no bias."""
+    STOCHASTIC_C = "stochastic-c"
+    """P3109's C: up if ν·2**N, rounded to nearest even, + R ≥ 2**N."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it takes random bits."""
+        return self in (Rounding.STOCHASTIC, Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C)
 
 
 def round_magnitude(
@@ -43,8 +55,9 @@ def round_magnitude(
     rounding
         One of `Rounding`.
     random, random_bits
-        Only for stochastic rounding: the magnitude is truncated to `random_bits` bits below the last
-        kept bit, `random` (0 ≤ random < 2**random_bits) is added there, and the sum is truncated.
+        Only for stochastic rounding: the magnitude is truncated to `random_bits` bits below the last kept
+        bit, `random` (0 ≤ random < 2**random_bits) is added there, and the sum is truncated. Variant B is
+        this with one bit more and 2 · `random` + 1; variant C rounds to nearest where this truncates first.
 
     Returns
     -------
@@ -71,6 +84,10 @@ def round_magnitude(
         raise ValueError(
             f"random is {random}, but {random_bits} random bits hold 0 … {(1 << random_bits) - 1}"
         )
+    if rounding is Rounding.STOCHASTIC_B:
+        random, random_bits = 2 * random + 1, random_bits + 1
+    if rounding is Rounding.STOCHASTIC_C:
+        return (round_magnitude(magnitude << random_bits, dropped_bits) + random) >> random_bits
     return ((magnitude << random_bits >> dropped_bits) + random) >> random_bits
 
 
@@ -91,7 +108,7 @@ def round_integer(
     It is unbiased on either side of zero, but with the same bits round(−x) is not −round(x), as it is for a
     magnitude.
     """
-    if Rounding(rounding) is Rounding.STOCHASTIC and dropped_bits > 0 and value < 0:
+    if Rounding(rounding).draws and dropped_bits > 0 and value < 0:
         # One step up moves floor and value alike, and brings the value above zero.
         steps = -(value >> dropped_bits)
         return (

@@ -1,4 +1,4 @@
-"""The three roundings of a magnitude: the twin of `quaver.golden.rounding.round_magnitude`."""
+"""The roundings of a magnitude: the twin of `quaver.golden.rounding.round_magnitude`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Rounding(wiring.Component):
         self.width, self.dropped_bits, self.random_bits = width, dropped_bits, random_bits
         self.rounding = RoundingMode(rounding)
         ports = {"magnitude": In(width), "up": Out(1), "rounded": Out(width - dropped_bits + 1)}
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             ports["random"] = In(random_bits)
         super().__init__(ports)
 
@@ -55,10 +55,17 @@ class Rounding(wiring.Component):
         kept, dropped = self.magnitude[self.dropped_bits :], self.magnitude[: self.dropped_bits]
         if self.dropped_bits and self.rounding is RoundingMode.NEAREST_EVEN:
             m.d.comb += self.up.eq(dropped[-1] & (dropped[:-1].any() | kept[0]))
-        elif self.dropped_bits and self.rounding is RoundingMode.STOCHASTIC:
-            compared = Cat(Const(0, self.random_bits), dropped)[-self.random_bits :]
-            total = Signal(self.random_bits + 1)
-            m.d.comb += total.eq(compared + self.random)
+        elif self.dropped_bits and self.rounding.draws:
+            bits, random = self.random_bits, self.random
+            if self.rounding is RoundingMode.STOCHASTIC_B:
+                bits, random = bits + 1, Cat(Const(1, 1), random)
+            below = Cat(Const(0, bits), dropped)
+            compared, nearest = below[-bits:], Const(0, 1)
+            if self.rounding is RoundingMode.STOCHASTIC_C:
+                lost = below[:-bits]
+                nearest = lost[-1] & (lost[:-1].any() | compared[0])
+            total = Signal(bits + 1)
+            m.d.comb += total.eq(compared + random + nearest)
             m.d.comb += self.up.eq(total[-1])
         m.d.comb += self.rounded.eq(kept + self.up)
         return m

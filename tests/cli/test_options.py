@@ -74,6 +74,11 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "b": (f"{ON_BOARD} --b q8.8", "--b is q8.8, but"),
         "result": (f"{ON_BOARD} --result q8.8", "--result is q8.8, but"),
         "accumulator-bits": (f"{ON_BOARD} --accumulator-bits 48", "--accumulator-bits is 48, but"),
+        "total": (f"{ON_BOARD} --arithmetic fixed16 --total fp32", "--total is e8m23, but"),
+        "group": (f"{ON_BOARD} --group 4", "--group is 4, but"),
+        "fraction-bits": (f"{ON_BOARD} --fraction-bits 13", "--fraction-bits is 13, but"),
+        "aligning": (f"{ON_BOARD} --aligning nearest", "--aligning is nearest, but"),
+        "total-rounding": (f"{ON_BOARD} --total-rounding nearest", "--total-rounding is nearest, but"),
     },
     "export": dict.fromkeys(("output", "data-dir", "check", "json")),
     "flash": dict.fromkeys(("board", "keep", "dry-run")),
@@ -88,7 +93,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "seed": ("--json --seed 2", "--seed does nothing with --json, which makes no page"),
     },
     "plan": {
-        **dict.fromkeys(("batch", "chunk", "measure", "rule", "json", "output", "figure")),
+        **dict.fromkeys(("batch", "chunk", "measure", "rule", "json", "output", "figure", "arithmetic")),
         "nonzero-ratio": (
             "mlp-digits --measure 1 --nonzero-ratio 0.5",
             "--nonzero-ratio does nothing with --measure",

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from quaver.golden import exact
-from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, Specials, hfp8, parse
+from quaver.golden.formats import (
+    BFLOAT16,
+    DLFLOAT,
+    E4M3,
+    FP8,
+    FP16,
+    FP32,
+    HALF,
+    FloatFormat,
+    Specials,
+    hfp8,
+    parse,
+)
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding
 
@@ -377,6 +389,8 @@ def test_names():
         ("e4m3ieee", FloatFormat(4, 3)),
         ("1-4-3", FloatFormat(4, 3)),
         ("e5m7b-3", FloatFormat(5, 7, bias=-3)),
+        ("dlfloat16", DLFLOAT),
+        ("dl8", FloatFormat(4, 3, 7, Specials.DLFLOAT, saturate=True)),
     ):
         assert parse(name) == fmt
 
@@ -396,7 +410,7 @@ def test_an_unknown_name_is_told_what_there_is():
     for name in ("fp9", "e6", "2-6-9", "e4m3satfn", "", "e6m9 e"):
         with pytest.raises(
             ValueError,
-            match=r"must be one of fp8, fp16, e4m3, half, bfloat16, fp32, dlfloat, or widths as in e6m9",
+            match=r"must be one of fp8, fp16, e4m3, half, bfloat16, fp32, dlfloat, dlfloat16, dl8, or widths",
         ):
             parse(name)
     with pytest.raises(ValueError, match=r"1 \+ 9 \+ 23 = 33 bits, but a format fits 32"):
@@ -404,7 +418,9 @@ def test_an_unknown_name_is_told_what_there_is():
 
 
 def test_roundings_are_named():
-    assert [str(r) for r in Rounding] == ["nearest", "truncate", "stochastic"]
+    assert [str(r) for r in Rounding] == [
+        *("nearest", "truncate", "stochastic", "stochastic-b", "stochastic-c")
+    ]
 
 
 @pytest.mark.parametrize(

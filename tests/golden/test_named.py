@@ -26,7 +26,7 @@ def test_a_spelling_means_what_it_spells(arithmetic: object) -> None:
 
 def test_names() -> None:
     assert (*PRESETS, *ARITHMETICS) == names()
-    assert {"fp8", "fp16", "fixed16", "int2", "int4", "int8", "integer"} <= {*names()}
+    assert {"fp8", "fp16", "fixed16", "int2", "int4", "int8", "integer", "hopper_fp8"} <= {*names()}
     assert named("integer") == named("int4") == Integer()
     assert named("chunked_float") == named("fp8") == ChunkedFloat()
     assert named("fixed_point") == named("fixed16") == FixedPoint()

@@ -1,13 +1,15 @@
 """The three roundings on integers: every small case against fractions, and stochastic rounding's odds."""
 
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
 
-from quaver.golden.formats import FP8, FP16
+from quaver.golden import exact
+from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import Rounding, round_magnitude
+from quaver.golden.rounding import Rounding, round_integer, round_magnitude
 
 SMALL = [(magnitude, dropped) for magnitude in range(128) for dropped in range(7)]
 
@@ -67,3 +69,61 @@ def test_the_average_of_stochastic_roundings_is_the_value(fmt, fraction, base):
     assert abs(ups - fraction * count) <= 5 * (count * fraction * (1 - fraction)) ** 0.5 + count / 65536
     mirrored = fmt.encode(np.full(count, -value), "stochastic", random=LFSR(77).draws(count, 16))
     assert np.array_equal(mirrored, codes | fmt.sign_code)  # magnitudes are rounded: signs change nothing
+
+
+VARIANTS = [Rounding.STOCHASTIC, Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C]
+
+
+def p3109(variant: Rounding, magnitude: int, dropped: int, random: int, bits: int) -> int:
+    """The interim report's formulas, on the dropped part ν."""
+    kept, nu = divmod(Fraction(magnitude, 1 << dropped), 1)
+    up = {
+        Rounding.STOCHASTIC: floor(nu * 2**bits) + random >= 2**bits,
+        Rounding.STOCHASTIC_B: floor(nu * 2 ** (bits + 1)) + 2 * random + 1 >= 2 ** (bits + 1),
+        Rounding.STOCHASTIC_C: round(nu * 2**bits) + random >= 2**bits,
+    }
+    return int(kept) + up[variant]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_variants_are_p3109s(variant: Rounding) -> None:
+    for dropped in range(6):
+        for bits in (1, 2, 3, 6):
+            for magnitude in range(3 << dropped):
+                for random in range(1 << bits):
+                    expected = p3109(variant, magnitude, dropped, random, bits)
+                    assert round_magnitude(magnitude, dropped, variant, random, bits) == expected
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_value_and_draw_of_the_formats(variant: Rounding) -> None:
+    """Floats with and without subnormals in sight, and fixed point, against the definition."""
+    steps = np.arange(-400, 400) / 64
+    for bits in (1, 3):
+        draws = np.tile(np.arange(1 << bits, dtype=np.uint16), len(steps))
+        x = np.repeat(steps, 1 << bits)
+        for fmt in (FloatFormat(3, 2), FloatFormat(4, 3), FP16):
+            scaled = (x * 2.0 ** (fmt.min_exponent - 1)).astype(np.float32)
+            codes = fmt.encode(scaled, variant, random=draws, random_bits=bits)
+            for value, draw, code in zip(scaled.tolist(), draws.tolist(), codes.tolist(), strict=True):
+                exactly = Fraction(value) if value else value
+                assert code == exact.encode(fmt, exactly, variant, draw, bits)
+        fixed = FixedFormat(4, 1)
+        codes = fixed.integers(fixed.encode(x, variant, random=draws, random_bits=bits))
+        for value, draw, code in zip(x.tolist(), draws.tolist(), codes.tolist(), strict=True):
+            assert code == round_integer(int(value * 64), 5, variant, draw, bits)
+
+
+def test_only_the_first_is_biased_with_few_bits() -> None:
+    fine, bits = 10, 3
+    magnitudes = range(1 << fine)
+    bias = {
+        variant: sum(
+            round_magnitude(m, fine, variant, r, bits) * (1 << fine) - m for m in magnitudes for r in range(8)
+        )
+        / (8 << 2 * fine)
+        for variant in VARIANTS
+    }
+    assert bias[Rounding.STOCHASTIC] == pytest.approx(-(2.0**-4), rel=0.02)
+    assert abs(bias[Rounding.STOCHASTIC_B]) < 2.0**-10
+    assert abs(bias[Rounding.STOCHASTIC_C]) < 2.0**-10

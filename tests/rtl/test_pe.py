@@ -6,7 +6,7 @@ from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, hfp8
+from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, FP32, HALF, FloatFormat, hfp8
 from quaver.golden.random_bits import states_of
 from quaver.rtl.pe import pe_for
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
@@ -134,3 +134,34 @@ def test_refusals():
         ChunkedFloatPE(ChunkedFloat(), stages=0)
     with pytest.raises(TypeError, match=r"has no processing element; there is one for chunked_float"):
         pe_for("fixed_point")
+
+
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        ChunkedFloat(chunk=4, total=FP32),
+        ChunkedFloat(chunk=3, total=BFLOAT16),
+        ChunkedFloat(chunk=4, total=FP32, rounding="stochastic"),
+        ChunkedFloat(FP16, FP16, 4, total=FloatFormat(6, 12)),
+        ChunkedFloat(FP8, BFLOAT16, 4, total=FP16),
+    ],
+    ids=lambda arithmetic: f"{arithmetic.operand} {arithmetic.accumulator} {arithmetic.total}",
+)
+def test_totals_of_a_format_of_their_own(arithmetic):
+    rng = np.random.default_rng(7)
+    pe = ChunkedFloatPE(arithmetic, stages=3)
+    fmt = arithmetic.operand
+    tiles = [
+        (random_codes(fmt, (1, k), rng, wild), random_codes(fmt, (k, 3), rng, wild))
+        for k, wild in ((1, False), (9, False), (23, False), (7, True), (12, True))
+    ]
+    seed = {"seed": SEED} if arithmetic.stochastic else {}
+    for (a, b), codes in zip(tiles, run(pe, tiles), strict=True):
+        np.testing.assert_array_equal(codes, arithmetic.gemm(a, b, **seed)[0])
+
+
+def test_totals_that_the_hardware_cannot_fold():
+    with pytest.raises(
+        ValueError, match=r"total is e8m23, whose smallest exponent is -126, but the sums .* subnormal below"
+    ):
+        ChunkedFloatPE(ChunkedFloat(FP16, FP16, total=FP32))

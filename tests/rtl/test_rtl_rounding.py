@@ -14,7 +14,7 @@ def assert_twins(unit, cases):
     async def bench(ctx):
         for magnitude, r in cases:
             ctx.set(unit.magnitude, magnitude)
-            if unit.rounding is RoundingMode.STOCHASTIC:
+            if unit.rounding.draws:
                 ctx.set(unit.random, r)
             await ctx.delay(1e-9)
             want = round_magnitude(magnitude, unit.dropped_bits, unit.rounding, r, unit.random_bits)
@@ -29,15 +29,16 @@ def assert_twins(unit, cases):
 @pytest.mark.parametrize("rounding", list(RoundingMode))
 @pytest.mark.parametrize("dropped", [0, 1, 2, 3, 5])
 def test_every_magnitude_and_draw(rounding, dropped):
-    draws = range(8) if rounding is RoundingMode.STOCHASTIC else range(1)
+    draws = range(8) if rounding.draws else range(1)
     assert_twins(Rounding(6, dropped, rounding, 3), [(m, r) for m in range(64) for r in draws])
 
 
 @pytest.mark.parametrize(("width", "dropped", "bits"), [(20, 12, 4), (20, 4, 16), (24, 14, 14), (12, 11, 1)])
 def test_wide(width, dropped, bits):
     rng = random.Random(width)
-    cases = [(rng.getrandbits(width), rng.getrandbits(bits)) for _ in range(500)]
-    assert_twins(Rounding(width, dropped, "stochastic", bits), cases)
+    for variant in ("stochastic", "stochastic-b", "stochastic-c"):
+        cases = [(rng.getrandbits(width), rng.getrandbits(bits)) for _ in range(300)]
+        assert_twins(Rounding(width, dropped, variant, bits), cases)
 
 
 @pytest.mark.parametrize("dropped", [-1, 8])

@@ -2,6 +2,7 @@
 
 from typing import TypeGuard
 
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
@@ -12,6 +13,7 @@ ARITHMETICS: dict[str, type[Arithmetic]] = {
     "chunked_float": ChunkedFloat,
     "fixed_point": FixedPoint,
     "integer": Integer,
+    "aligned_float": AlignedFloat,
 }
 
 
@@ -20,4 +22,4 @@ def is_arithmetic(thing: object) -> TypeGuard[Arithmetic]:
     return type(thing) in ARITHMETICS.values()
 
 
-__all__ = ["ARITHMETICS", "ChunkedFloat", "FixedPoint", "Integer", "is_arithmetic"]
+__all__ = ["ARITHMETICS", "AlignedFloat", "ChunkedFloat", "FixedPoint", "Integer", "is_arithmetic"]

@@ -8,7 +8,7 @@ of 64. What one output is, with A of shape (M, K) and B of shape (K, N)::
         partial = +0
         for k in the chunk, in order:
             partial = round(partial + a[i, k] * b[k, j])     the product is exact
-        total = round(total + partial)
+        total = round(total + partial)                       perhaps to another format
     c[i, j] = total
 """
 
@@ -59,8 +59,8 @@ class ChunkedFloat:
     operand
         Format of the codes of A and B, of at most 16 bits.
     accumulator
-        Format of the partial sums, the totals and C. Overflow goes where the format says: to infinity,
-        or at every addition to the largest finite value if it saturates.
+        Format of the partial sums. Overflow goes where the format says: to infinity, or at every addition to
+        the largest finite value if it saturates.
     chunk
         Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
     rounding
@@ -70,6 +70,9 @@ class ChunkedFloat:
         kept is cut off, which takes 2**−(R + 1) of a step from every sum: without chunks, a sum of 65,536
         terms keeps 0.70 of itself with 6 bits, 0.92 with 8 and 0.98 with 10 (`bench/random_bits.py`). Fewer
         than 10 bits are a `FewRandomBits` warning.
+    total
+        Format of the totals and of C: a second accumulator, as chunks promoted to FP32 have it. None: the
+        accumulator's, and so is None if it is that.
 
     Notes
     -----
@@ -89,6 +92,7 @@ class ChunkedFloat:
     chunk: int = 64
     rounding: Rounding | str = Rounding.NEAREST_EVEN
     random_bits: int = 14
+    total: FloatFormat | None = None
 
     def __post_init__(self) -> None:
         for name in ("operand", "accumulator"):
@@ -97,6 +101,10 @@ class ChunkedFloat:
                 raise TypeError(
                     f"{name} is {value!r}, but it must be a FloatFormat, e.g. quaver.golden.formats.FP8"
                 )
+        if self.total == self.accumulator:
+            object.__setattr__(self, "total", None)
+        if not isinstance(self.total, FloatFormat | None):
+            raise TypeError(f"total is {self.total!r}, but it must be a FloatFormat, or None")
         if self.operand.width > MAX_OPERAND_BITS:
             raise ValueError(
                 f"operand is {self.operand}, {self.operand.width} bits, but operands have at most "
@@ -134,8 +142,8 @@ class ChunkedFloat:
 
     @property
     def result(self) -> FloatFormat:
-        """Format of the codes of C: the accumulator's."""
-        return self.accumulator
+        """Format of the codes of C: the total's."""
+        return self.total or self.accumulator
 
     @property
     def stochastic(self) -> bool:
@@ -188,11 +196,11 @@ class ChunkedFloat:
 
         Returns
         -------
-        Codes of `accumulator`, shape (M, N).
+        Codes of `result`, shape (M, N).
         """
         a, b = self.check(a_codes, b_codes, seed=seed)
         if 0 in a.shape or 0 in b.shape:
-            return np.zeros((a.shape[0], b.shape[1]), self.accumulator.code_dtype)
+            return np.zeros((a.shape[0], b.shape[1]), self.result.code_dtype)
         return chunked_gemm(self, a, b, self.sources(seed) if self.stochastic else None)
 
     @standard_floats
@@ -211,7 +219,7 @@ class ChunkedFloat:
             )
         self.check(np.zeros((0, 0), a.dtype), np.zeros((0, 0), b.dtype), seed=seed)
         if 0 in a.shape or 0 in b.shape:
-            return np.zeros((len(a), a.shape[1], b.shape[2]), self.accumulator.code_dtype)
+            return np.zeros((len(a), a.shape[1], b.shape[2]), self.result.code_dtype)
         firsts = None if seed is None else [self.sources(numbered_seed(seed, i)) for i in range(len(a))]
         return chunked_gemms(self, a, b, firsts)
 
@@ -220,13 +228,13 @@ class ChunkedFloat:
         """The same as `gemm` in exact fractions, one output at a time: slow, and what `gemm` is held to."""
         a, b = self.check(a_codes, b_codes, seed=seed)
         (M, K), N = a.shape, b.shape[1]
-        acc = self.accumulator
+        acc, result = self.accumulator, self.result
 
-        def rounded_sum(code: int, term: exact.Exact, random: int) -> int:
-            value = exact.add(exact.decode(acc, code), term)
-            return exact.encode(acc, value, self.rounding, random, self.random_bits)
+        def rounded_sum(fmt: FloatFormat, code: int, term: exact.Exact, random: int) -> int:
+            value = exact.add(exact.decode(fmt, code), term)
+            return exact.encode(fmt, value, self.rounding, random, self.random_bits)
 
-        c = np.zeros((M, N), acc.code_dtype)
+        c = np.zeros((M, N), result.code_dtype)
         for i, j in np.ndindex(M, N):
             draws = draws_of(seed, i, j, self.random_bits) if self.stochastic else repeat(0)
             total = 0
@@ -236,8 +244,8 @@ class ChunkedFloat:
                     product = exact.multiply(
                         exact.decode(self.operand, int(a[i, k])), exact.decode(self.operand, int(b[k, j]))
                     )
-                    partial = rounded_sum(partial, product, next(draws))
-                total = rounded_sum(total, exact.decode(acc, partial), next(draws))
+                    partial = rounded_sum(acc, partial, product, next(draws))
+                total = rounded_sum(result, total, exact.decode(acc, partial), next(draws))
             c[i, j] = total
         return c
 

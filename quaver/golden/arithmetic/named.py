@@ -7,11 +7,45 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 from quaver.golden.arithmetic import ARITHMETICS
-from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic
-from quaver.golden.formats import FP16, IntegerFormat, Levels, parse
+from quaver.golden.formats import (
+    BFLOAT16,
+    E4M3,
+    FP16,
+    FP32,
+    HALF,
+    FloatFormat,
+    IntegerFormat,
+    Levels,
+    parse,
+)
+
+
+def _tensor_core(operand: FloatFormat, group: int, fraction_bits: int) -> AlignedFloat:
+    """One that truncates to float32 and promotes nothing."""
+    return AlignedFloat(operand, operand, group, fraction_bits, FP32, NO_CHUNKS)
+
+
+#: What tensor cores compute when they accumulate in float32. Hopper's are equal to all that was measured on
+#: an H100 (`bench/h100.py`): FP8 with promotion every 128 products (use_fast_accum=False) and without, and 16
+#: bits. The others are as MMA-Sim reports them (Xie et al., arXiv 2511.10909) and unmeasured here. FP8 is
+#: E4M3 by default; a and b may be e5m2sat.
+TENSOR_CORES: dict[str, Arithmetic] = {
+    "hopper_fp8": AlignedFloat(),
+    "hopper_fp8_fast": AlignedFloat(chunk=NO_CHUNKS),
+    "hopper_bf16": _tensor_core(BFLOAT16, 16, 25),
+    "hopper_fp16": _tensor_core(HALF, 16, 25),
+    "ampere_bf16": _tensor_core(BFLOAT16, 8, 24),
+    "ampere_fp16": _tensor_core(HALF, 8, 24),
+    "ada_fp8": AlignedFloat(group=16, chunk=NO_CHUNKS),
+    "blackwell_fp8": _tensor_core(E4M3, 32, 25),
+    "blackwell_bf16": _tensor_core(BFLOAT16, 16, 25),
+    "blackwell_fp16": _tensor_core(HALF, 16, 25),
+}
 
 #: Sets of parameters that have a name of their own.
 PRESETS: dict[str, Arithmetic] = {
@@ -21,6 +55,7 @@ PRESETS: dict[str, Arithmetic] = {
     "fp16-stochastic": ChunkedFloat(FP16, FP16, rounding="stochastic"),
     "fixed16": FixedPoint(),
     **{f"int{k}": Integer.of(IntegerFormat(k), IntegerFormat(k, Levels.ODD)) for k in (2, 3, 4, 5, 8)},
+    **TENSOR_CORES,
 }
 
 
@@ -67,7 +102,7 @@ def spelled(arithmetic: Arithmetic, *, defaults: bool = False) -> str:
     said = [
         f"{field.name}={value}"
         for field in fields(cast("Any", arithmetic))
-        if (value := getattr(arithmetic, field.name)) != field.default or defaults
+        if (value := getattr(arithmetic, field.name)) != field.default or (defaults and value is not None)
     ]
     return f"{name}({', '.join(said)})"
 

@@ -4,9 +4,11 @@
 not hold the format) that lie on the format's grid.
 """
 
+from quaver.golden.formats.block import BLOCK_FORMATS, BlockFormat, Scale
 from quaver.golden.formats.fixed import FixedFormat
 from quaver.golden.formats.float import (
     BFLOAT16,
+    DL8,
     DLFLOAT,
     E4M3,
     FP8,
@@ -20,9 +22,12 @@ from quaver.golden.formats.float import (
 from quaver.golden.formats.format import Format
 from quaver.golden.formats.integer import IntegerFormat, Levels
 from quaver.golden.formats.names import FORMATS, parse
+from quaver.golden.formats.packed import CodeSpace, PackedFormat
 
 __all__ = [
     "BFLOAT16",
+    "BLOCK_FORMATS",
+    "DL8",
     "DLFLOAT",
     "E4M3",
     "FORMATS",
@@ -30,11 +35,15 @@ __all__ = [
     "FP16",
     "FP32",
     "HALF",
+    "BlockFormat",
+    "CodeSpace",
     "FixedFormat",
     "FloatFormat",
     "Format",
     "IntegerFormat",
     "Levels",
+    "PackedFormat",
+    "Scale",
     "Specials",
     "hfp8",
     "parse",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats
+from quaver.golden.formats.format import Format, as_draws, as_floats, as_variant_a
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer, set_integers
 
@@ -121,6 +121,9 @@ class FixedFormat(Format):
             return self.codes(np.rint(steps))
         if drawn is None:
             return self.codes(np.trunc(steps))
+        if rounding is not Rounding.STOCHASTIC:
+            moved, drawn, random_bits = as_variant_a(rounding, steps, drawn, random_bits, 0, 0)
+            steps = moved.astype(np.float64)
         fine = np.floor(steps * 2.0**random_bits).astype(np.int64)
         return self.codes((fine + drawn) >> random_bits)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats, cast_to
+from quaver.golden.formats.format import Format, as_draws, as_floats, as_variant_a, cast_to
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer, set_integers
 
@@ -250,6 +250,12 @@ class FloatFormat(Format):
         rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         x = as_floats(values)
         drawn = as_draws(random, random_bits, x.shape, rounding)
+        if drawn is not None and rounding is not Rounding.STOCHASTIC:
+            if self.specials is Specials.DLFLOAT:
+                raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")
+            grid = self.quantum_exponent, self.precision
+            x, drawn, random_bits = as_variant_a(rounding, x, drawn, random_bits, *grid)
+            rounding = Rounding.STOCHASTIC
         random_bits = random_bits if rounding is Rounding.STOCHASTIC else 0
         if x.dtype == np.float32 and not (self._in_float32 and self.precision + random_bits <= 31):
             x = cast_to(x, np.float64)
@@ -341,6 +347,10 @@ BFLOAT16 = FloatFormat(8, 7)
 #: The paper's abstract names the widths and what is left out; the codes are those of IBM's NNP-data-type-1,
 #: as onnx-mlir's public conversions have them: bias 31, 2**-31 without a code, ties away from zero.
 DLFLOAT = FloatFormat(6, 9, specials=Specials.DLFLOAT)
+#: DLFloat's 8-bit companion, 1-4-3 with a bias of 7, in the same manner: no subnormals, one code for NaN.
+#: IBM's Spyre takes OCP E4M3 tensors as it; of E4M3's 256 codes, 16 mean something else on a device
+#: (torch-spyre #3027): as many as E4M3 has subnormals and NaN. Narrowing to it saturates.
+DL8 = FloatFormat(4, 3, specials=Specials.DLFLOAT, saturate=True)
 #: IEEE 754 binary32.
 FP32 = FloatFormat(8, 23)
 

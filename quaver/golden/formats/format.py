@@ -62,7 +62,7 @@ class Format(ABC):
             Any shape and memory layout; float16, float32, float64, integers of at most 53 bits, or any number
             of ml_dtypes but the complex ones.
         rounding
-            `Rounding.STOCHASTIC` wants `random`, the others refuse it.
+            The stochastic ones want `random`, the others refuse it.
         random, random_bits
             One integer of R = `random_bits` bits (1 … 32) for each value, in an array of the same shape.
 
@@ -150,11 +150,36 @@ def cast_to(array: NDArray[np.generic], dtype: type[np.floating]) -> NDArray[np.
         return np.asarray(array, dtype=dtype, order="C")
 
 
+def as_variant_a(
+    rounding: Rounding,
+    values: NDArray[np.floating],
+    random: NDArray[np.unsignedinteger],
+    random_bits: int,
+    last: int,
+    precision: int,
+) -> tuple[NDArray[np.floating], NDArray[np.unsignedinteger], int]:
+    """Values and random bits with which stochastic rounding gives what its variant B or C gives.
+
+    A float's last kept bit is that of `precision` bits, or 2**last if that is higher; fixed point has a
+    precision of 0 bits.
+    """
+    if rounding is Rounding.STOCHASTIC_B:
+        if random_bits == 32:
+            raise ValueError("random_bits is 32, but stochastic-b looks at one more; take 1 … 31")
+        return values, (2 * random.astype(np.uint32) + 1).astype(np.uint32), random_bits + 1
+    wide = values.astype(np.float64)
+    _, exponents = np.frexp(wide)
+    steps = np.maximum(exponents - precision, last) if precision else np.full(wide.shape, last)
+    steps = steps - random_bits
+    nearest = np.ldexp(np.rint(np.ldexp(wide, -steps)), steps)  # of few bits, which float64 holds
+    return np.where(np.isfinite(wide), nearest, wide), random, random_bits
+
+
 def as_draws(
     random: ArrayLike | None, random_bits: int, shape: tuple[int, ...], rounding: Rounding
 ) -> NDArray[np.unsignedinteger] | None:
     """`random` as C-contiguous uint16 or uint32 of `shape`, checked; None when the rounding takes none."""
-    if rounding is not Rounding.STOCHASTIC:
+    if not rounding.draws:
         if random is not None:
             raise ValueError(f"random was given, but {rounding} rounding takes none; leave it out")
         return None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from quaver.golden.formats.fixed import FixedFormat
-from quaver.golden.formats.float import BFLOAT16, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat
+from quaver.golden.formats.float import BFLOAT16, DL8, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat
 from quaver.golden.formats.format import Format
 from quaver.golden.formats.integer import IntegerFormat
+from quaver.golden.formats.packed import PackedFormat
 
 #: Every kind of format by the name of its class.
 FORMATS: dict[str, type[Format]] = {
     "FloatFormat": FloatFormat,
     "FixedFormat": FixedFormat,
     "IntegerFormat": IntegerFormat,
+    "PackedFormat": PackedFormat,
 }
 
 _NAMES: dict[str, Format] = {
@@ -22,17 +24,21 @@ _NAMES: dict[str, Format] = {
     "bfloat16": BFLOAT16,
     "fp32": FP32,
     "dlfloat": DLFLOAT,
+    "dlfloat16": DLFLOAT,
+    "dl8": DL8,
 }
 
 
 def parse(name: str) -> Format:
     """The format that a name on the command line means; ``parse(str(fmt)) == fmt``.
 
-    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32``, ``dlfloat`` are
-    the constants of `quaver.golden.formats`. ``e6m9`` or ``1-6-9`` give the widths, followed where wanted by
-    a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's; ``ieee`` is what is meant without),
-    and by ``sat`` (saturating; without, overflow is infinity). ``q6.10`` is fixed point of 6 integer and 10
-    fraction bits. ``uint4``, ``int4`` and ``odd4`` are integers of 4 bits: unsigned, signed, odd ones.
+    Names, in any case: ``fp8``, ``fp16``, ``e4m3`` (OCP's), ``half``, ``bfloat16``, ``fp32``, ``dlfloat`` (or
+    ``dlfloat16``), ``dl8`` are the constants of `quaver.golden.formats`. ``e6m9`` or ``1-6-9`` give the
+    widths, followed where wanted by a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's;
+    ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is infinity). ``q6.10``
+    is fixed point of 6 integer and 10 fraction bits. ``uint4``, ``int4`` and ``odd4`` are integers of 4 bits:
+    unsigned, signed, odd ones. ``e4m3fnuz``, ``e5m2fnuz``, ``binary8p4`` (P3109's) and ``e2m1mx`` are floats
+    with other tops.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def _bitcast(context, value, like):
     return like(value, like), generate
 
 
-_bits_as: Any = intrinsic(_bitcast)
+bits_as: Any = intrinsic(_bitcast)
 
 
 @njit(cache=True, nogil=True)
@@ -69,7 +69,7 @@ def decode(codes, values, sign, kept, quantum, largest, infinity):
         magnitude = codes[i] & (sign - 1)
         exponent = magnitude >> kept
         steps = exponent - min(exponent, 1)  # taken from the exponent's field, they leave the hidden bit
-        power = _bits_as(np.int64((steps + quantum + 1023) << 52), 1.0)
+        power = bits_as(np.int64((steps + quantum + 1023) << 52), 1.0)
         value = np.int32(magnitude - (steps << kept)) * power
         if magnitude > largest:
             value = np.inf if magnitude == infinity else np.nan
@@ -93,7 +93,7 @@ def decode_float32(codes, values, width, kept, rebase, quantum, largest, infinit
         magnitude = word(code & below_sign)
         bits = word(shift_left(magnitude, left) + rebase)
         if magnitude < hidden:
-            bits = _bits_as(np.float32(np.int32(magnitude)) * quantum, word(0))
+            bits = bits_as(np.float32(np.int32(magnitude)) * quantum, word(0))
         if magnitude > largest:
             bits = infinite if magnitude == infinity else nan
         values[i] = bits | shift_left(word(code & sign), to_sign)
@@ -141,14 +141,14 @@ def nearest(bits, codes, magic, stored, width, kept, first, largest, signed, nan
     dropped, to_sign = word(stored - kept), word(top + one - word(width))
     normal, rebase = shift_left(word(first), word(stored)), shift_left(word(first - 1), word(stored))
     almost_half = word(shift_left(one, word(dropped - one)) - one)
-    magic_bits = _bits_as(magic, one)
+    magic_bits = bits_as(magic, one)
     largest, signed, nan = word(largest), word(signed), word(nan)
     for i in range(len(bits)):
         magnitude = word(bits[i] & below_sign)
         odd = word(shift_right(magnitude, dropped) & one)
         code = shift_right(word(word(word(magnitude - rebase) + almost_half) + odd), dropped)
         if magnitude < normal:  # the floating-point addition rounds, and leaves the code in the last bits
-            code = word(_bits_as(_bits_as(magnitude, magic) + magic, one) - magic_bits)
+            code = word(bits_as(bits_as(magnitude, magic) + magic, one) - magic_bits)
         codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, largest, signed, nan)
 
 

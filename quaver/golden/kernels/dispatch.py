@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.formats import Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.random_bits import States
 
@@ -22,13 +23,25 @@ def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -
     from quaver.golden.kernels import scalar, vector  # compile: not before something is computed
 
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
+    if sums.total is not None:
+        held = sums.total.quantum_exponent <= sums.accumulator.quantum_exponent
+        if how and held and not sums.stochastic and Specials.DLFLOAT not in _specials(sums):
+            return vector.promoted_gemm(sums, how, a, b)
+        return scalar.scalar_gemm(sums, a, b, states)
     return vector.vector_gemm(sums, how, a, b, states) if how else scalar.scalar_gemm(sums, a, b, states)
+
+
+def _specials(sums: ChunkedSums) -> set[Specials]:
+    return {fmt.specials for fmt in (sums.accumulator, sums.total) if fmt is not None}
 
 
 def chunked_gemms(sums: ChunkedSums, a: Array, b: Array, states: Sequence[States] | None) -> Array:
     """The same for a batch of products: (products, M, K) and (products, K, N), and states for each."""
     from quaver.golden.kernels import scalar, vector
 
+    if sums.total is not None:
+        each = zip(a, b, [None] * len(a) if states is None else states, strict=True)
+        return np.stack([chunked_gemm(sums, x, y, state) for x, y, state in each])
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
     if how:
         return vector.vector_gemms(sums, how, a, b, states)

@@ -23,11 +23,11 @@ Array = NDArray[Any]
 def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
     draw."""
-    operand, acc = sums.operand, sums.accumulator
+    operand, acc, total = sums.operand, sums.accumulator, sums.total or sums.accumulator
     random_bits = sums.random_bits if sums.stochastic else 0
-    c = np.zeros((a.shape[0], b.shape[1]), acc.code_dtype)
+    c = np.zeros((a.shape[0], b.shape[1]), total.code_dtype)
     columns = np.ascontiguousarray(b.T)
-    formats = _fields(operand, False), _fields(acc, acc.saturate)
+    formats = _fields(operand, False), _fields(acc, acc.saturate), _fields(total, total.saturate)
     x, y, z = states or (0, 0, 0)
     drawn = random_bits, (np.uint64(x), np.uint64(y), np.uint64(z)), SOURCES
     _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), *drawn, c)
@@ -160,7 +160,7 @@ def _add(code, number, fmt, random_bits, random):
 
 
 @numba.njit(cache=True, nogil=True)
-def _gemm(a, b_columns, operand, accumulator, chunk, random_bits, states, sources, c):
+def _gemm(a, b_columns, operand, accumulator, totals, chunk, random_bits, states, sources, c):
     rows, columns = c.shape
     depth = a.shape[1]
     mask = np.uint64((1 << random_bits) - 1)
@@ -177,7 +177,7 @@ def _gemm(a, b_columns, operand, accumulator, chunk, random_bits, states, source
                     if random_bits:
                         drawn = one_sum_on(drawn, sources)
                 random = np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask)
-                total = _add(total, _parts(partial, accumulator), accumulator, random_bits, random)
+                total = _add(total, _parts(partial, accumulator), totals, random_bits, random)
                 if random_bits:
                     drawn = one_sum_on(drawn, sources)
             c[i, j] = total

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.formats import FloatFormat, Specials
+from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
@@ -142,7 +143,7 @@ def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
 
 def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
     """Codes of C from the codes `a` (M, K) and `b` (K, N), and the states of the random sources if they
-    draw."""
+    draw. Totals are in the accumulator's format."""
     return vector_gemms(sums, how, a[None], b[None], None if states is None else [states])[0]
 
 
@@ -151,6 +152,26 @@ def vector_gemms(
 ) -> Array:
     """The same for a batch of products, (products, M, K) and (products, K, N), in one call of the kernel for
     each thread."""
+    return sums.accumulator.encode(_values(sums, how, a, b, states))
+
+
+def promoted_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array) -> Array:
+    """The codes of C to nearest, with totals in a format of their own that holds the accumulator's smallest
+    value: there no sum of two chunks is −0, so that the sign of a chunk's zero does not matter."""
+    if sums.total is None:
+        raise ValueError("there is no format of totals")
+    total = np.zeros((len(a), b.shape[1]))
+    for first in range(0, len(b), sums.chunk):
+        part = slice(first, first + sums.chunk)
+        partial = _values(sums, how, np.ascontiguousarray(a[None, :, part]), b[None, part], None)[0]
+        # To odd in float64, then as the total is: rounded once.
+        summed = axpy_to_odd(1.0, np.ascontiguousarray(partial).reshape(-1), total.reshape(-1))
+        total = sums.total.round(summed).astype(np.float64).reshape(total.shape)
+    return sums.total.encode(total)
+
+
+def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequence[States] | None) -> Array:
+    """The values of C, as `vector_gemms` has its codes."""
     operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
     (products, M, K), N = a.shape, b.shape[2]
@@ -201,8 +222,7 @@ def vector_gemms(
     shared = 0 if products >= threads else ends.index(max(ends))
     parts = [(*whole[:shared], span, *whole[shared + 1 :]) for span in _spans(ends[shared], threads)]
     _each(vector_kernel, [(*inputs, *part) for part in parts], threads)
-    c = (totals.transpose(0, 2, 1) if turned else totals)[:, :M, :N]
-    return acc.encode(c)
+    return (totals.transpose(0, 2, 1) if turned else totals)[:, :M, :N]
 
 
 @cache

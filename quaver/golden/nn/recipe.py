@@ -18,7 +18,7 @@ from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.engine import Arithmetic, UpdateRule
-from quaver.golden.formats import FORMATS, FP16, FixedFormat, FloatFormat, Format
+from quaver.golden.formats import FORMATS, FP16, BlockFormat, FixedFormat, FloatFormat, Format
 from quaver.golden.nn.quantisers import Clip, DoReFaWeights, Quantiser, SAWBWeights, WeightQuantiser
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
@@ -42,6 +42,17 @@ OPERANDS: dict[Role, tuple[str, str]] = {
     Role.FORWARD: ("inputs", "weights"),
     Role.BACKWARD: ("errors", "weights"),
     Role.GRADIENT: ("inputs", "errors"),
+}
+
+#: The axis of each operand that the GEMM sums up, or of several the one that blocks lie along: features and
+#: channels, of gradients the batch.
+SUMMED: dict[tuple[Role, str], int] = {
+    (Role.FORWARD, "inputs"): 1,
+    (Role.FORWARD, "weights"): 0,
+    (Role.BACKWARD, "errors"): 1,
+    (Role.BACKWARD, "weights"): 1,
+    (Role.GRADIENT, "inputs"): 0,
+    (Role.GRADIENT, "errors"): 0,
 }
 
 
@@ -69,7 +80,9 @@ class Precision:
         exactly: FP8 weights may enter a GEMM of FP16 operands. None: the tensor is rounded to the operand
         format of each GEMM that it enters, and to nothing else. Inputs may have a `Clip` and weights a
         quantiser of weights in a format's place: then the forward GEMM multiplies integers and its results
-        are multiplied by both scales, and the other GEMMs take the quantised values.
+        are multiplied by both scales, and the other GEMMs take the quantised values. Of a `BlockFormat` the
+        blocks lie along the axis that the GEMM sums up, of images the channels; an operand format that is too
+        narrow rounds its values again.
 
     Raises
     ------
@@ -83,15 +96,16 @@ class Precision:
     forward: Arithmetic | None = None
     backward: Arithmetic | None = None
     gradient: Arithmetic | None = None
-    inputs: Format | Clip | None = None
-    weights: Format | WeightQuantiser | None = None
-    errors: Format | None = None
+    inputs: Format | BlockFormat | Clip | None = None
+    weights: Format | BlockFormat | WeightQuantiser | None = None
+    errors: Format | BlockFormat | None = None
 
     def __post_init__(self) -> None:
         gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
-        _check_kinds(self, inputs=Format | Clip | None, errors=Format | None)
-        _check_kinds(self, weights=Format | WeightQuantiser | None)
+        cast_to = Format | BlockFormat
+        _check_kinds(self, inputs=cast_to | Clip | None, errors=cast_to | None)
+        _check_kinds(self, weights=cast_to | WeightQuantiser | None)
         quantised = {tensor: isinstance(getattr(self, tensor), Quantiser) for tensor in ("inputs", "weights")}
         exact = isinstance(self.forward, Integer)
         for tensor, is_quantised in quantised.items():
@@ -115,7 +129,7 @@ class Precision:
                     if role is not Role.FORWARD:
                         continue  # quantised values are reals there, which it rounds as it rounds any
                     cast = cast.format
-                if cast is not None and not operand.holds(cast):
+                if isinstance(cast, Format) and not operand.holds(cast):
                     raise ValueError(
                         f"{tensor} are cast to {cast}, but the {role} GEMM takes them as {operand}, which "
                         f"does not hold every {cast}; widen the operand or narrow the cast"
@@ -308,9 +322,10 @@ class Recipe:
                 raise TypeError(f"layers has {precision!r} for {layer}, but it must be a Precision")
         object.__setattr__(self, "cast", Rounding(self.cast))
         object.__setattr__(self, "layers", dict(self.layers))
-        if self.cast is Rounding.STOCHASTIC:
+        if self.cast.draws:
             raise ValueError(
-                "cast is stochastic, but operands are cast without a random source; take nearest or truncate"
+                f"cast is {self.cast}, but operands are cast without a random source; take nearest or "
+                f"truncate"
             )
 
     def replace(self, **changes: Any) -> Recipe:
@@ -393,7 +408,7 @@ class Recipe:
 
 def _classes() -> dict[str, type]:
     """What a recipe is made of, by the names that its JSON has for it."""
-    parts = (FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
+    parts = (BlockFormat, FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
     quantisers = (Clip, DoReFaWeights, SAWBWeights)
     return {**FORMATS, **{part.__name__: part for part in (*parts, *quantisers)}, **ARITHMETICS}
 
@@ -424,8 +439,11 @@ def from_text(text: str | bytes) -> Any:
 def _plain(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         values = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing)}
-        # Without layers of their own a recipe reads as it did before there were any: checkpoints compare.
-        return {"is": _name(type(thing)), **{name: value for name, value in values.items() if value != {}}}
+        # Without layers, or totals, of their own a recipe reads as it did before there were any: checkpoints
+        # compare.
+        silent: dict[str, Any] = {"layers": {}, "total": None}
+        said = {name: value for name, value in values.items() if name not in silent or value != silent[name]}
+        return {"is": _name(type(thing)), **said}
     if isinstance(thing, Mapping):
         return {name: _plain(value) for name, value in thing.items()}
     return str(thing) if isinstance(thing, StrEnum) else thing

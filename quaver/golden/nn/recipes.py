@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
-from quaver.golden.formats import DLFLOAT, E4M3, FP8, FP16, FixedFormat, FloatFormat, hfp8
+from quaver.golden.formats import (
+    BFLOAT16,
+    BLOCK_FORMATS,
+    DLFLOAT,
+    E4M3,
+    FP8,
+    FP16,
+    FP32,
+    HALF,
+    FixedFormat,
+    FloatFormat,
+    hfp8,
+)
 from quaver.golden.nn.quantisers import Clip, DoReFaWeights, SAWBWeights, WeightQuantiser
 from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.rounding import Rounding
@@ -61,6 +74,41 @@ fp8_everywhere_stochastic = fp8_everywhere.with_gemms(
 hybrid_fp8 = _hybrid("hybrid-fp8", hfp8())
 #: The same with the OCP formats E4M3 and E5M2.
 ocp_fp8 = _hybrid("ocp-fp8", E4M3)
+
+
+def _on_hopper(name: str, chunk: int) -> Recipe:
+    """The FP8 recipe on an H100's tensor cores, its FP8 products in chunks of `chunk`.
+
+    There is no (1,6,9) there: GEMMs of 16 bits take IEEE's half precision.
+    """
+    narrow = AlignedFloat(FP8, FP8, chunk=chunk)
+    wide = AlignedFloat(HALF, HALF, 16, 25, FP32, NO_CHUNKS)
+    return fp8.replace(
+        name=name,
+        hidden=Precision(narrow, narrow, narrow),
+        first=Precision(wide, narrow, wide, inputs=HALF, weights=FP8, errors=FP8),
+        last=Precision(wide, wide, wide),
+    )
+
+
+#: The FP8 recipe with the GEMMs of an H100: sums of FP8 products in (1,8,13), truncated, that are promoted to
+#: float32 every 128 products, or never. Everything else is as in `fp8`.
+fp8_hopper = _on_hopper("fp8-hopper", 128)
+fp8_hopper_fast = _on_hopper("fp8-hopper-fast", NO_CHUNKS)
+
+
+def _in_blocks(name: str, forward: str, backward: str) -> Recipe:
+    """Operands in blocks with a scale each, whose values are multiplied as bfloat16 on Blackwell's units."""
+    gemm = AlignedFloat(BFLOAT16, BFLOAT16, 16, 25, FP32, NO_CHUNKS)
+    numbers, errors = BLOCK_FORMATS[forward], BLOCK_FORMATS[backward]
+    plain = Precision(gemm, gemm, gemm)
+    hidden = replace(plain, inputs=numbers, weights=numbers, errors=errors)
+    return fp8.replace(name=name, hidden=hidden, first=plain, last=plain)
+
+
+#: Operands in OCP's MXFP8, E4M3 forward and E5M2 for errors, and in NVFP4; first and last layer in bfloat16.
+mxfp8 = _in_blocks("mxfp8", "mxfp8-e4m3", "mxfp8-e5m2")
+nvfp4 = _in_blocks("nvfp4", "nvfp4", "nvfp4")
 
 _DLFLOAT = ChunkedFloat(operand=DLFLOAT, accumulator=DLFLOAT, chunk=NO_CHUNKS)
 
@@ -168,7 +216,7 @@ pact_everywhere = {
 
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
-    *(fp8_stochastic, fp8_everywhere_stochastic),
+    *(fp8_stochastic, fp8_everywhere_stochastic, fp8_hopper, fp8_hopper_fast, mxfp8, nvfp4),
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
     *(one for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere) for one in family.values()),
 )

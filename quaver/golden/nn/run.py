@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from quaver.golden import kernels
 from quaver.golden.contracts import Arithmetic, UpdateRule
 from quaver.golden.engine import Engine
-from quaver.golden.formats import Format
+from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.quantisers import Quantised, Quantiser
-from quaver.golden.nn.recipe import Precision, Recipe, Role
+from quaver.golden.nn.recipe import SUMMED, Precision, Recipe, Role
 
 Values = NDArray[Any]
 """float32 on the grid of a format (or anywhere, where the recipe says float32)."""
@@ -105,14 +105,16 @@ class Run:
         GEMM of integers takes the integers, any other GEMM the values.
         """
         rounding = self.recipe.cast
-        cast: Format | Quantiser | None = getattr(precision, tensor)
+        cast: Format | BlockFormat | Quantiser | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
         if isinstance(values, Quantised):
             if role is Role.FORWARD and operand is not None:
                 same = operand == values.format
                 return values.codes if same else operand.encode(values.format.integers(values.codes))
             values, cast = values.values, None
-        if isinstance(cast, Format) and cast != operand:
+        if isinstance(cast, BlockFormat):
+            values = cast.round(values, rounding, axis=SUMMED[role, tensor]).astype(np.float32)
+        elif isinstance(cast, Format) and cast != operand:
             values = cast.round(values, rounding)
         return values if operand is None else operand.encode(values, rounding)
 

@@ -126,7 +126,8 @@ def options_of(constructor: type) -> dict[str, Option]:
         classes = [each for each in types if inspect.isclass(each)]
         kinds = tuple(each for each in classes if each is int or issubclass(each, Format))
         words = next((each for each in classes if issubclass(each, StrEnum)), None)
-        choices = _ROUNDINGS if words is RoundingMode else tuple(map(str, words or ()))
+        roundings = getattr(constructor, "ROUNDINGS", _ROUNDINGS)
+        choices = roundings if words is RoundingMode else tuple(map(str, words or ()))
         if kinds or choices:
             default = None if parameter.default is parameter.empty else parameter.default
             help_ = first_sentence(said.get(name, ""))
@@ -286,7 +287,7 @@ UNITS: dict[str, Unit] = {
             Rounding,
             width={"default": 16},
             dropped_bits={"default": 8},
-            rounding={"choices": ("nearest", "truncate", "stochastic")},
+            rounding={"choices": tuple(map(str, RoundingMode))},
         ),
         build=_rounding,
     ),

@@ -72,8 +72,8 @@ class UnpackedAdder(wiring.Component):
         self.rounding = RoundingMode(rounding)
         if not 1 <= random_bits <= 32:
             raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
-        if self.rounding is RoundingMode.TOWARD_ZERO:
-            raise ValueError("rounding is truncate, but an adder rounds to nearest or stochastically")
+        if self.rounding not in (RoundingMode.NEAREST_EVEN, RoundingMode.STOCHASTIC):
+            raise ValueError(f"rounding is {self.rounding}, but an adder rounds to nearest or stochastically")
         if augend.precision != fmt.precision:
             raise ValueError(
                 f"the augend has {augend.precision} significant bits, but {fmt} has {fmt.precision}"

@@ -98,6 +98,25 @@ class Unpacked:
         return sign * fields.significand * Fraction(2) ** (fields.exponent - self.bias - self.precision + 1)
 
 
+def total_of(fmt: FloatFormat, addend: Unpacked) -> Unpacked:
+    """How totals of `fmt` are laid to which numbers laid as `addend` are added.
+
+    Raises
+    ------
+    ValueError
+        `addend` is gradual, and not down to the smallest exponent of `fmt`: nothing normalises it.
+    """
+    total = Unpacked.of(fmt)
+    if not addend.gradual and addend.quantum_exponent >= total.quantum_exponent:
+        return Unpacked(fmt.precision, addend.quantum_exponent, fmt.max_exponent)
+    if addend.gradual and addend.min_exponent > total.min_exponent:
+        raise ValueError(
+            f"total is {fmt}, whose smallest exponent is {fmt.min_exponent}, but the sums that are added to "
+            f"it are subnormal below 2**{addend.min_exponent}; give it as many exponent bits"
+        )
+    return total
+
+
 def _refuse_dlfloat(fmt: FloatFormat) -> None:
     if fmt.specials is Specials.DLFLOAT:
         raise ValueError(

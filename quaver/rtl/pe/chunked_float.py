@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked
+from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, total_of
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.random_sources import places_on
@@ -36,12 +36,20 @@ class ChunkedFloatPE(ProcessingElement):
         Lanes L.
     latency
         L + 2.
-    operand, sum
-        The `Unpacked` of operands and totals.
+    operand, sum, total
+        The `Unpacked` of operands, partial sums and totals.
 
     Ports and timing are every `ProcessingElement`'s, with N = 1: all inputs of cycle t belong to lane t mod
     L. Between two groups of folds lies at least one product a lane, and between a group's first cycle t and
     t + 2L + 1 `shift` is 0.
+
+    Totals of a format of their own have an adder of their own, of as many stages.
+
+    Raises
+    ------
+    ValueError
+        `stages` out of range; or a total's format whose smallest exponent is below the accumulator's, where
+        that has subnormal sums: they are not normalised on their way.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
@@ -55,6 +63,7 @@ class ChunkedFloatPE(ProcessingElement):
         if product.quantum_exponent >= accumulator.quantum_exponent:
             # Every sum is a multiple of the products' quantum: with exponents down to it all are normal.
             self.sum = Unpacked(accumulator.precision, product.quantum_exponent, accumulator.max_exponent)
+        self.total = self.sum if arithmetic.total is None else total_of(arithmetic.total, self.sum)
         self.addend = Unpacked(
             max(product.precision, self.sum.precision),
             product.min_exponent,
@@ -64,7 +73,7 @@ class ChunkedFloatPE(ProcessingElement):
             arithmetic,
             a=self.operand.layout,
             b=self.operand.layout,
-            total=self.sum.layout,
+            total=self.total.layout,
             interleave=stages,
             latency=stages + 2,
             multiplies_in_dsp=self.operand.precision > LARGEST_IN_LOGIC,
@@ -80,7 +89,7 @@ class ChunkedFloatPE(ProcessingElement):
 
     def exit(self) -> Pack:
         """The total, packed."""
-        return Pack(self.sum, self.arithmetic.accumulator)
+        return Pack(self.total, self.arithmetic.result)
 
     @shared_module("arithmetic", "interleave")
     def elaborate(self, platform: object) -> Module:
@@ -90,17 +99,19 @@ class ChunkedFloatPE(ProcessingElement):
             m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
         )
 
-        # The addend: the product, or in a fold the total that leaves the ring.
+        # The addend: the product, or in a fold the total that leaves the ring, if one adder does both.
+        own = self.arithmetic.total is not None
+        folds_here = Const(0, 1) if own else control.fold
         m.submodules.multiply = multiply = UnpackedMultiplier(self.operand, self.operand)
         m.d.comb += [multiply.a.eq(a), multiply.b.eq(b)]
         totals = [
-            Signal(self.sum.layout, init=self.sum.zero, name=f"total_{i}", reset_less=True)
+            Signal(self.total.layout, init=self.total.zero, name=f"total_{i}", reset_less=True)
             for i in range(lanes)
         ]
         product, total = multiply.product, totals[-1]
         offset = self.sum.bias - multiply.unpacked.bias
         addend = Signal(self.addend.layout, reset_less=True)
-        with m.If(control.fold):
+        with m.If(folds_here):
             m.d.sync += [
                 addend.significand.eq(total.significand << (self.addend.precision - self.sum.precision)),
                 addend.exponent.eq(total.exponent - offset),
@@ -118,11 +129,11 @@ class ChunkedFloatPE(ProcessingElement):
             (addend.nan, total.nan, product.nan),
         ]
         m.d.sync += [
-            of.eq(Mux(control.fold, of_total & ~control.first, of_product))
+            of.eq(Mux(folds_here, of_total & ~control.first, of_product))
             for of, of_total, of_product in specials
         ]
         # Zeros last: a synchronous reset of the register.
-        with m.If(Mux(control.fold, control.first, multiply.zero)):
+        with m.If(Mux(folds_here, control.first, multiply.zero)):
             m.d.sync += [addend.significand.eq(0), addend.exponent.eq(0)]
 
         # The loop: `partial` is the last of the adder's L registers.
@@ -157,9 +168,26 @@ class ChunkedFloatPE(ProcessingElement):
             ]
             m.d.comb += [self.diagonal_out.eq(diagonal), add.random.eq(random)]
 
+        folder = add
+        if own:
+            m.submodules.fold = folder = UnpackedAdder(
+                self.arithmetic.result,
+                self.total,
+                self.sum,
+                rounding=self.arithmetic.rounding,
+                random_bits=self.arithmetic.random_bits,
+                registers=lanes - 1,
+            )
+            augend = Signal(self.total.layout, init=self.total.zero, reset_less=True)
+            zero = self.total.layout.const(self.total.zero).as_value()
+            m.d.sync += augend.eq(Mux(control.first, zero, total.as_value()))
+            m.d.comb += [folder.a.eq(augend), folder.b.eq(partial)]
+            if self.arithmetic.stochastic:
+                m.d.comb += folder.random.eq(random)
+
         # The totals: a ring through the adder while folding, a chain down the column while shifting.
         with m.If(control.fold | folded | self.shift):
-            m.d.sync += totals[0].eq(Mux(folded, add.sum.as_value(), self.chain_in.as_value()))
+            m.d.sync += totals[0].eq(Mux(folded, folder.sum.as_value(), self.chain_in.as_value()))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(totals)]
         m.d.comb += self.chain_out.eq(totals[-1])
         return m
