@@ -16,6 +16,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.float import E4M3, FP8, FloatFormat
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
 from quaver.golden.rounding import Rounding
+from quaver.golden.validation import set_integers
 
 
 class Scale(StrEnum):
@@ -52,6 +53,7 @@ class BlockFormat:
         object.__setattr__(self, "scale", Scale(self.scale))
         if not isinstance(self.element, FloatFormat | PackedFormat) or not self.element.saturate:
             raise TypeError(f"element is {self.element}, but it must be a float that saturates, e.g. e2m1mx")
+        set_integers(self, "block")
         if self.block < 1:
             raise ValueError(f"block is {self.block}, but a block has at least 1 element")
 
