@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from amaranth.lib import data
 from command_model import CommandModel, Response, settings_of
 from test_mutations import mutated
 
@@ -80,6 +81,10 @@ class Commands:
     def words(self, count: int) -> list[int]:
         return self.rng.integers(0, 1 << 32, count, np.uint32).tolist()
 
+    def unused(self, layout: data.StructLayout) -> int:
+        """What is where there should be 0: now and then one bit of it."""
+        return self.chance(0.03) << int(self.rng.integers(layout["zero"].width))
+
     def nonzero(self) -> int:
         return 0 if self.chance(0.03) else int(self.rng.integers(1, 1 << 32))
 
@@ -100,7 +105,7 @@ class Commands:
         start = int(self.rng.integers(g.depth * lanes + 1)) if self.chance(0.1) else 0
         count = g.depth * lanes - start + self.chance(0.03) - int(self.rng.integers(4)) * self.chance(0.3)
         data = self.words(max(count, 0) * groups + self.chance(0.03))
-        half, zero = int(self.rng.integers(2)), self.chance(0.02) << 3
+        half, zero = int(self.rng.integers(2)), self.unused(LoadArguments)
         place = LoadArguments.const({"start": start, "half": half, "operand": operand, "zero": zero})
         return [*command(Opcode.LOAD, [place.as_value().value], len(data)), *data]
 
@@ -121,7 +126,7 @@ class Commands:
             m_tiles = n_tiles = 1
         elif self.chance(0.1):
             k, m_tiles, n_tiles = 1, self.geometry.depth, self.geometry.depth  # all that is loaded
-        fields = {"k": k, "first": first, "last": last, "zero": self.chance(0.02) << 5}
+        fields = {"k": k, "first": first, "last": last, "zero": self.unused(GemmArguments)}
         fields |= {"a_half": self.half(Operand.A), "b_half": self.half(Operand.B)}
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
         words = [GemmArguments.const(fields).as_value().value, tiles.as_value().value]
@@ -135,7 +140,7 @@ class Commands:
         rule = self.model.rules[self.rng.integers(len(self.model.rules))]
         data = [*settings_of(rule), self.nonzero()] if first else []
         data += self.words(3 * groups + int(self.rng.integers(1, 4)) * self.chance(0.03))
-        arguments = UpdateArguments.const({"groups": groups, "first": first, "zero": self.chance(0.02) << 4})
+        arguments = UpdateArguments.const({"groups": groups, "first": first, "zero": self.unused(UpdateArguments)})
         return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
 
     def other(self) -> list[int]:

@@ -51,13 +51,14 @@ def seen(work: Callable[[], None]) -> str:
 
 
 def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
-    """Runs of the unit's bench."""
+    """Runs of the unit's bench, and some with scalars of every kind."""
 
     def driver(of: Mutants) -> Driver:
         with TemporaryDirectory() as folder:
             simulated = Simulated(unit, Path(folder), of.verilog)
         rng, runs = np.random.default_rng(1), []
-        for i, (rate, momentum, decay, count) in enumerate((*bench.RUNS, (0.25, 0.5, 0.125, 100))):
+        scalars = [(*_scalars(bench, unit, rng), 700) for _ in range(16)]
+        for i, (rate, momentum, decay, count) in enumerate((*bench.RUNS, (0.25, 0.5, 0.125, 100), *scalars)):
             rule: Any
             if bench is float_sgd:
                 rule = FloatSGD(rate, momentum, decay, unit.format, unit.rounding, unit.random_bits)
@@ -67,7 +68,7 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
                 rule = FixedSGD(rate, momentum, decay, unit.weights, unit.updates, unit.gradients, *how)
                 elements = [fixed_sgd.codes(fmt, rng, count) for fmt in unit.formats]
             seed = int(rng.integers(1, 1 << 32)) if rule.rounding == "stochastic" else None
-            pauses = ((77, 90), (0, 0), (0, 200), (26, 90))[i]
+            pauses = ((77, 90), (0, 0), (0, 200), (26, 90))[i % 4]
             runs.append((rule, elements, seed, pauses, rule.update(*elements, seed=seed)))
 
         def run(mutant: int) -> str:
@@ -83,6 +84,14 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
         return run
 
     return driver
+
+
+def _scalars(bench: Any, unit: Any, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Rate, momentum and decay; each may be 0 but the rate."""
+    given = rng.uniform(0.01, 1.99, 3) * 2.0 ** -rng.integers(0, 5, 3) * (rng.random(3) < (1, 0.8, 0.8))
+    if bench is float_sgd:
+        given = unit.format.decode(unit.format.encode(given * rng.choice([-1, 1], 3)))
+    return tuple(given.tolist())
 
 
 @contextmanager
@@ -156,7 +165,7 @@ def hollow(name: str) -> tuple[str, Elements]:
     return text, elements
 
 
-def command_driver(name: str, sequences: int = 40) -> Callable[[Mutants], Driver]:
+def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Driver]:
     """Random streams of commands, as test_command_stream has them."""
 
     def driver(of: Mutants) -> Driver:
@@ -181,9 +190,12 @@ def command_driver(name: str, sequences: int = 40) -> Callable[[Mutants], Driver
                         device, commands, responses, multiplied + BEFORE_WRAP & 0xFFFFFFFF
                     )
                     assert not wrong, wrong
-                    device.send(np.array(command(Opcode.COUNTERS), np.uint32))
-                    counted = (int(device.receive(3)[1]) - BEFORE_WRAP) % (1 << 32)
-                    assert 0 <= device.cycles - begun - counted < 64, "another number of cycles"
+                    for _ in range(3):
+                        device.send(np.array(command(Opcode.COUNTERS), np.uint32))
+                        _, counted, products = device.receive(3).tolist()
+                        counted = (counted - BEFORE_WRAP) % (1 << 32)
+                        assert 0 <= device.cycles - begun - counted < 64, "another number of cycles"
+                        assert (products - multiplied - BEFORE_WRAP) % (1 << 32) == 0, "goes on multiplying"
 
             return seen(work)
 

@@ -122,6 +122,7 @@ opt -fast
 dffunmap
 simplemap
 splitnets
+opt_clean -purge
 {cut}
 rename observed gold
 copy gold gate
