@@ -140,7 +140,9 @@ class Commands:
         rule = self.model.rules[self.rng.integers(len(self.model.rules))]
         data = [*settings_of(rule), self.nonzero()] if first else []
         data += self.words(3 * groups + int(self.rng.integers(1, 4)) * self.chance(0.03))
-        arguments = UpdateArguments.const({"groups": groups, "first": first, "zero": self.unused(UpdateArguments)})
+        arguments = UpdateArguments.const(
+            {"groups": groups, "first": first, "zero": self.unused(UpdateArguments)}
+        )
         return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
 
     def other(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.axi import ADDRESS_BITS, IDENTITY, Answer, Register
-from quaver.rtl.commands import VERSION, Opcode, ResponseHeader, Status, command
+from quaver.rtl.commands import MAGIC, VERSION, Opcode, ResponseHeader, Status, command
 from quaver.rtl.emit.verilog import Elements, to_verilog
 from quaver.rtl.link.reliable_link import Linked
 from quaver.sim import line
@@ -285,9 +286,40 @@ int streams_run(Streams* s, int stream, int64_t limit, int reset, uint64_t* word
 }
 }
 """
+#: Instead of the accelerator: answers a command by its first word (0 if it has none), and whatever length that
+#: says of words.
+_ANY_ANSWER = f"""
+module \\axi_accelerator.accelerator (
+    input core_clk, input core_rst,
+    input commands__valid, output commands__ready, input [31:0] commands__payload,
+    output responses__valid, input responses__ready, output [31:0] responses__payload);
+  reg [1:0] state = 0;
+  reg first = 1;
+  reg [15:0] left = 0;
+  reg [31:0] answer = 0;
+  wire [15:0] length = commands__payload[31:24] == {MAGIC} ? commands__payload[15:0] : 0;
+  assign commands__ready = state != 2, responses__valid = state == 2;
+  assign responses__payload = first ? answer : {{left, ~left}};
+  always @(posedge core_clk) begin
+    if (state == 0 && commands__valid) begin
+      left <= length; answer <= 0; first <= 1; state <= length ? 1 : 2;
+    end
+    if (state == 1 && commands__valid) begin
+      left <= left - 1; first <= left == 1;
+      if (first) answer <= commands__payload;
+      if (left == 1) state <= 2;
+    end
+    if (state == 2 && responses__ready) begin
+      left <= first ? answer[15:0] : left - 1; first <= 0;
+      if (first ? answer[15:0] == 0 : left == 1) state <= 0;
+    end
+    if (core_rst) state <= 0;
+  end
+endmodule
+"""
 ADDRESS, DATA, READ, COMMANDS = range(4)
 ANSWER, VALUE, PACKETS = range(3)
-PATIENCE = 20_000
+PATIENCE = 60_000
 
 
 class AxiCore:
@@ -375,11 +407,16 @@ class AxiScript:
         return next((int(r.opcode) << 24 | r.status << 16 for r in refused), 0)
 
 
-def axi_script(accelerator: Accelerator, script: int, count: int) -> AxiScript:
+def axi_scripts(accelerator: Accelerator) -> list[AxiScript]:
+    """Scripts one after the other, with a reset before the last: what one leaves in the memories, others meet."""
     rules = [axi_accelerator.RULE]
-    model = CommandModel(accelerator, rules)
-    commands = Commands(accelerator, rules, [3, script]).stream(count)
-    return AxiScript(commands, [r for words in commands for r in model.answers(words)])
+    model, scripts = CommandModel(accelerator, rules), []
+    for i, count in enumerate((8, 12, 10, 8)):
+        commands = Commands(accelerator, rules, [3, i]).stream(count)
+        if i == 3:
+            model.reset()
+        scripts.append(AxiScript(commands, [r for words in commands for r in model.answers(words)]))
+    return scripts
 
 
 def axi_rules(core: AxiCore, accelerator: Accelerator, scripts: Sequence[AxiScript], begin: int) -> None:
@@ -436,14 +473,15 @@ def axi_rules(core: AxiCore, accelerator: Accelerator, scripts: Sequence[AxiScri
         equal(Answer.SLVERR << 32 if value is None else value, core.pull(VALUE))
     done = 0
     error = 0
-    for script in scripts:
-        for words in script.commands:
+    *first, script = scripts
+    for each in first:
+        for words in each.commands:
             core.push(COMMANDS, *words)
-        for response in script.responses:
+        for response in each.responses:
             words = core.packet()
             assert response.expects(words), f"expected {response}, got {[hex(word) for word in words]}"
             done += 1
-        error = error or script.refusal
+        error = error or each.refusal
         quiet(done, done, error)
     for bit in range(32):  # ERROR, bit by bit, and by its bytes
         before = error
@@ -465,7 +503,6 @@ def axi_rules(core: AxiCore, accelerator: Accelerator, scripts: Sequence[AxiScri
     done += 700
     quiet(done, done, Status.BAD_HEADER << 16)
     resets(core, equal, quiet, Status.BAD_HEADER << 16)
-    (script, *_) = scripts
     for words in script.commands:
         core.push(COMMANDS, *words)
     for response in script.responses:
@@ -473,6 +510,45 @@ def axi_rules(core: AxiCore, accelerator: Accelerator, scripts: Sequence[AxiScri
     quiet(len(script.responses), len(script.responses), Status.BAD_HEADER << 16)
     core.reset()
     quiet(0, 0, 0)
+
+
+def any_answers(core: AxiCore, begin: int) -> None:
+    """Responses that no accelerator gives: of every length, refused with every status, with words."""
+    rng = np.random.default_rng(1)
+    error = done = 0
+
+    def equal(expected: object, got: object) -> None:
+        assert expected == got, f"expected {expected}, got {got}"
+
+    def answer(header: int, filling: int = 0) -> None:
+        nonlocal error, done
+        opcode = Opcode(int(rng.choice(list(Opcode))))
+        core.push(COMMANDS, *command(opcode, [header, *[MAGIC << 24 | 3] * filling]))
+        length = header & 0xFFFF
+        equal([header, *(left << 16 | left ^ 0xFFFF for left in range(length, 0, -1))], core.packet())
+        error, done = error or (header if header >> 16 & 0xFF else 0), done + 1
+        count = done + begin & 0xFFFFFFFF
+        registers = Register.ERROR, Register.COMMANDS, Register.RESPONSES, Register.STATUS
+        equal([error, count, count, 0], core.read(*registers))
+
+    def clear(ones: int, strobes: int = 15) -> None:
+        nonlocal error
+        core.write(Register.ERROR, ones, strobes)
+        error &= ~(ones & sum(0xFF << 8 * i for i in range(4) if strobes >> i & 1))
+        equal([error], core.read(Register.ERROR))
+
+    answer(0xFFFFFFFF, 40_000)
+    for bit in rng.permutation(32).tolist():
+        clear(1 << bit, 15 ^ 1 << bit // 8)
+        clear(1 << bit)
+    for bit in range(32):
+        answer(1 << bit, 1 << bit % 16)
+        clear(int(rng.integers(1 << 32)), int(rng.integers(16)))
+        if bit % 2:
+            clear(0xFFFFFFFF)
+    for _ in range(60):
+        answer(int(rng.integers(1 << 16)) << 16 | int(rng.integers(20)), int(rng.integers(9)))
+        clear(int(rng.integers(1 << 32)), int(rng.integers(16)))
 
 
 def resets(core: AxiCore, equal: Any, quiet: Any, error: int) -> None:
@@ -525,22 +601,27 @@ def axi_verilog() -> str:
 
 
 def axi_driver(of: Mutants) -> Driver:
-    """The rules of the core, three times with other pauses."""
+    """The rules of the core, three times with other pauses; then around something that answers anything."""
     with TemporaryDirectory() as folder:
         harness = Path(folder) / "streams.cpp"
         harness.write_text(_STREAMS)
         text = of.verilog + _AXI.replace("WIDTH", str(of.width))
         library = compile_library(text, "streams", harness)
+        inside = r"^module \\axi_accelerator\.(accelerator|Chunked).*?^endmodule$"
+        text = re.sub(inside, "", text, flags=re.M | re.S) + _ANY_ANSWER
+        around = compile_library(text, "streams", harness)
     accelerator = axi_accelerator_under_test()
-    scripts = [axi_script(accelerator, i, count) for i, count in enumerate((8, 12, 10))]
+    scripts = axi_scripts(accelerator)
 
     def run(mutant: int) -> str:
         def work() -> None:
-            core = AxiCore(library, mutant)
             for rates in RATES:
+                core = AxiCore(library, mutant)
                 core.pause(*rates)
                 axi_rules(core, accelerator, scripts, BEFORE_WRAP)
-                core.reset()
+            core = AxiCore(around, mutant)
+            core.pause(0, 0, 0, 0.1, 0, 0, 0.1)
+            any_answers(core, BEFORE_WRAP)
 
         return seen(work)
 

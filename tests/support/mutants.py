@@ -145,7 +145,7 @@ tee -a said.txt sat {how} -prove trigger 0 miter
 #: Seconds for one proof.
 LIMIT = 20.0
 #: Cycles after which an induction is given up.
-INDUCTION = 8
+INDUCTION = 3
 
 
 def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tuple[list[int], list[int]]:
@@ -202,9 +202,9 @@ def _watched(script: str, files: Mapping[str, str], limit: float) -> str:
         with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
             while process.poll() is None:
                 time.sleep(0.1)
-                size = said.stat().st_size if said.exists() else 0
-                if size != seen:
-                    seen, since = size, time.monotonic()
+                begun = said.read_text().count("suspect ") if said.exists() else 0
+                if begun != seen:
+                    seen, since = begun, time.monotonic()
                 elif seen and time.monotonic() - since > limit:
                     process.kill()
                     return said.read_text()
