@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from test_link import check
 from test_mutations import mutated
 from update_units import Simulated
 
-from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.fixed_sgd import SCALAR, FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.axi import ADDRESS_BITS, IDENTITY, Answer, Register
@@ -58,7 +58,7 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
         with TemporaryDirectory() as folder:
             simulated = Simulated(unit, Path(folder), of.verilog)
         rng, runs = np.random.default_rng(1), []
-        scalars = [(*_scalars(bench, unit, rng), 700) for _ in range(16)]
+        scalars = [(*_scalars(bench, unit, rng), 2000) for _ in range(24)]
         for i, (rate, momentum, decay, count) in enumerate((*bench.RUNS, (0.25, 0.5, 0.125, 100), *scalars)):
             rule: Any
             if bench is float_sgd:
@@ -69,6 +69,8 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
                 rule = FixedSGD(rate, momentum, decay, unit.weights, unit.updates, unit.gradients, *how)
                 elements = [fixed_sgd.codes(fmt, rng, count) for fmt in unit.formats]
             seed = int(rng.integers(1, 1 << 32)) if rule.rounding == "stochastic" else None
+            if bench is fixed_sgd and i % 3 == 0:
+                rule, elements = _at_the_brink(rule, rng, seed, 3000)
             pauses = ((77, 90), (0, 0), (0, 200), (26, 90))[i % 4]
             runs.append((rule, elements, seed, pauses, rule.update(*elements, seed=seed)))
 
@@ -87,11 +89,38 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
     return driver
 
 
+def _at_the_brink(rule: FixedSGD, rng: np.random.Generator, seed: int | None, count: int) -> Any:
+    """The rule with other scalars, and elements for which a step or two decide how the first line rounds.
+
+    What is wrong far below the random bits shows there alone.
+    """
+    rate, momentum = int(rng.choice([1, 3, 5])), int(rng.integers(1 << 8, 1 << 13))
+    unit = 1 << SCALAR.fraction_bits
+    rule = replace(rule, rate=rate / unit, momentum=momentum / unit, decay=1.0)
+    first, _ = rule.fraction_bits
+    dropped = first - rule.updates.fraction_bits
+    if seed is None:
+        brinks = np.full(count, 1 << dropped - 1)
+    else:
+        draws = rule.sources(seed)["momentum"].draws(count, rule.random_bits).astype(np.int64)
+        brinks = -(draws << dropped - rule.random_bits)
+    left = brinks + rng.integers(-9, 10, count) + (rng.integers(-2, 3, count) << dropped)
+    shifts = [first - SCALAR.fraction_bits - fmt.fraction_bits for fmt in rule.formats]
+    w = rng.integers(-100, 101, count)
+    left -= rate * w << shifts[0]
+    v = np.clip(left // (momentum << shifts[1]), ~rule.updates.max_code, rule.updates.max_code)
+    left -= momentum * v << shifts[1]
+    g = np.clip(left // (rate << shifts[2]), ~rule.gradients.max_code, rule.gradients.max_code)
+    return rule, [fmt.codes(x) for fmt, x in zip(rule.formats, (w, v, g), strict=True)]
+
+
 def _scalars(bench: Any, unit: Any, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Rate, momentum and decay; each may be 0 but the rate."""
+    """Rate, momentum and decay, some of them 0; in floating point also subnormal, and the largest."""
     given = rng.uniform(0.01, 1.99, 3) * 2.0 ** -rng.integers(0, 5, 3) * (rng.random(3) < (1, 0.8, 0.8))
     if bench is float_sgd:
         given = unit.format.decode(unit.format.encode(given * rng.choice([-1, 1], 3)))
+        any_ = unit.format.decode(float_sgd.codes(unit.format, rng, 3))
+        given = np.where((rng.random(3) < 0.5) & np.isfinite(any_), any_, given)
     return tuple(given.tolist())
 
 
@@ -286,8 +315,7 @@ int streams_run(Streams* s, int stream, int64_t limit, int reset, uint64_t* word
 }
 }
 """
-#: Instead of the accelerator: answers a command by its first word (0 if it has none), and whatever length that
-#: says of words.
+#: Instead of the accelerator: answers a command by its first word, or 0, and as many words as that says.
 _ANY_ANSWER = f"""
 module \\axi_accelerator.accelerator (
     input core_clk, input core_rst,
@@ -408,7 +436,7 @@ class AxiScript:
 
 
 def axi_scripts(accelerator: Accelerator) -> list[AxiScript]:
-    """Scripts one after the other, with a reset before the last: what one leaves in the memories, others meet."""
+    """Scripts one after the other, a reset before the last: each meets what others leave in the memories."""
     rules = [axi_accelerator.RULE]
     model, scripts = CommandModel(accelerator, rules), []
     for i, count in enumerate((8, 12, 10, 8)):
