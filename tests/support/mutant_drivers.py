@@ -539,7 +539,9 @@ def _received(line: Sequence[int], bit: int) -> dict[int, int]:
 def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
-    return Subject(lambda: to_verilog(unit, top), top, driver(unit), latency=latency)
+    # An array's elements are units of their own.
+    kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
+    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency)
 
 
 Q2_6 = FixedFormat(2, 6)

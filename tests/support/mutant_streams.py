@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from command_model import CommandModel, Response
@@ -58,7 +59,7 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
         with TemporaryDirectory() as folder:
             simulated = Simulated(unit, Path(folder), of.verilog)
         rng, runs = np.random.default_rng(1), []
-        scalars = [(*_scalars(bench, unit, rng), 2000) for _ in range(24)]
+        scalars = [(*_scalars(bench, unit, rng), 700) for _ in range(64)]
         for i, (rate, momentum, decay, count) in enumerate((*bench.RUNS, (0.25, 0.5, 0.125, 100), *scalars)):
             rule: Any
             if bench is float_sgd:
@@ -209,6 +210,8 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
             model.reset()
             streams.append((rates, commands, list(model.answers(commands)), model.multiplied))
 
+        # What hangs is seen to hang after a few pauses, not after all that a board may have.
+        @patch.multiple(SimulatedDevice.__module__, BLOCK=10_000, PATIENCE=50_000)
         def run(mutant: int) -> str:
             def work() -> None:
                 device = MutantDevice(accelerator, of, elements, mutant)

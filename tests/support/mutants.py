@@ -166,7 +166,10 @@ def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tu
         reset = next(
             (f"-seq 2 -set-at 1 in_{x} {int(x == 'rst')}" for x in ("rst", "aresetn") if x in ports), ""
         )
-        found |= _proofs(of, left, "expose -dff", f"{reset} -tempinduct -maxsteps {INDUCTION}", limit)
+        way = "expose -dff", f"{reset} -tempinduct -maxsteps {INDUCTION}", limit
+        # Where there are registers without a reset, not even the unit is proved to be like itself.
+        if left and _proofs(of, [0], *way)[0]:
+            found |= _proofs(of, left, *way)
     return [mutant for mutant in suspects if found[mutant]], [i for i in suspects if found[i] is None]
 
 
