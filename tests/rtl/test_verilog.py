@@ -376,7 +376,7 @@ def test_options_describe_the_arithmetic():
         (
             "--a q4.12",
             "--a is q4.12, but --arithmetic fp8 has --operand, --accumulator, --chunk, --rounding, "
-            "--random-bits; leave it out, or take another arithmetic",
+            "--random-bits, --total; leave it out, or take another arithmetic",
         ),
         (
             "--arithmetic fixed_point --accumulator-bits 31",
