@@ -77,5 +77,39 @@ endmodule
     assert not any("procdff" in edit or ("$add" in edit and "-port Y" in edit) for edit in proved)
 
 
+def test_states_that_are_never_reached_do_not_count() -> None:
+    text = """
+module unit(input clk, input rst, output six, output four);
+  reg [2:0] count = 0;
+  always @(posedge clk) count <= rst || count == 4 ? 0 : count + 1;
+  assign six = count == 6, four = count == 4;
+endmodule
+"""
+    of = mutants(text, "unit", 60)
+    proved, undecided = equivalent(of, range(1, len(of.edits) + 1))
+    edits = [of.edits[mutant - 1] for mutant in proved]
+    assert not undecided
+    assert any("unit.v:5" in edit and "const0" in edit and "-port Y" in edit for edit in edits)
+    assert len(edits) < len(of.edits) / 2
+
+
+def test_a_proof_that_takes_too_long_leaves_its_mutant_undecided() -> None:
+    text = """
+module unit(input [13:0] a, input [13:0] b, input [13:0] c, output same);
+  wire [13:0] left = a * (b + c), right = a * b + a * c;
+  assign same = left == right;
+endmodule
+"""
+    of = mutants(text, "unit", 200)
+    harmless = next(i for i, edit in enumerate(of.edits, 1) if "$eq" in edit and "const1" in edit)
+    harmful = next(i for i, edit in enumerate(of.edits, 1) if "$eq" in edit and "const0" in edit)
+    assert equivalent(of, [harmful, harmless, harmful], 2.0) == ([], [harmless])
+    score = run(
+        "unit", of, lambda mutant: "caught" if mutant not in (0, harmless) else "", controls=1, limit=2.0
+    )
+    assert (score.undecided, score.survivors) == ([harmless], [])
+    assert score.score < 1
+
+
 def test_every_unit_is_there() -> None:
     assert len(SUBJECTS) == len({name.lower() for name in SUBJECTS}) >= 19
