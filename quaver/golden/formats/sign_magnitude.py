@@ -59,14 +59,19 @@ class SignMagnitudeFormat(Format):
         return self.bits - 1
 
     @property
-    def largest(self) -> int:
-        """The largest magnitude, in steps."""
+    def lowest(self) -> int:
+        """The smallest value, in steps."""
+        return -self.highest
+
+    @property
+    def highest(self) -> int:
+        """The largest value, in steps."""
         return (1 << self.fraction_bits) - 1
 
     @property
     def max_value(self) -> float:
         """The largest value: a step less than 1."""
-        return self.largest * 2.0**-self.fraction_bits
+        return self.highest * 2.0**-self.fraction_bits
 
     @property
     def value_dtype(self) -> type[np.floating]:
@@ -76,12 +81,12 @@ class SignMagnitudeFormat(Format):
     def integers(self, codes: ArrayLike) -> NDArray[np.int32]:
         """The values of codes in steps of 2**−(bits − 1): int32, in the same shape."""
         q = self.check_codes(codes).astype(np.int32)
-        magnitude = q & self.largest
+        magnitude = q & self.highest
         return np.where(q >> self.fraction_bits, -magnitude, magnitude)
 
     def codes(self, integers: NDArray[np.signedinteger]) -> NDArray[np.unsignedinteger]:
         """The codes of signed integers (or whole floats) in steps of 2**−(bits − 1), saturating."""
-        q = np.clip(integers, -self.largest, self.largest).astype(np.int32)
+        q = np.clip(integers, self.lowest, self.highest).astype(np.int32)
         signs = (q < 0).astype(np.int32) << self.fraction_bits
         return np.asarray(np.abs(q) | signs, self.code_dtype, order="C")
 
