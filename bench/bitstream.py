@@ -1,8 +1,8 @@
 """Bit streams: how fast they are counted, and the variance of their dot products against theory.
 
 The speed is that of whole products, generators included, and of the counting alone, against a loop of NumPy's
-own `bitwise_count` over the same packed words, and the statistical model's against a product of float32
-matrices, all in the same run on one thread. The variance is that of dot products of d random operands with L
+own `bitwise_count` over the same packed words, both on one thread; then the statistical model's and that of a
+product of float32 matrices. The variance is that of dot products of d random operands with L
 bits: the mean square of the errors over the documented formula, 1 where they agree, and beside them the
 van der Corput generator's.
 
