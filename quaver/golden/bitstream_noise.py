@@ -25,7 +25,6 @@ from quaver.golden.arithmetic.bitstream import Bitstream, Circuit, Generator, Sh
 from quaver.golden.contracts import Arithmetic, Codes
 from quaver.golden.engine import GoldenEngine
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.kernels.float32 import matmul
 
 
 def variance(arithmetic: Bitstream, a_codes: ArrayLike, b_codes: ArrayLike) -> NDArray[np.float64]:
@@ -54,6 +53,8 @@ def sample(
 
     ValueError: the generators are not independent LFSRs, of which alone the theory is.
     """
+    from quaver.golden.kernels.float32 import matmul  # compiles: not before something is computed
+
     _check_theory(arithmetic)
     a, b = arithmetic.check(a_codes, b_codes, seed=seed)
     x, y = arithmetic.a.decode(a), arithmetic.b.decode(b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -30,12 +31,19 @@ def whole(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         Where the file will be; its folder must exist.
     durable
         Whether to wait for the disk, so that even a power cut leaves the old file or the new one.
+
+    Raises
+    ------
+    OSError
+        Nothing can be written there; links that go round in a circle lead nowhere.
     """
     if (stream := _stream(path)) is not None:
         with stream:
             yield stream
         return
     target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

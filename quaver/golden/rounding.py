@@ -38,6 +38,14 @@ class Rounding(StrEnum):
         return self in (Rounding.STOCHASTIC, Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C)
 
 
+def update_rounding(rounding: Rounding | str) -> Rounding:
+    """The rounding of a weight update. ValueError: it is not one that updates have."""
+    rounding = Rounding(rounding)
+    if rounding.draws and rounding is not Rounding.STOCHASTIC:
+        raise ValueError(f"rounding is {rounding}, but updates take nearest, truncate or stochastic")
+    return rounding
+
+
 def round_magnitude(
     magnitude: int,
     dropped_bits: int,

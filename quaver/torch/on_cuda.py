@@ -78,7 +78,7 @@ def _as_draws(
     random: Tensor | None, random_bits: int, shape: torch.Size, rounding: Rounding
 ) -> Tensor | None:
     """As `quaver.golden.formats.format.as_draws`: 32 bits each."""
-    if rounding is not Rounding.STOCHASTIC:
+    if not rounding.draws:
         if random is not None:
             raise ValueError(f"random was given, but {rounding} rounding takes none; leave it out")
         return None

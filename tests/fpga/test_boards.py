@@ -13,7 +13,6 @@ from quaver.fpga.build import TOOLS, BuildPlan, plan
 from quaver.fpga.design import Design, Top
 from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import Recipe
-from quaver.host.board_engine import BUILT
 
 CLOCK = {Family.ECP5: 60e6, Family.ICE40: 30e6, Family.GOWIN: 27e6}
 #: Pins of the serial line and the crystal, as the boards' own documents have them: receive, send, crystal.
@@ -110,15 +109,18 @@ def _asked_of_an_engine(one: Recipe) -> set[str]:
 
 def test_a_recipe_for_every_arithmetic() -> None:
     """`fp8` on FP16 operands, the others on their own; the host updates where the board does not."""
-    ulx3s = {name: design("ulx3s-85f", arithmetic=name, update=True) for name in BUILT}
-    first = {name: one.recipes()[0] for name, one in ulx3s.items()}
-    assert first == {
+    found = {
         "fp8": "fp8-everywhere",
         "fp16": "fp8",
         "fp8-stochastic": "fp8-everywhere-stochastic",
         "fp16-stochastic": "fp8-stochastic",
         "fixed16": "fixed16-q8.8",
+        "int2": "pact-2",
+        "int4": "pact-4",
     }
+    ulx3s = {name: design("ulx3s-85f", arithmetic=name, update=True) for name in found}
+    first = {name: one.recipes()[0] for name, one in ulx3s.items()}
+    assert first == found
     for name in ("fp8", "fixed16"):
         assert _asked_of_an_engine(recipes.recipe(first[name])) == {repr(ulx3s[name].computes)}
     assert "fp8-nearest-update" not in ulx3s["fp16"].recipes()

@@ -262,8 +262,8 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet-imagenet"], "the network 'resnet-imagenet' is not known; did you mean resnet18-imagenet?"),
-        (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, alexnet-imagenet"),
+        (["resnet-imagenet"], "the network 'resnet-imagenet' is not known; did you mean resnet50-imagenet?"),
+        (["resnet-imagenet"], "There are resnet32-cifar10, resnet18-imagenet, resnet50-imagenet"),
         (["resnet18"], "the network 'resnet18' is not known; did you mean resnet18-imagenet? There are"),
         (["mlp"], "did you mean mlp-digits or mlp-mnist or mlp-fashion-mnist or mlp-cifar10? There are"),
         (["xyz"], "the network 'xyz' is not known. There are resnet32-cifar10"),

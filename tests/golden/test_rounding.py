@@ -10,6 +10,9 @@ from quaver.golden import exact
 from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding, round_integer, round_magnitude
+from quaver.golden.update.adam import Adam
+from quaver.golden.update.fixed_sgd import FixedSGD
+from quaver.golden.update.float_sgd import FloatSGD
 
 SMALL = [(magnitude, dropped) for magnitude in range(128) for dropped in range(7)]
 
@@ -127,3 +130,10 @@ def test_only_the_first_is_biased_with_few_bits() -> None:
     assert bias[Rounding.STOCHASTIC] == pytest.approx(-(2.0**-4), rel=0.02)
     assert abs(bias[Rounding.STOCHASTIC_B]) < 2.0**-10
     assert abs(bias[Rounding.STOCHASTIC_C]) < 2.0**-10
+
+
+@pytest.mark.parametrize("rule", [FloatSGD, FixedSGD, Adam])
+@pytest.mark.parametrize("rounding", ["stochastic-b", "stochastic-c"])
+def test_updates_have_one_stochastic_rounding(rule: type, rounding: str) -> None:
+    with pytest.raises(ValueError, match=f"rounding is {rounding}, but updates take nearest, truncate or"):
+        rule(0.1, rounding=rounding)

@@ -376,7 +376,7 @@ def test_options_describe_the_arithmetic():
         (
             "--a q4.12",
             "--a is q4.12, but --arithmetic fp8 has --operand, --accumulator, --chunk, --rounding, "
-            "--random-bits; leave it out, or take another arithmetic",
+            "--random-bits, --total; leave it out, or take another arithmetic",
         ),
         (
             "--arithmetic fixed_point --accumulator-bits 31",
@@ -451,3 +451,14 @@ def test_sizes_have_limits_before_work_begins(unit, options, message):
 def test_the_largest_array_is_allowed():
     array = built("systolic_array", "--rows 64 --columns 64")
     assert array.rows * array.columns == MAX_ELEMENTS
+
+
+def test_no_compiler_is_imported() -> None:
+    """Verilog needs no kernel: without Numba and what plots and trains, the command is there at once."""
+    heavy = ("numba", "matplotlib", "sklearn", "scipy", "torch")
+    program = (
+        "import sys, quaver.cli; status = quaver.cli.main(['verilog', 'pe', '-o', '/dev/null']);"
+        f"print(status, [m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "0 []"

@@ -19,7 +19,6 @@ from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws, HardwareRule
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import IntegerFormat, Levels
-from quaver.golden.kernels.float32 import matmul
 from quaver.golden.random_bits import States
 from quaver.golden.validation import set_integers
 
@@ -135,6 +134,8 @@ class Integer:
         sum of the product of two float32 matrices is exact, in whatever order it is made. Longer sums are
         made of such pieces.
         """
+        from quaver.golden.kernels.float32 import matmul  # compiles: not before something is computed
+
         a, b = self.check(a_codes, b_codes, seed=seed)
         x, y = self.a.decode(a), self.b.decode(b)
         step = (1 << 24) // largest_product(self.a, self.b)

@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden import kernels
 from quaver.golden.formats import IntegerFormat, Levels, SignMagnitudeFormat
-from quaver.golden.kernels import clip as kernel
 from quaver.golden.validation import set_integers
 
 Values = NDArray[np.floating]
@@ -139,7 +139,7 @@ class Clip(Quantiser):
         flat = np.ascontiguousarray(values).reshape(-1)
         codes = np.empty(flat.shape, np.int8 if self.signed else np.uint8)
         unsigned = codes.view(np.uint8)
-        if not kernel.codes(flat, low, high, float(self.steps), codes):
+        if not kernels.clip.codes(flat, low, high, float(self.steps), codes):
             raise ValueError(
                 f"values hold NaN, for which {self} has no code: the run has diverged; take a smaller "
                 f"learning rate"
@@ -153,7 +153,9 @@ class Clip(Quantiser):
     def backward(self, values: Values, error: Values, alpha: float) -> tuple[Values, float]:
         flat = np.ascontiguousarray(error).reshape(-1)
         out = np.empty_like(flat)
-        gradient = kernel.backward(np.ascontiguousarray(values).reshape(-1), flat, *self.range(alpha), out)
+        gradient = kernels.clip.backward(
+            np.ascontiguousarray(values).reshape(-1), flat, *self.range(alpha), out
+        )
         return out.reshape(error.shape), gradient if self.learned else 0.0
 
     def __str__(self) -> str:

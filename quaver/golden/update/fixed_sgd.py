@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
+from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer, update_rounding
 from quaver.golden.update.float_sgd import SEED_MASKS, Rule
 from quaver.golden.validation import set_integers
 
@@ -66,7 +66,7 @@ class FixedSGD(Rule):
     masks: ClassVar = {name: SEED_MASKS[name] for name in ("momentum", "rate")}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        object.__setattr__(self, "rounding", update_rounding(self.rounding))
         set_integers(self, "random_bits")
         for name in ("rate", "momentum", "decay"):
             if not 0 <= getattr(self, name) <= SCALAR.max_value:

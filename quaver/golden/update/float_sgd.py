@@ -17,7 +17,7 @@ from quaver.golden import exact
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding, update_rounding
 from quaver.golden.validation import set_integers
 
 #: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
@@ -142,7 +142,7 @@ class FloatSGD(FloatRule):
     masks: ClassVar = SEED_MASKS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounding", Rounding(self.rounding))
+        object.__setattr__(self, "rounding", update_rounding(self.rounding))
         set_integers(self, "random_bits")
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
 

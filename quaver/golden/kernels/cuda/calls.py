@@ -379,6 +379,11 @@ def encode(
 
     `random` holds a draw for each value, uint32, where the rounding is stochastic.
     """
+    if rounding not in source.ROUNDINGS:
+        raise ValueError(
+            f"rounding is {rounding}, but the CUDA kernels round {', '.join(source.ROUNDINGS)}; "
+            f"encode on the CPU"
+        )
     program = source.cast_program(fmt)
     out = machine.empty((count,), fmt.value_dtype if rounded else fmt.code_dtype)
     refused = machine.zeros((1,), np.uint32)
