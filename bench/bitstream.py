@@ -2,9 +2,9 @@
 
 The speed is that of whole products, generators included, and of the counting alone, against a loop of NumPy's
 own `bitwise_count` over the same packed words, both on one thread; then the statistical model's and that of a
-product of float32 matrices. The variance is that of dot products of d random operands with L
-bits: the mean square of the errors over the documented formula, 1 where they agree, and beside them the
-van der Corput generator's.
+product of float32 matrices. The variance is that of dot products of d random operands with L bits: the mean
+square of the errors over the documented formula, 1 where they agree, and beside them the van der Corput
+generator's.
 
     python bench/bitstream.py --figure bitstream.png
     python bench/bitstream.py --only speed --json

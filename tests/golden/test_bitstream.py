@@ -70,8 +70,6 @@ def test_more_columns_than_a_tile_and_pieces_of_k(
     monkeypatch.setattr("quaver.golden.arithmetic.bitstream._HELD", 3 * 69 * 16)  # three products a piece
     assert np.array_equal(arithmetic.gemm(a, b, seed=3), whole)
     some = [0, 63, 64, 66]
-    for j in some:  # a column's bits depend on its place: only column 0 can be computed alone
-        assert (whole[:, j] != whole[:, 0]).any() or j == 0
     assert np.array_equal(arithmetic.definition(a, b[:, :1], seed=3), whole[:, :1])
     if circuit is Circuit.AND:
         assert np.array_equal(arithmetic.definition(a, b, seed=3)[:, some], whole[:, some])
