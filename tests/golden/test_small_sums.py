@@ -152,7 +152,7 @@ floats = st.builds(
     st.sampled_from(["nearest", "stochastic"]),
     st.integers(1, 16),
 )
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_sums_of_tiny_operands(
     data: st.DataObject, operand: FloatFormat, accumulator: FloatFormat, chunk: int, rounding: str, bits: int
 ) -> None:
