@@ -1,9 +1,11 @@
 from .golden import data as data
 from .golden.arithmetic import ARITHMETICS as ARITHMETICS
 from .golden.arithmetic import AlignedFloat as AlignedFloat
+from .golden.arithmetic import Bitstream as Bitstream
 from .golden.arithmetic import ChunkedFloat as ChunkedFloat
 from .golden.arithmetic import FixedPoint as FixedPoint
 from .golden.arithmetic import Integer as Integer
+from .golden.bitstream_noise import NoiseEngine as NoiseEngine
 from .golden.compression import AdaComp as AdaComp
 from .golden.engine import Engine as Engine
 from .golden.engine import GoldenEngine as GoldenEngine
@@ -17,6 +19,7 @@ from .golden.formats import HALF as HALF
 from .golden.formats import FixedFormat as FixedFormat
 from .golden.formats import FloatFormat as FloatFormat
 from .golden.formats import IntegerFormat as IntegerFormat
+from .golden.formats import SignMagnitudeFormat as SignMagnitudeFormat
 from .golden.formats import Specials as Specials
 from .golden.formats import hfp8 as hfp8
 from .golden.lfsr import LFSR as LFSR

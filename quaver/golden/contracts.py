@@ -26,6 +26,8 @@ class Draws(StrEnum):
     """Every sum inside: the bits ride through an array with the operands."""
     RESULTS = "results"
     """Each result, once, on its way out of an array."""
+    OPERANDS = "operands"
+    """Each operand, in every cycle, on its way into an array."""
 
 
 class Arithmetic(Protocol):

@@ -13,13 +13,13 @@ import pytest
 import quaver
 from quaver.fpga.design import Design
 from quaver.golden import data
-from quaver.golden.arithmetic import AlignedFloat, ChunkedFloat, FixedPoint, Integer
+from quaver.golden.arithmetic import AlignedFloat, Bitstream, ChunkedFloat, FixedPoint, Integer
 from quaver.golden.compression.adacomp import AdaComp
 from quaver.golden.compression.baselines import ChunkTopK
 from quaver.golden.compression.packet import Packet
-from quaver.golden.formats import BLOCK_FORMATS, FP16, FixedFormat, IntegerFormat
+from quaver.golden.formats import BLOCK_FORMATS, FP16, FixedFormat, IntegerFormat, SignMagnitudeFormat
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
-from quaver.golden.nn.quantisers import Clip, SAWBWeights
+from quaver.golden.nn.quantisers import Clip, FullScale, SAWBWeights
 from quaver.golden.nn.recipe import DYNAMIC, FixedUpdatePrecision, UpdatePrecision
 from quaver.golden.nn.trainer import Settings
 from quaver.golden.planning.networks import LayerShape, NetworkShape
@@ -53,6 +53,7 @@ CHECKED = (
         FloatSGD(0.01),
     ),
     *(Clip(4), SAWBWeights(4), Requantisation(np.array([3]), np.array([1]), 2, 4)),
+    *(SignMagnitudeFormat(8), Bitstream(), FullScale(8)),
     *(AlignedFloat(), Packet(0, 50, 1.0, np.zeros(0, np.uint8)), ChunkTopK(), AdaComp(50)),
     *(next(iter(BLOCK_FORMATS.values())), PackedFormat(4, 3, CodeSpace.MX)),
     *(FixedSGD(0.01), Frame(1, 2, 3), data.load("digits"), Design("ulx3s-85f", "fp8", 1, 1, 27e6)),

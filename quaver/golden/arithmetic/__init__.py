@@ -1,8 +1,10 @@
-"""The arithmetics: what one multiply-accumulate means, to the bit. Each has its twin in rtl/pe."""
+"""The arithmetics: what one multiply-accumulate means, to the bit. Each has its twin in rtl/pe, but
+`Bitstream`, which has none yet."""
 
 from typing import TypeGuard
 
 from quaver.golden.arithmetic.aligned_float import AlignedFloat
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
@@ -14,6 +16,7 @@ ARITHMETICS: dict[str, type[Arithmetic]] = {
     "fixed_point": FixedPoint,
     "integer": Integer,
     "aligned_float": AlignedFloat,
+    "bitstream": Bitstream,
 }
 
 
@@ -22,4 +25,12 @@ def is_arithmetic(thing: object) -> TypeGuard[Arithmetic]:
     return type(thing) in ARITHMETICS.values()
 
 
-__all__ = ["ARITHMETICS", "AlignedFloat", "ChunkedFloat", "FixedPoint", "Integer", "is_arithmetic"]
+__all__ = [
+    "ARITHMETICS",
+    "AlignedFloat",
+    "Bitstream",
+    "ChunkedFloat",
+    "FixedPoint",
+    "Integer",
+    "is_arithmetic",
+]

@@ -23,6 +23,7 @@ from quaver.golden.formats.format import Format
 from quaver.golden.formats.integer import IntegerFormat, Levels
 from quaver.golden.formats.names import FORMATS, parse
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
+from quaver.golden.formats.sign_magnitude import SignMagnitudeFormat
 
 __all__ = [
     "BFLOAT16",
@@ -44,6 +45,7 @@ __all__ = [
     "Levels",
     "PackedFormat",
     "Scale",
+    "SignMagnitudeFormat",
     "Specials",
     "hfp8",
     "parse",

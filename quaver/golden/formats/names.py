@@ -7,6 +7,7 @@ from quaver.golden.formats.float import BFLOAT16, DL8, DLFLOAT, E4M3, FP8, FP16,
 from quaver.golden.formats.format import Format
 from quaver.golden.formats.integer import IntegerFormat
 from quaver.golden.formats.packed import PackedFormat
+from quaver.golden.formats.sign_magnitude import SignMagnitudeFormat
 
 #: Every kind of format by the name of its class.
 FORMATS: dict[str, type[Format]] = {
@@ -14,6 +15,7 @@ FORMATS: dict[str, type[Format]] = {
     "FixedFormat": FixedFormat,
     "IntegerFormat": IntegerFormat,
     "PackedFormat": PackedFormat,
+    "SignMagnitudeFormat": SignMagnitudeFormat,
 }
 
 _NAMES: dict[str, Format] = {
@@ -37,8 +39,8 @@ def parse(name: str) -> Format:
     widths, followed where wanted by a bias (``e4m3b11``), by ``fn`` (OCP's specials) or ``dl`` (DLFloat's;
     ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is infinity). ``q6.10``
     is fixed point of 6 integer and 10 fraction bits. ``uint4``, ``int4`` and ``odd4`` are integers of 4 bits:
-    unsigned, signed, odd ones. ``e4m3fnuz``, ``e5m2fnuz``, ``binary8p4`` (P3109's) and ``e2m1mx`` are floats
-    with other tops.
+    unsigned, signed, odd ones. ``sm8`` is a sign and a fraction of 7 bits. ``e4m3fnuz``, ``e5m2fnuz``,
+    ``binary8p4`` (P3109's) and ``e2m1mx`` are floats with other tops.
 
     Raises
     ------

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden import kernels
-from quaver.golden.formats import IntegerFormat, Levels
+from quaver.golden.formats import IntegerFormat, Levels, SignMagnitudeFormat
 from quaver.golden.validation import set_integers
 
 Values = NDArray[np.floating]
@@ -28,7 +28,7 @@ LEAST_ALPHA = 2.0**-10
 
 @dataclass(frozen=True)
 class Quantised:
-    """A quantised tensor.
+    """A quantised tensor: integers, or fractions for bit streams.
 
     Attributes
     ----------
@@ -40,14 +40,15 @@ class Quantised:
         What 1 is worth.
     """
 
-    format: IntegerFormat
+    format: IntegerFormat | SignMagnitudeFormat
     codes: NDArray[np.unsignedinteger]
     scale: float
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """Integers times scale, each rounded once to float32."""
-        of_code = self.format.integers(np.arange(1 << self.format.bits, dtype=np.uint8)) * self.scale
+        """What the codes mean times scale, each rounded once to float32."""
+        codes = np.arange(1 << self.format.bits, dtype=self.format.code_dtype)
+        of_code = self.format.decode(codes).astype(np.float64) * self.scale
         return of_code.astype(np.float32)[self.codes]
 
 
@@ -62,7 +63,7 @@ class Quantiser:
             raise ValueError(f"bits is {self.bits}, but values are quantised to 1 … 8 bits")
 
     @property
-    def format(self) -> IntegerFormat:
+    def format(self) -> IntegerFormat | SignMagnitudeFormat:
         """Of the codes."""
         raise NotImplementedError
 
@@ -270,6 +271,51 @@ class SAWBWeights(Quantiser):
         return f"SAWB's, {self.bits} bits"
 
 
+@dataclass(frozen=True)
+class FullScale(Quantiser):
+    """Fractions between −1 and 1, of the tensor's own scale: its largest magnitude becomes the largest.
+
+    For bit streams, after Gupta, Sindhwani and Gopalakrishnan 2014: inputs and weights alike. The scale is
+    taken for a constant in the backward pass, and every error passes.
+
+    Parameters
+    ----------
+    bits
+        Of a code, the sign included, 2 … 13.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        set_integers(self, "bits")
+        if not 2 <= self.bits <= 13:
+            raise ValueError(f"bits is {self.bits}, but fractions for bit streams have 2 … 13")
+
+    @property
+    def format(self) -> SignMagnitudeFormat:
+        """Sign and magnitude."""
+        return SignMagnitudeFormat(self.bits)
+
+    def quantise(self, values: Values, alpha: float) -> Quantised:
+        top = float(np.abs(values).max(initial=0.0))
+        if not np.isfinite(top):
+            raise ValueError(
+                f"values hold NaN or infinity, which {self} has no scale for: the run has diverged; take a "
+                f"smaller learning rate"
+            )
+        scale = top / self.format.max_value or 1.0
+        return Quantised(self.format, self.format.encode(values.astype(np.float64) / scale), scale)
+
+    def surrogate(self, values: Values, alpha: float) -> NDArray[np.float64]:
+        return values.astype(np.float64)
+
+    def backward(self, values: Values, error: Values, alpha: float) -> tuple[Values, float]:
+        return error, 0.0
+
+    def __str__(self) -> str:
+        return f"at full scale, {self.bits} bits"
+
+
 def _on_odd_levels(quantiser: Quantiser, values: NDArray[np.float64], end: float) -> Quantised:
     """Values of −1 … 1 as Q_k(value/2 + ½), each worth `end` times as much."""
     if np.isnan(values).any():
@@ -283,4 +329,4 @@ def _on_odd_levels(quantiser: Quantiser, values: NDArray[np.float64], end: float
 
 
 #: What a recipe may say of weights.
-WeightQuantiser = DoReFaWeights | SAWBWeights
+WeightQuantiser = DoReFaWeights | SAWBWeights | FullScale

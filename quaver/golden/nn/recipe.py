@@ -15,11 +15,19 @@ from typing import Any, ClassVar
 
 from quaver.golden import strict_json
 from quaver.golden.arithmetic import ARITHMETICS
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.engine import Arithmetic, UpdateRule
 from quaver.golden.formats import FORMATS, FP16, BlockFormat, FixedFormat, FloatFormat, Format
-from quaver.golden.nn.quantisers import Clip, DoReFaWeights, Quantiser, SAWBWeights, WeightQuantiser
+from quaver.golden.nn.quantisers import (
+    Clip,
+    DoReFaWeights,
+    FullScale,
+    Quantiser,
+    SAWBWeights,
+    WeightQuantiser,
+)
 from quaver.golden.rounding import RANDOM_BITS, Rounding, update_rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
@@ -80,7 +88,8 @@ class Precision:
         exactly: FP8 weights may enter a GEMM of FP16 operands. None: the tensor is rounded to the operand
         format of each GEMM that it enters, and to nothing else. Inputs may have a `Clip` and weights a
         quantiser of weights in a format's place: then the forward GEMM multiplies integers and its results
-        are multiplied by both scales, and the other GEMMs take the quantised values. Of a `BlockFormat` the
+        are multiplied by both scales, and the other GEMMs take the quantised values. `FullScale` does the
+        same for a forward GEMM of bit streams, for one tensor or both. Of a `BlockFormat` the
         blocks lie along the axis that the GEMM sums up, of images the channels; an operand format that is too
         narrow rounds its values again.
 
@@ -96,7 +105,7 @@ class Precision:
     forward: Arithmetic | None = None
     backward: Arithmetic | None = None
     gradient: Arithmetic | None = None
-    inputs: Format | BlockFormat | Clip | None = None
+    inputs: Format | BlockFormat | Clip | FullScale | None = None
     weights: Format | BlockFormat | WeightQuantiser | None = None
     errors: Format | BlockFormat | None = None
 
@@ -104,7 +113,7 @@ class Precision:
         gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
         cast_to = Format | BlockFormat
-        _check_kinds(self, inputs=cast_to | Clip | None, errors=cast_to | None)
+        _check_kinds(self, inputs=cast_to | Clip | FullScale | None, errors=cast_to | None)
         _check_kinds(self, weights=cast_to | WeightQuantiser | None)
         quantised = {tensor: isinstance(getattr(self, tensor), Quantiser) for tensor in ("inputs", "weights")}
         exact = isinstance(self.forward, Integer)
@@ -114,7 +123,13 @@ class Precision:
                     f"the forward GEMM is {self.forward}, of integers, but {tensor} have no quantiser that "
                     f"gives them a scale; give inputs a Clip, and weights DoReFaWeights or SAWBWeights"
                 )
-            if is_quantised and not exact and self.forward is not None:
+            if isinstance(getattr(self, tensor), FullScale):
+                if not isinstance(self.forward, Bitstream):
+                    raise ValueError(
+                        f"{tensor} are at full scale, which is for bit streams, but the forward GEMM is "
+                        f"{self.forward}; take Bitstream, or another quantiser"
+                    )
+            elif is_quantised and not exact and self.forward is not None:
                 raise ValueError(
                     f"{tensor} are quantised, but the forward GEMM is {self.forward}; take Integer, or None "
                     f"for a product of the quantised values in float32"
@@ -409,7 +424,7 @@ class Recipe:
 def _classes() -> dict[str, type]:
     """What a recipe is made of, by the names that its JSON has for it."""
     parts = (BlockFormat, FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision)
-    quantisers = (Clip, DoReFaWeights, SAWBWeights)
+    quantisers = (Clip, DoReFaWeights, FullScale, SAWBWeights)
     return {**FORMATS, **{part.__name__: part for part in (*parts, *quantisers)}, **ARITHMETICS}
 
 

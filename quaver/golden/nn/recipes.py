@@ -1,10 +1,12 @@
-"""The recipes that have names: float32, FP8, FP8 less each of its ingredients, hybrids, fixed point, PACT."""
+"""The recipes that have names: float32, FP8, FP8 less each of its ingredients, hybrids, fixed point, PACT,
+bit streams."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from quaver.golden.arithmetic.aligned_float import AlignedFloat
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
@@ -21,7 +23,7 @@ from quaver.golden.formats import (
     FloatFormat,
     hfp8,
 )
-from quaver.golden.nn.quantisers import Clip, DoReFaWeights, SAWBWeights, WeightQuantiser
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, FullScale, SAWBWeights
 from quaver.golden.nn.recipe import FixedUpdatePrecision, LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.rounding import Rounding
 
@@ -175,7 +177,11 @@ fixed16_q8_8 = fixed("fixed16-q8.8", fraction_bits=8, activation_bits=8)
 
 
 def quantised(
-    name: str, inputs: Clip, weights: WeightQuantiser, *, edges: tuple[Precision, Precision] | None = None
+    name: str,
+    inputs: Clip,
+    weights: DoReFaWeights | SAWBWeights,
+    *,
+    edges: tuple[Precision, Precision] | None = None,
 ) -> Recipe:
     """A few bits in the forward GEMMs of the hidden layers, exact, and float32 everywhere else.
 
@@ -188,7 +194,7 @@ def quantised(
     return Recipe(name, hidden=_quantised(inputs, weights), first=first, last=last)
 
 
-def _quantised(inputs: Clip, weights: WeightQuantiser) -> Precision:
+def _quantised(inputs: Clip, weights: DoReFaWeights | SAWBWeights) -> Precision:
     return Precision(Integer.of(inputs.format, weights.format), inputs=inputs, weights=weights)
 
 
@@ -214,11 +220,29 @@ pact_everywhere = {
     k: quantised(f"pact-{k}-everywhere", Clip(k), DoReFaWeights(k, scaled=True), edges=_EDGES) for k in _BITS
 }
 
+
+def streams(name: str, arithmetic: Bitstream) -> Recipe:
+    """Every forward GEMM by bit streams, its operands at full scale, and float32 everywhere else.
+
+    After Gupta, Sindhwani and Gopalakrishnan 2014 (arXiv 1409.2620); the other two GEMMs take the operands as
+    they were rounded for the streams, and the results without noise have their derivatives.
+    """
+    a, b = FullScale(arithmetic.a.bits), FullScale(arithmetic.b.bits)
+    return Recipe(name, hidden=Precision(arithmetic, inputs=a, weights=b))
+
+
+#: Streams of so many bits, AND gates and up/down counters.
+bitstream = {n: streams(f"bitstream-{n}", Bitstream(length=n)) for n in (1 << k for k in range(4, 13))}
+
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
     *(fp8_stochastic, fp8_everywhere_stochastic, fp8_hopper, fp8_hopper_fast, mxfp8, nvfp4),
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
-    *(one for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere) for one in family.values()),
+    *(
+        one
+        for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere, bitstream)
+        for one in family.values()
+    ),
 )
 RECIPES = {r.name: r for r in _ALL}
 

@@ -1,4 +1,4 @@
-"""Processing elements, one for each of `quaver.golden.arithmetic.ARITHMETICS` and under the same name."""
+"""Processing elements of `quaver.golden.arithmetic.ARITHMETICS`, under the same names."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,167 @@
+"""Bit streams: how fast they are counted, and the variance of their dot products against theory.
+
+The speed is that of whole products, generators included, and of the counting alone, against a loop of NumPy's
+own `bitwise_count` over the same packed words, both on one thread; then the statistical model's and that of a
+product of float32 matrices. The variance is that of dot products of d random operands with L bits: the mean
+square of the errors over the documented formula, 1 where they agree, and beside them the van der Corput
+generator's.
+
+    python bench/bitstream.py --figure bitstream.png
+    python bench/bitstream.py --only speed --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from quaver.cli.files import write_figure
+from quaver.golden.arithmetic import Bitstream
+from quaver.golden.arithmetic.bitstream import Circuit
+from quaver.golden.bitstream_noise import sample, variance
+from quaver.golden.kernels import bitstream as kernel
+from quaver.golden.lfsr import numbered_seed
+
+TERMS, LENGTHS = (10, 32, 100, 320, 1000), (16, 64, 256, 1024, 4096)
+ROWS, COLUMNS = 8, 8
+
+
+def operands(arithmetic: Bitstream, m: int, k: int, n: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(k)
+    a, b = (rng.integers(0, 1 << arithmetic.a.bits, shape) for shape in ((m, k), (k, n)))
+    return a.astype(arithmetic.a.code_dtype), b.astype(arithmetic.b.code_dtype)
+
+
+def seconds(work: Callable[[], Any], least: float = 0.3) -> float:
+    """Of one call: the best of a few, after one that compiles."""
+    work()
+    best, began = np.inf, time.perf_counter()
+    while time.perf_counter() - began < least:
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def numpy_loop(a: Any, b: Any) -> Any:
+    """What the kernel counts for XNOR, a row and a product at a time."""
+    counts = np.zeros((len(a), len(b)), np.int64)
+    for i in range(len(a)):
+        for k in range(a.shape[1]):
+            counts[i] += np.bitwise_count(a[i, k] ^ b[:, k]).sum(axis=1, dtype=np.int64)
+    return counts
+
+
+def speed(m: int, k: int, n: int, length: int) -> dict[str, float]:
+    """G bit-MAC/s, of each way to compute the product; of the model what the streams would have taken."""
+    rng, work = np.random.default_rng(1), m * k * n * length / 1e9
+    a, b = (rng.integers(0, 1 << 64, (rows, k, length // 64), np.uint64) for rows in (m, n))
+    signs = [rng.integers(0, 2, (rows, k)).astype(bool) for rows in (m, n)]
+    if not np.array_equal(numpy_loop(a[:2], b), kernel.differing(a[:2], b)):
+        raise AssertionError("the kernel counts otherwise than NumPy")
+    few = max(1, m // 16)  # rows, for the loop
+    arithmetic = Bitstream(length=length)
+    x, y = operands(arithmetic, m, k, n)
+    floats = arithmetic.a.decode(x), arithmetic.b.decode(y)
+    return {
+        "NumPy's bitwise_count": work * few / m / seconds(lambda: numpy_loop(a[:few], b)),
+        "kernel, XNOR": work / seconds(lambda: kernel.differing(a, b)),
+        "kernel, AND with signs": work / seconds(lambda: kernel.signed_ones(a, signs[0], b, signs[1])),
+        "GEMM, generators included": work / seconds(lambda: arithmetic.gemm(x, y, seed=1)),
+        "statistical model": work / seconds(lambda: sample(arithmetic, x, y, seed=1)),
+        "float32 product": work / seconds(lambda: floats[0] @ floats[1]),
+    }
+
+
+def point(arithmetic: Bitstream, d: int, seeds: int) -> dict[str, Any]:
+    """Mean square error of dot products of d terms, and the theory's."""
+    a, b = operands(arithmetic, ROWS, d, COLUMNS)
+    exact = arithmetic.a.decode(a).astype(np.float64) @ arithmetic.b.decode(b)
+    codes = np.array([arithmetic.gemm(a, b, seed=numbered_seed(d, s)) for s in range(seeds)])
+    errors = arithmetic.result.decode(codes) - exact
+    theory = variance(replace(arithmetic, generator="lfsr"), a, b)
+    each = (errors**2 / theory).mean(axis=(1, 2))
+    return {
+        "circuit": str(arithmetic.circuit),
+        "generator": str(arithmetic.generator),
+        "terms": d,
+        "length": arithmetic.length,
+        "measured": float((errors**2).mean()),
+        "theory": float(theory.mean()),
+        "ratio": float(each.mean()),
+        "error_of_ratio": float(each.std(ddof=1) / np.sqrt(seeds)),
+    }
+
+
+def draw(points: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    figure.suptitle("Variance of a dot product of d terms by bit streams", fontsize=13, fontweight="bold")
+    for axes, circuit in zip(figure.subplots(1, 3, sharey=True), Circuit, strict=True):
+        for colour, d in enumerate(TERMS):
+            for generator, marker in (("lfsr", "o"), ("van_der_corput", "x")):
+                chosen = [
+                    p for p in points if (p["circuit"], p["generator"], p["terms"]) == (circuit, generator, d)
+                ]
+                lengths = [p["length"] for p in chosen]
+                label = f"d = {d}" if generator == "lfsr" else None
+                axes.loglog(lengths, [p["measured"] for p in chosen], marker, color=f"C{colour}", label=label)
+                if generator == "lfsr":
+                    axes.loglog(lengths, [p["theory"] for p in chosen], "-", color=f"C{colour}", lw=1)
+        axes.set(title=circuit, xlabel="bits of a stream")
+    figure.axes[0].set_ylabel("variance (lines: theory; ×: van der Corput)")
+    figure.axes[0].legend()
+    write_figure(path, figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", choices=("speed", "variance"), help="one half")
+    parser.add_argument("--shape", type=int, nargs=3, default=(256, 512, 256), metavar=("M", "K", "N"))
+    parser.add_argument("--length", type=int, default=256, help="bits of a stream, at least 64 (default 256)")
+    parser.add_argument("--seeds", type=int, default=20, help="results of 8 × 8 dot products a point (20)")
+    parser.add_argument("--longest", type=int, default=4096, help="bits of the longest stream (4096)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: FILE.png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rates = speed(*options.shape, options.length) if options.only != "variance" else {}
+    points = [
+        point(Bitstream(length=length, circuit=circuit, generator=generator), d, options.seeds)
+        for circuit in (Circuit if options.only != "speed" else ())
+        for generator in ("lfsr", "van_der_corput")
+        for d in TERMS
+        for length in LENGTHS
+        if length <= options.longest
+    ]
+    if options.json:
+        print(json.dumps({"speed": rates, "variance": points}))
+    console = Console(stderr=options.json, width=110)
+    if rates:
+        table = Table("", "G bit-MAC/s", "× NumPy's", title="× ".join(map(str, options.shape)))
+        reference = rates["NumPy's bitwise_count"]
+        for name, rate in rates.items():
+            table.add_row(name, f"{rate:.2f}", f"{rate / reference:.1f}")
+        console.print(table)
+    if points:
+        table = Table("circuit", "generator", "d", "bits", "measured", "theory", "ratio")
+        for p in points:
+            ratio = f"{p['ratio']:.3g} ± {p['error_of_ratio']:.2g}"
+            values = (f"{p['measured']:.3g}", f"{p['theory']:.3g}", ratio)
+            table.add_row(p["circuit"], p["generator"], str(p["terms"]), str(p["length"]), *values)
+        console.print(table)
+    if options.figure:
+        draw(points, options.figure)
+
+
+if __name__ == "__main__":
+    main()
