@@ -52,6 +52,13 @@ def test_every_sum_of_two_kinds_of_eight_bits(fmt: FloatFormat, addend: FloatFor
     assert [outcome.first for outcome in outcomes(cases) if outcome.wrong] == []
 
 
+@pytest.mark.parametrize("operand", [FloatFormat(2, 1), FloatFormat(2, 1, specials=Specials.OCP_FN)], ids=str)
+def test_sums_that_saturate_between_two_multiples_of_the_products(operand: FloatFormat) -> None:
+    """The largest sum, 3.875, is no multiple of the products' 0.25, and neither is what is added to it."""
+    cases = [Case(Unit.ELEMENT, FloatFormat(2, 4, saturate=True), operand, mode, 10) for mode in ROUNDINGS]
+    assert [outcome.first for outcome in outcomes(cases) if outcome.wrong] == []
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_every_pair(fmt: FloatFormat) -> None:

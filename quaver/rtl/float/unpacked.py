@@ -98,6 +98,13 @@ class Unpacked:
         return sign * fields.significand * Fraction(2) ** (fields.exponent - self.bias - self.precision + 1)
 
 
+def quantum_of_sums(fmt: FloatFormat, addend: Unpacked) -> int:
+    """The exponent of what every sum that begins at 0 is a multiple of: the addends' quantum, unless sums
+    saturate at a largest value that is no multiple of it."""
+    largest = fmt.max_exponent - fmt.mantissa_bits
+    return min(addend.quantum_exponent, largest) if fmt.saturate else addend.quantum_exponent
+
+
 def total_of(fmt: FloatFormat, addend: Unpacked) -> Unpacked:
     """How totals of `fmt` are laid to which numbers laid as `addend` are added.
 
@@ -107,8 +114,9 @@ def total_of(fmt: FloatFormat, addend: Unpacked) -> Unpacked:
         `addend` is gradual, and not down to the smallest exponent of `fmt`: nothing normalises it.
     """
     total = Unpacked.of(fmt)
-    if not addend.gradual and addend.quantum_exponent >= total.quantum_exponent:
-        return Unpacked(fmt.precision, addend.quantum_exponent, fmt.max_exponent)
+    quantum = quantum_of_sums(fmt, addend)
+    if not addend.gradual and quantum >= total.quantum_exponent:
+        return Unpacked(fmt.precision, quantum, fmt.max_exponent)
     if addend.gradual and addend.min_exponent > total.min_exponent:
         raise ValueError(
             f"total is {fmt}, whose smallest exponent is {fmt.min_exponent}, but the sums that are added to "

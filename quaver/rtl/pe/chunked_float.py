@@ -11,7 +11,7 @@ from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, total_of
+from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, quantum_of_sums, total_of
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.random_sources import places_on
@@ -60,13 +60,14 @@ class ChunkedFloatPE(ProcessingElement):
         self.operand = Unpacked.normalised(arithmetic.operand)
         product = product_of(self.operand, self.operand)
         self.sum = Unpacked.of(accumulator)
-        if product.quantum_exponent >= accumulator.quantum_exponent:
-            # Every sum is a multiple of the products' quantum: with exponents down to it all are normal.
-            self.sum = Unpacked(accumulator.precision, product.quantum_exponent, accumulator.max_exponent)
+        quantum = quantum_of_sums(accumulator, product)
+        if quantum >= accumulator.quantum_exponent:
+            # Every sum is a multiple of this quantum: with exponents down to it all are normal.
+            self.sum = Unpacked(accumulator.precision, quantum, accumulator.max_exponent)
         self.total = self.sum if arithmetic.total is None else total_of(arithmetic.total, self.sum)
         self.addend = Unpacked(
             max(product.precision, self.sum.precision),
-            product.min_exponent,
+            min(product.min_exponent, self.sum.min_exponent),
             max(product.max_exponent, self.sum.max_exponent),
         )
         super().__init__(
@@ -109,7 +110,7 @@ class ChunkedFloatPE(ProcessingElement):
             for i in range(lanes)
         ]
         product, total = multiply.product, totals[-1]
-        offset = self.sum.bias - multiply.unpacked.bias
+        offset = self.sum.bias - self.addend.bias
         addend = Signal(self.addend.layout, reset_less=True)
         with m.If(folds_here):
             m.d.sync += [
@@ -121,7 +122,7 @@ class ChunkedFloatPE(ProcessingElement):
                 addend.significand.eq(
                     product.significand << (self.addend.precision - multiply.unpacked.precision)
                 ),
-                addend.exponent.eq(product.exponent),
+                addend.exponent.eq(product.exponent + (self.addend.bias - multiply.unpacked.bias)),
             ]
         specials = [
             (addend.sign, total.sign, product.sign),
