@@ -87,14 +87,15 @@ def _finished(argv: list[str]) -> int:
     name, traceback = "", "--traceback" in argv[:1]
     try:
         parser = _parser()
-        if not argv:
+        try:
+            if argv:
+                args = parser.parse_args(argv)
+                name, traceback = f" {args.command}", args.traceback
+                return _run(parser, args.command, args.rest)
             parser.print_help()
             return 0
-        args = parser.parse_args(argv)
-        name, traceback = f" {args.command}", args.traceback
-        status = _run(parser, args.command, args.rest)
-        sys.stdout.flush()
-        return status
+        finally:  # what was printed before an exit, as for --version, may find no room either
+            sys.stdout.flush()
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise

@@ -82,9 +82,10 @@ def test_closed_descriptors(tmp_path: Path, closed: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_full_disk_is_said() -> None:
+@pytest.mark.parametrize("command", ["verilog lfsr", "--version", "--help", "plan --help", ""])
+def test_a_full_disk_is_said(command: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run("verilog", "lfsr", capture_output=False, stdout=full, stderr=-1)
+        done = run(*command.split(), capture_output=False, stdout=full, stderr=-1)
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert done.stderr.count("\n") == 1
