@@ -34,8 +34,16 @@ class CacheWarning(UserWarning):
     """The user's cache directory cannot be written, and another takes its place."""
 
 
+def _of_user(directory: Callable[..., str], name: str) -> Path:
+    """A directory of the user's; of a user without a home it begins with ~, and cannot be written."""
+    try:
+        return Path(directory(name, appauthor=False))
+    except RuntimeError:  # platformdirs from 4.14 on
+        return Path("~") / name
+
+
 def _usual() -> Path:
-    return Path(user_cache_dir("quaver", appauthor=False))
+    return _of_user(user_cache_dir, "quaver")
 
 
 #: Where the user's cache directory was before `prepare` moved it, if it did.
@@ -44,7 +52,7 @@ _BEFORE = _usual()
 
 def prepare() -> None:
     """Moves the user's cache directory, for this process and those that it starts, into a temporary one where
-    it cannot be written. CacheWarning: it is so."""
+    it cannot be written, and gives a user without a home one there. CacheWarning: it cannot be written."""
     usual = _usual()
     if not all(_writable(usual.with_name(name)) for name in ("quaver", *NEIGHBOURS)):
         temporary = _temporary()
@@ -55,7 +63,9 @@ def prepare() -> None:
             CacheWarning,
             stacklevel=2,
         )
-    if not _writable(Path(user_config_dir("matplotlib", appauthor=False))):
+    if not Path(os.path.expanduser("~")).is_absolute():
+        os.environ["HOME"] = str(_usual().parent)  # wasmtime does not begin without one
+    if not _writable(_of_user(user_config_dir, "matplotlib")):
         os.environ.setdefault("MPLCONFIGDIR", str(_usual().with_name("matplotlib")))
 
 

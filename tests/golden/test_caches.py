@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import textwrap
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,11 +22,8 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(caches, "_temporary_path", lambda: tmp_path / "temporary")
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    home = "~"  # what the system makes of ~ where it knows no home
-    monkeypatch.setattr(
-        caches, "user_cache_dir", lambda name, appauthor: f"{os.environ['XDG_CACHE_HOME'] or home}/{name}"
-    )
-    monkeypatch.setattr(caches, "user_config_dir", lambda name, appauthor: f"{home}/{name}")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, Any]().__getitem__)  # as for a number without a name
     return tmp_path / "temporary"
 
 
@@ -33,11 +32,20 @@ def test_without_a_home_there_is_another_place(homeless: Path) -> None:
         caches.prepare()
     assert caches.place("verilated", "a.so") == homeless / "quaver" / "verilated" / "a.so"
     assert os.environ["XDG_CACHE_HOME"] == str(homeless)
-    assert os.environ["MPLCONFIGDIR"] == str(homeless / "matplotlib")
+    assert os.environ["HOME"] == str(homeless)
     assert homeless.stat().st_mode & 0o777 == 0o700
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once
         caches.prepare()
+
+
+def test_settings_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, homeless: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/settings")
+    caches.prepare()
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "matplotlib")
 
 
 def test_a_place_that_others_may_write_is_not_taken(homeless: Path) -> None:
