@@ -43,7 +43,8 @@ def test_settings_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, homeless: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/settings")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "settings"))
     caches.prepare()
     assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "matplotlib")
 
