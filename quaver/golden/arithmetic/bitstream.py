@@ -371,12 +371,11 @@ class Bitstream:
 
 
 def _place(state: int, source: Source, places: int) -> int:
-    """The state of the generator so many rows, or columns, further on."""
-    for _ in range(places):
-        lfsr = LFSR(state, source.taps)
-        for _ in range(source.hop):
-            lfsr.step()
-        state ^= lfsr.state
+    """The state of the generator so many rows, or columns, further on: each is a factor 1 + x**hop, whose
+    2**i-th power is 1 + x**(2**i · hop)."""
+    for i in range(places.bit_length()):
+        if places >> i & 1:
+            state ^= source.moved(state, 1 << i)
     return state
 
 
