@@ -447,13 +447,18 @@ def _systolic(array: Any) -> Callable[[Mutants], Driver]:
             i0, j0 = rng.integers(0, 7, 2).tolist()
             shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
             if index % 3 == 2:
-                a, b = (rng.integers(0, 1 << ar.a.width, shape).astype(ar.a.code_dtype) for shape in shapes)
+                a, b = (
+                    rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
+                    for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
+                )
             else:
-                a, b = (ar.a.encode(rng.normal(0, 1, shape)) for shape in shapes)
+                a, b = (
+                    fmt.encode(rng.normal(0, 1, shape)) for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
+                )
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
             tiles.append(ar.gemm(a, b, seed=seed if ar.stochastic else None)[i0:, j0:])
-        for _ in range(2 * array.drain // lanes + array.columns + 2):
+        for _ in range(2 * array.drain // array.step + array.columns + 2):
             schedule.bubble()
         inputs, vectors = schedule.inputs(), Vectors(of)
         reset = {name: [0, 0, *column] for name, column in inputs.items()}

@@ -50,8 +50,8 @@ class SystolicArray(wiring.Component):
     ----------
     element
         The upper left one, an example of all.
-    interleave, product_cycles
-        L and N.
+    interleave, product_cycles, step
+        L, N, and their product.
     latency
         Cycles from the first cycle of a last fold (`control.last`) to column 0's first result.
     drain
@@ -85,6 +85,7 @@ class SystolicArray(wiring.Component):
         self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages
         self.element = element = pe_for(arithmetic, stages=stages)
         self.interleave, self.product_cycles = element.interleave, element.product_cycles
+        self.step = self.interleave * self.product_cycles
         # The last lane's total in the last row.
         complete = rows - 1 + (self.interleave - 1) * self.product_cycles + element.latency
         self.complete, self.latency = complete, complete + 2 + element.exit_latency
