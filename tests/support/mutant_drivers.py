@@ -453,7 +453,8 @@ def _systolic(array: Any) -> Callable[[Mutants], Driver]:
                 )
             else:
                 a, b = (
-                    fmt.encode(rng.normal(0, 1, shape)) for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
+                    fmt.encode(rng.normal(0, 1, shape))
+                    for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
                 )
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
@@ -545,7 +546,7 @@ def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], An
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
     # An array's elements are units of their own.
-    kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
+    kept = (f"systolic.{type(unit.element).__name__}",) if top == "systolic" else ()
     return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency)
 
 
@@ -565,7 +566,7 @@ SUBJECTS: dict[str, Subject] = {
             (lfsr, _lfsr, ("lfsr",)),
             (float_adder, _adder, tuple(float_adder.VARIANTS)),
             (pe, _pe, ("pe", "pe stochastic, 3 stages")),
-            (systolic, _systolic, ("systolic 2 x 3, stochastic",)),
+            (systolic, _systolic, ("systolic 2 x 3, stochastic", "systolic 2 x 3, bitstream")),
         )
         for name in names
     },

@@ -30,7 +30,7 @@ VARIANTS = {
     ),
     "systolic 5 x 2, 3 stages": lambda: SystolicArray(ChunkedFloat(chunk=16), 5, 2, 3),
     "systolic 2 x 3, bitstream": lambda: SystolicArray(
-        Bitstream(SignMagnitudeFormat(4), SignMagnitudeFormat(9), 32, generator="van_der_corput"), 2, 3, 2
+        Bitstream(SignMagnitudeFormat(6), SignMagnitudeFormat(9), 32, generator="van_der_corput"), 2, 3, 2
     ),
 }
 #: Lengths of K: single products, whole and broken chunks of every variant.
