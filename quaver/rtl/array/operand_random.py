@@ -54,7 +54,9 @@ class OperandRandom(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.starts = starts = TileStarts(self.rows, self.columns, streams_on)
-        start, begins, draws = Signal(Sources), Signal(), Signal()
+        start = Signal(Sources)
+        begins = Signal()
+        draws = Signal()
         m.d.comb += [
             starts.begins.eq(self.begins),
             starts.first_lane.eq(1),
