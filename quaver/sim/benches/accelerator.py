@@ -53,8 +53,8 @@ OTHERS = {
         ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
     "accelerator 1 x 1, integer": lambda: Accelerator(named("int2"), rows=1, columns=1, stages=2, depth=2),
-    "accelerator 1 x 2, bitstream": lambda: Accelerator(
-        Bitstream(length=16, accumulator_bits=14), rows=1, columns=2, stages=2, depth=16
+    "accelerator 1 x 1, bitstream": lambda: Accelerator(
+        Bitstream(length=16, accumulator_bits=14), rows=1, columns=1, stages=2, depth=16
     ),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.
