@@ -6,8 +6,8 @@ product of float32 matrices. The variance is that of dot products of d random op
 square of the errors over the documented formula, 1 where they agree, and beside them the van der Corput
 generator's.
 
-With --mnist, in place of both, accuracy against stream length: of networks trained with streams in the forward
-GEMMs alone and in all three, and of one trained in float32 whose forward GEMMs are streams for inference
+With --mnist, in place of both, accuracy against stream length: of networks trained with streams in the
+forward GEMMs alone and in all three, and of one trained in float32 whose GEMMs are streams for inference
 only. The noise is drawn by the statistical model; all networks begin alike and see the same batches.
 
     python bench/bitstream.py --figure bitstream.png
