@@ -40,7 +40,7 @@ VARIANTS = {
     ),
     "accelerator 3 x 2, integer": lambda: Accelerator(Integer(), rows=3, columns=2, stages=3, depth=5),
     "accelerator 3 x 2, bitstream": lambda: Accelerator(
-        Bitstream(length=16), rows=3, columns=2, stages=2, depth=20
+        Bitstream(length=16, generator="van_der_corput"), rows=3, columns=2, stages=2, depth=20
     ),
 }
 #: On demand only: to time cocotb beside the simulation in process (bench/simulation.py); at gate level.
