@@ -20,11 +20,12 @@ import argparse
 import json
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, UnusedElaboratable
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from area import DEVICES, cells, clock
@@ -48,6 +49,10 @@ from quaver.rtl.pe import pe_for
 from quaver.rtl.pe.bitstream import Stream, StreamBit
 from quaver.rtl.random_sources import streams_on
 
+warnings.filterwarnings(
+    "ignore", category=UnusedElaboratable
+)  # elements that were only asked for their cycles
+
 TERMS = 1000
 STAGES = 4
 WIDTHS = (8, 12, 16, 20, 24)
@@ -70,11 +75,8 @@ ARITHMETICS: dict[str, Arithmetic] = {
     "integers, 8 bits": integers(8),
     "integers, 4 bits": integers(4),
     "aligned FP8, 8 at once: F 13, FP32": AlignedFloat(FP8, FP8, 8),
-    "bit streams of 16": streams(16),
-    "bit streams of 256": streams(256),
-    "bit streams of 4096": streams(4096),
-    "bit streams of 16, van der Corput": streams(16, generator="van_der_corput"),
-    "bit streams of 256, van der Corput": streams(256, generator="van_der_corput"),
+    **{f"bit streams of {n}": streams(n) for n in (16, 256, 1024, 4096)},
+    **{f"the same, {n}, van der Corput": streams(n, generator="van_der_corput") for n in (16, 64, 128, 256)},
 }
 
 
@@ -128,7 +130,7 @@ class Edge(wiring.Component):
 
     def __init__(self, stream: Stream, source: Source) -> None:
         self.stream, self.source = stream, source
-        ports = {"code": In(stream.format.bits), "begin": In(1), "state": In(32)}
+        ports = {"code": In(stream.format.bits), "starts": In(1), "state": In(32)}
         super().__init__(ports | {"number": Out(StreamBit), "next": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
@@ -140,7 +142,7 @@ class Edge(wiring.Component):
             self.next.eq(state),
             stream.random.eq(state),
             stream.code.eq(self.code),
-            stream.begin.eq(self.begin),
+            stream.begin.eq(self.starts),
             self.number.eq(stream.number),
         ]
         return m
