@@ -6,14 +6,20 @@ product of float32 matrices. The variance is that of dot products of d random op
 square of the errors over the documented formula, 1 where they agree, and beside them the van der Corput
 generator's.
 
+With --mnist, in place of both, accuracy against stream length: of networks trained with streams in the
+forward GEMMs alone and in all three, and of one trained in float32 whose GEMMs are streams for inference
+only. The noise is drawn by the statistical model; all networks begin alike and see the same batches.
+
     python bench/bitstream.py --figure bitstream.png
     python bench/bitstream.py --only speed --json
+    python bench/bitstream.py --mnist DIRECTORY --widths 256 --epochs 1 --figure mnist.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,11 +31,16 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver.cli.files import write_figure
+from quaver.golden import data
 from quaver.golden.arithmetic import Bitstream
 from quaver.golden.arithmetic.bitstream import Circuit
-from quaver.golden.bitstream_noise import sample, variance
+from quaver.golden.bitstream_noise import NoiseEngine, sample, variance
 from quaver.golden.kernels import bitstream as kernel
 from quaver.golden.lfsr import numbered_seed
+from quaver.golden.nn import models
+from quaver.golden.nn.recipes import recipe
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 
 TERMS, LENGTHS = (10, 32, 100, 320, 1000), (16, 64, 256, 1024, 4096)
 ROWS, COLUMNS = 8, 8
@@ -124,6 +135,70 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
     write_figure(path, figure)
 
 
+#: Ways to use streams, and the recipe of a way and a length.
+WAYS = {
+    "training, forward GEMMs": "bitstream-{}",
+    "training, all GEMMs": "bitstream-{}-everywhere",
+    "inference alone": "bitstream-{}",
+}
+
+
+def mnist(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Test accuracy by way and length, float32's first; a line each as it comes."""
+    digits = data.load("mnist", options.mnist)
+    settings = Settings(epochs=options.epochs, batch=64, seed=options.seed)
+    test = digits.test_images, digits.test_labels
+    lines: list[dict[str, Any]] = []
+
+    def trainer(name: str) -> Trainer:
+        rng = np.random.default_rng(options.seed)
+        network = models.mlp(digits.shape, digits.classes, rng, tuple(options.widths))
+        return Trainer(network, digits, recipe(name), settings, engine=NoiseEngine())
+
+    def add(way: str, length: int | None, run: Trainer) -> None:
+        began = time.perf_counter()
+        if way != "inference alone":
+            for _ in run.steps():
+                pass
+        took = time.perf_counter() - began
+        line = {"way": way, "length": length, "accuracy": run.evaluate(*test)[1], "seconds": round(took, 1)}
+        lines.append(line)
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+    exact = trainer("fp32")
+    add("float32", None, exact)
+    for length in options.lengths:
+        for way, name in WAYS.items():
+            run = trainer(name.format(length))
+            if way == "inference alone":
+                run.restore(exact.state())
+            add(way, length, run)
+    return lines
+
+
+def show_mnist(lines: list[dict[str, Any]], options: argparse.Namespace, console: Console) -> None:
+    """The table and, if asked for, the curves."""
+    sizes = "-".join(map(str, (784, *options.widths, 10)))
+    title = f"MNIST, {sizes}, epochs: {options.epochs}; test accuracy, in float32 {lines[0]['accuracy']:.2%}"
+    table = Table("bits of a stream", *WAYS, title=title)
+    for length in options.lengths:
+        found = {line["way"]: f"{line['accuracy']:.2%}" for line in lines if line["length"] == length}
+        table.add_row(str(length), *(found[way] for way in WAYS))
+    console.print(table)
+    if options.figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(lines[0]["accuracy"], color="black", lw=1, label="float32")
+        for way in WAYS:
+            chosen = {line["length"]: line["accuracy"] for line in lines if line["way"] == way}
+            axes.semilogx(list(chosen), list(chosen.values()), "o-", label=way, base=2)
+        axes.set(title=title, xlabel="bits of a stream", ylabel="test accuracy")
+        axes.legend()
+        write_figure(options.figure, figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", choices=("speed", "variance"), help="one half")
@@ -133,7 +208,18 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=4096, help="bits of the longest stream (4096)")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: FILE.png, .svg or .pdf")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--mnist", type=Path, metavar="DIR", help="accuracy on MNIST, whose files are there")
+    parser.add_argument("--widths", type=int, nargs="+", default=[256], help="of its hidden layers (256)")
+    parser.add_argument("--epochs", type=int, default=1, help="of its training (1)")
+    parser.add_argument("--seed", type=int, default=1, help="of its training (1)")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="bits of its streams")
     options = parser.parse_args()
+    if options.mnist:
+        lines = mnist(options)
+        if options.json:
+            print(json.dumps(lines))
+        show_mnist(lines, options, Console(stderr=options.json, width=110))
+        return
     rates = speed(*options.shape, options.length) if options.only != "variance" else {}
     points = [
         point(Bitstream(length=length, circuit=circuit, generator=generator), d, options.seeds)

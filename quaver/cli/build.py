@@ -14,6 +14,8 @@ arithmetics, the same as of quaver verilog:
   int2, int3, int4, int5, int8
             unsigned activations times weights on odd levels, exact: the quantised layers of --recipe pact-4
   hopper_fp8, …   what tensor cores compute; --group 4 takes fewer products at once
+  bitstream  an AND gate and a counter an element, 256 cycles a product: trains --recipe bitstream-256;
+            --length 16 takes 16, for --recipe bitstream-16
   chunked_float, fixed_point, integer, aligned_float
             with parameters of your own; an option changes one, also of those above
 

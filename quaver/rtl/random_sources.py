@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
+from operator import xor
+
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -23,6 +27,14 @@ def one_sum_on(state: Value, source: Source) -> Value:
     return state ^ places_on(state, source, source.step)
 
 
+def streams_on(state: Value, source: Source, places: int) -> Value:
+    """A generator's state so many rows or columns on, of `quaver.golden.arithmetic.bitstream`.
+
+    A place is a factor 1 + x**hop: of the power's binomial coefficients the odd ones count.
+    """
+    return reduce(xor, (places_on(state, source, i) for i in range(places + 1) if i & places == i))
+
+
 class TileStarts(wiring.Component):
     """The states at the first output of each tile of a GEMM, and of each of its lanes.
 
@@ -33,6 +45,8 @@ class TileStarts(wiring.Component):
     ----------
     rows, columns
         Of an array.
+    on
+        A source's state so many places on.
 
     ============ === ======================================================================================
     begins       in  this cycle is a lane of a tile, in order; tiles begin at least one cycle after each other
@@ -44,8 +58,10 @@ class TileStarts(wiring.Component):
     ============ === ======================================================================================
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(
+        self, rows: int, columns: int, on: Callable[[Value, Source, int], Value] = places_on
+    ) -> None:
+        self.rows, self.columns, self.on = rows, columns, on
         super().__init__(
             {
                 "begins": In(1),
@@ -70,13 +86,13 @@ class TileStarts(wiring.Component):
         with m.If(self.begins):
             m.d.sync += [
                 following.row.eq(self.start.row),
-                following.column.eq(places_on(self.start.column, COLUMN, self.columns)),
-                following.diagonal.eq(places_on(self.start.diagonal, DIAGONAL, self.columns)),
+                following.column.eq(self.on(self.start.column, COLUMN, self.columns)),
+                following.diagonal.eq(self.on(self.start.diagonal, DIAGONAL, self.columns)),
             ]
             with m.If(self.first_lane & self.first_column):
                 m.d.sync += [
-                    below.row.eq(places_on(self.start.row, ROW, self.rows)),
+                    below.row.eq(self.on(self.start.row, ROW, self.rows)),
                     below.column.eq(self.start.column),
-                    below.diagonal.eq(places_on(self.start.diagonal, DIAGONAL, self.rows * DIAGONAL.per_row)),
+                    below.diagonal.eq(self.on(self.start.diagonal, DIAGONAL, self.rows * DIAGONAL.per_row)),
                 ]
         return m

@@ -25,7 +25,7 @@ _ECP5 = "synth_ecp5 -nobram -nodsp -top {top} -run"
 #: Family → Yosys's commands, and the files in its share directory with the models.
 FAMILIES = {
     "ecp5": (
-        f"{_ECP5} begin:map_ffs; {FEW_RESETS}; {_ECP5} map_ffs:",
+        f"setattr -unset rom_style */m:*; {_ECP5} begin:map_ffs; {FEW_RESETS}; {_ECP5} map_ffs:",
         ("ecp5/common_sim.vh", "ecp5/ccu2c_sim.vh"),
     ),
     "ice40": ("synth_ice40 -top {top}", ("ice40/cells_sim.v",)),

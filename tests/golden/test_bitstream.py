@@ -174,20 +174,13 @@ def test_magnitudes_are_exact_over_a_whole_period_of_van_der_corput() -> None:
     assert set(np.arange(128) - found) <= {0, 1}
 
 
-def test_it_has_a_name_and_a_descriptor_and_a_clear_refusal_where_hardware_is_asked_for() -> None:
-    from quaver.rtl.pe import pe_for
-    from quaver.sim.engine import SimulatedEngine
-
+def test_it_has_a_name_and_a_descriptor() -> None:
     assert ARITHMETICS["bitstream"] is Bitstream
     arithmetic = Bitstream(length=64, circuit="xnor", generator="van_der_corput")
     assert named("bitstream") == Bitstream()
     assert named(spelled(arithmetic)) == arithmetic
     assert Descriptor.parse(str(descriptor(arithmetic))).describes(arithmetic)
     assert arithmetic.result == FixedFormat(18, 6)
-    with pytest.raises(TypeError, match=r"^Bitstream\(.*\) has no processing element; there is one for "):
-        pe_for(arithmetic)
-    with pytest.raises(TypeError, match="has no processing element"):
-        SimulatedEngine(2, 2).gemm(arithmetic, *operands(arithmetic, 1, 1, 1), seed=1)
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,12 @@ def test_full_scale_is_for_bit_streams_alone() -> None:
         Precision(Bitstream(), inputs=Clip(4))
 
 
-def trainer(engine: GoldenEngine, calls: list[Call]) -> Trainer:
+def trainer(engine: GoldenEngine, calls: list[Call], recipe: str = "bitstream-64") -> Trainer:
     digits = data.load("digits")
     network = models.build("mlp", digits.shape, digits.classes, seed=1)
-    recipe, settings = recipes.recipe("bitstream-64"), Settings(epochs=1)
-    return Trainer(network, digits, recipe, settings, engine=engine, trace=calls.append)
+    return Trainer(
+        network, digits, recipes.recipe(recipe), Settings(epochs=1), engine=engine, trace=calls.append
+    )
 
 
 def test_the_digits_are_learned() -> None:
@@ -88,3 +89,37 @@ def test_the_family() -> None:
         recipe = recipes.recipe(f"bitstream-{1 << k}")
         assert recipe.hidden.forward == Bitstream(length=1 << k)
         assert recipe.hidden.forward.a == SignMagnitudeFormat(8)
+
+
+def test_all_three_gemms() -> None:
+    """Errors at full scale too: the very bits in some steps, the law of the noise in an epoch."""
+    calls: list[Call] = []
+    run = trainer(GoldenEngine(), calls, "bitstream-64-everywhere")
+    losses = [run.train_step().loss for _ in range(8)]
+    assert losses[-1] < losses[0]
+    assert {str(call.role) for call in calls} == {"forward", "backward", "gradient"}
+    assert all(call.rule == Bitstream(length=64) for call in calls)
+    run = trainer(NoiseEngine(), [], "bitstream-256-everywhere")
+    last = [event for event in run.steps() if isinstance(event, Epoch)][-1]
+    assert last.test_accuracy > 0.8
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_backward_and_gradient_are_scaled_back(model: str) -> None:
+    """Gradients by long streams without much noise are near those of float32."""
+    digits, gradients = data.load("digits"), []
+    for name in ("fp32", "bitstream-1024-everywhere"):
+        network = models.build(model, digits.shape, digits.classes, seed=1)
+        settings = Settings(epochs=1, batch=8)
+        run = Trainer(network, digits, recipes.recipe(name), settings, engine=NoiseEngine())
+        run.train_step()
+        gradients.append([p.gradient.ravel() for p in network.parameters() if p.gradient.ndim > 1])
+    for exact, noisy in zip(*gradients, strict=True):
+        assert np.corrcoef(exact, noisy)[0, 1] > 0.8
+        assert exact.std() == pytest.approx(noisy.std(), rel=0.4)
+
+
+def test_errors_at_full_scale_are_for_bit_streams_alone() -> None:
+    with pytest.raises(ValueError, match="errors are at full scale, which is for bit streams, but the back"):
+        Precision(Bitstream(), errors=FullScale(8))
+    Precision(gradient=Bitstream(), errors=FullScale(8))

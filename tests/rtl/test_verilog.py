@@ -66,6 +66,7 @@ VARIANTS = {
         "--arithmetic fp16 --stages 7",
         "--arithmetic fixed_point",
         "--arithmetic fixed16 --rounding nearest --stages 2 --result q16.0",
+        "--arithmetic bitstream --length 16 --accumulator-bits 9 --stages 2",
         "--operand half --accumulator e8m12sat --rounding stochastic --random-bits 24",
     ],
     "adacomp": ["", "--longest 1 --count-bits 3 --stages 1"],
@@ -75,12 +76,15 @@ VARIANTS = {
         "--rows 2 --columns 2",
         "--rows 3 --columns 2 --operand fp16 --depth 64",
         "--rows 2 --columns 2 --arithmetic fixed_point --a q4.12 --b q6.10 --result q4.12",
+        "--rows 3 --columns 2 --arithmetic bitstream --length 32",
     ],
     "axi_accelerator": ["--rows 2 --columns 2 --update none --depth 32"],
     "systolic_array": [
         "--rows 2 --columns 3",
         "--rows 2 --columns 2 --rounding stochastic",
         "--rows 2 --columns 2 --arithmetic fixed_point --rounding nearest",
+        "--rows 2 --columns 3 --arithmetic bitstream --length 64",
+        "--rows 2 --columns 2 --arithmetic bitstream --generator van_der_corput --a sm5",
     ],
 }
 CASES = [(unit, options) for unit in UNITS for options in VARIANTS.get(unit, [""])]

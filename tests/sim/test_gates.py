@@ -15,7 +15,7 @@ from quaver.sim.runner import run_bench
 #: GEMMs and updates of a whole accelerator, and its parts where the cases are in the hands of a bench.
 BENCHES = (
     *("float_adder", "pe", "accelerator 1 x 1", "accelerator 3 x 2, stochastic"),
-    "accelerator 1 x 1, integer",
+    *("accelerator 1 x 1, integer", "accelerator 1 x 1, bitstream", "systolic 2 x 3, bitstream"),
 )
 
 

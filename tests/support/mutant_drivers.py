@@ -447,13 +447,19 @@ def _systolic(array: Any) -> Callable[[Mutants], Driver]:
             i0, j0 = rng.integers(0, 7, 2).tolist()
             shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
             if index % 3 == 2:
-                a, b = (rng.integers(0, 1 << ar.a.width, shape).astype(ar.a.code_dtype) for shape in shapes)
+                a, b = (
+                    rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
+                    for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
+                )
             else:
-                a, b = (ar.a.encode(rng.normal(0, 1, shape)) for shape in shapes)
+                a, b = (
+                    fmt.encode(rng.normal(0, 1, shape))
+                    for fmt, shape in zip((ar.a, ar.b), shapes, strict=True)
+                )
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
             tiles.append(ar.gemm(a, b, seed=seed if ar.stochastic else None)[i0:, j0:])
-        for _ in range(2 * array.drain // lanes + array.columns + 2):
+        for _ in range(2 * array.drain // array.step + array.columns + 2):
             schedule.bubble()
         inputs, vectors = schedule.inputs(), Vectors(of)
         reset = {name: [0, 0, *column] for name, column in inputs.items()}
@@ -540,7 +546,7 @@ def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], An
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
     # An array's elements are units of their own.
-    kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
+    kept = (f"systolic.{type(unit.element).__name__}",) if top == "systolic" else ()
     return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency)
 
 
@@ -560,7 +566,7 @@ SUBJECTS: dict[str, Subject] = {
             (lfsr, _lfsr, ("lfsr",)),
             (float_adder, _adder, tuple(float_adder.VARIANTS)),
             (pe, _pe, ("pe", "pe stochastic, 3 stages")),
-            (systolic, _systolic, ("systolic 2 x 3, stochastic",)),
+            (systolic, _systolic, ("systolic 2 x 3, stochastic", "systolic 2 x 3, bitstream")),
         )
         for name in names
     },

@@ -1,5 +1,4 @@
-"""The arithmetics: what one multiply-accumulate means, to the bit. Each has its twin in rtl/pe, but
-`Bitstream`, which has none yet."""
+"""The arithmetics: what one multiply-accumulate means, to the bit. Each has its twin in rtl/pe."""
 
 from typing import TypeGuard
 

@@ -23,6 +23,11 @@ no number is used twice. So any two numbers of a result are uncorrelated, but fo
 the outputs of a row see the same bits of A, those of a column the same bits of B. An error that a stream of A
 has is in its whole row, as if the operand had been rounded at random.
 
+That exclusive-or is a factor 1 + x**3 in the field of the LFSR's states, in which a draw is a factor too: row
+i + 1's state is row i's times 1 + x**3 after any number of draws. So an array of hardware has one LFSR at its
+corner for all rows, whose state hops from row to row through exclusive-ors, a cycle each as the operands do,
+and one for all columns.
+
 `Sharing` has what goes wrong with fewer generators. One for both operands is fatal: two streams of the same
 numbers have min(|a|, |b|) ones in common.
 
@@ -371,12 +376,11 @@ class Bitstream:
 
 
 def _place(state: int, source: Source, places: int) -> int:
-    """The state of the generator so many rows, or columns, further on."""
-    for _ in range(places):
-        lfsr = LFSR(state, source.taps)
-        for _ in range(source.hop):
-            lfsr.step()
-        state ^= lfsr.state
+    """The state of the generator so many rows, or columns, further on: each is a factor 1 + x**hop, whose
+    2**i-th power is 1 + x**(2**i · hop)."""
+    for i in range(places.bit_length()):
+        if places >> i & 1:
+            state ^= source.moved(state, 1 << i)
     return state
 
 

@@ -8,6 +8,7 @@ output, leaves gradients in the layer's parameters and returns the error of the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,6 @@ class GemmLayer(Layer):
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
         self.alpha: Parameter | None = None  # where a recipe has the layer learn to clip its inputs
         self._quantised: dict[str, Values | Quantised] = {}
-        self._scale = 1.0
 
     def parameters(self) -> dict[str, Parameter]:
         optional = {"bias": self.bias, "alpha": self.alpha}
@@ -114,17 +114,21 @@ class GemmLayer(Layer):
         raise NotImplementedError
 
     def _quantise(self, x: Values, run: Run) -> tuple[Values | Quantised, Values | Quantised]:
-        """Inputs and weights, quantised where they are to be; `_scale` is what the forward GEMM's results are
-        worth: both scales, where they are integers."""
-        p, scale = self.precision(run), 1.0
+        """Inputs and weights, quantised where they are to be."""
+        p = self.precision(run)
         for tensor, values in (("inputs", x), ("weights", self.weight.value)):
-            self._quantised[tensor] = values
             quantiser = getattr(p, tensor)
-            if isinstance(quantiser, Quantiser):
-                self._quantised[tensor] = quantised = quantiser.quantise(values, self._alpha)
-                scale *= quantised.scale
-        self._scale = 1.0 if p.forward is None else scale
+            quantised = isinstance(quantiser, Quantiser)
+            self._quantised[tensor] = quantiser.quantise(values, self._alpha) if quantised else values
         return self._quantised["inputs"], self._quantised["weights"]
+
+    def _quantise_error(self, error: Values, p: Precision) -> Values | Quantised:
+        return p.errors.quantise(error, 0.0) if isinstance(p.errors, Quantiser) else error
+
+    def _worth(self, p: Precision, role: Role, *operands: Values | Quantised) -> float:
+        """What 1 in the results of a role's GEMM of these is worth."""
+        scales = (each.scale for each in operands if isinstance(each, Quantised))
+        return prod(scales) if p.is_scaled(role) else 1.0
 
     @property
     def _alpha(self) -> float:
@@ -191,7 +195,9 @@ class Linear(GemmLayer):
         if x.ndim != 2 or x.shape[1] != self.inputs:
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         self._x = x
-        y = _scaled(self.product(*self._quantise(x, run), run), self._scale)
+        operands = self._quantise(x, run)
+        worth = self._worth(self.precision(run), Role.FORWARD, *operands)
+        y = _scaled(self.product(*operands, run), worth)
         return run.round(y + self.bias.value) if self.bias else y
 
     def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
@@ -201,16 +207,19 @@ class Linear(GemmLayer):
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
+        quantised = self._quantise_error(error, p)
         inputs = run.operand(given["inputs"], p, Role.GRADIENT, "inputs")
-        errors = run.operand(error, p, Role.GRADIENT, "errors")
+        errors = run.operand(quantised, p, Role.GRADIENT, "errors")
         gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
+        gradient = _scaled(gradient, self._worth(p, Role.GRADIENT, given["inputs"], quantised))
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0,), run)
         if self._stops:
             return np.zeros_like(self._x)
         weight = run.operand(given["weights"], p, Role.BACKWARD, "weights")
-        errors = run.operand(error, p, Role.BACKWARD, "errors")
+        errors = run.operand(quantised, p, Role.BACKWARD, "errors")
         dx = run.gemm(self.name, Role.BACKWARD, p, errors, weight.T)
+        dx = _scaled(dx, self._worth(p, Role.BACKWARD, quantised, given["weights"]))
         return self._through_inputs(self._x, dx, p, run)
 
 
@@ -262,7 +271,9 @@ class Conv2d(GemmLayer):
         if x.ndim != 4 or x.shape[1] != self.inputs:
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         self._x = x
-        y = _scaled(self.product(*self._quantise(x, run), run), self._scale)
+        operands = self._quantise(x, run)
+        worth = self._worth(self.precision(run), Role.FORWARD, *operands)
+        y = _scaled(self.product(*operands, run), worth)
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
@@ -275,13 +286,15 @@ class Conv2d(GemmLayer):
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
+        quantised = self._quantise_error(error, p)
         columns = _columns(
             run.operand(given["inputs"], p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
         )
         errors = (
-            run.operand(error, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
+            run.operand(quantised, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
         )
         gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
+        gradient = _scaled(gradient, self._worth(p, Role.GRADIENT, given["inputs"], quantised))
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0, 2, 3), run)
         if self._stops:
@@ -289,12 +302,13 @@ class Conv2d(GemmLayer):
         kernel = run.operand(given["weights"], p, Role.BACKWARD, "weights")
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
-        spread = self._spread(run.operand(error, p, Role.BACKWARD, "errors"))
+        spread = self._spread(run.operand(quantised, p, Role.BACKWARD, "errors"))
         columns = _columns(spread, self.size, 1, 0)
         dx = run.gemm(
             self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True
         )
         dx = np.ascontiguousarray(dx.reshape(self.inputs, *columns.shape[3:]).swapaxes(0, 1))
+        dx = _scaled(dx, self._worth(p, Role.BACKWARD, quantised, given["weights"]))
         return self._through_inputs(self._x, dx, p, run)
 
     def _spread(self, errors: NDArray) -> NDArray:

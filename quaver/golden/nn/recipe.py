@@ -89,7 +89,8 @@ class Precision:
         format of each GEMM that it enters, and to nothing else. Inputs may have a `Clip` and weights a
         quantiser of weights in a format's place: then the forward GEMM multiplies integers and its results
         are multiplied by both scales, and the other GEMMs take the quantised values. `FullScale` does the
-        same for a forward GEMM of bit streams, for one tensor or both. Of a `BlockFormat` the
+        same for every GEMM of bit streams, for one tensor or both, and errors may have it too. Of a
+        `BlockFormat` the
         blocks lie along the axis that the GEMM sums up, of images the channels; an operand format that is too
         narrow rounds its values again.
 
@@ -107,13 +108,13 @@ class Precision:
     gradient: Arithmetic | None = None
     inputs: Format | BlockFormat | Clip | FullScale | None = None
     weights: Format | BlockFormat | WeightQuantiser | None = None
-    errors: Format | BlockFormat | None = None
+    errors: Format | BlockFormat | FullScale | None = None
 
     def __post_init__(self) -> None:
         gemm = reduce(or_, ARITHMETICS.values(), None)
         _check_kinds(self, forward=gemm, backward=gemm, gradient=gemm)
         cast_to = Format | BlockFormat
-        _check_kinds(self, inputs=cast_to | Clip | FullScale | None, errors=cast_to | None)
+        _check_kinds(self, inputs=cast_to | Clip | FullScale | None, errors=cast_to | FullScale | None)
         _check_kinds(self, weights=cast_to | WeightQuantiser | None)
         quantised = {tensor: isinstance(getattr(self, tensor), Quantiser) for tensor in ("inputs", "weights")}
         exact = isinstance(self.forward, Integer)
@@ -134,6 +135,13 @@ class Precision:
                     f"{tensor} are quantised, but the forward GEMM is {self.forward}; take Integer, or None "
                     f"for a product of the quantised values in float32"
                 )
+        if isinstance(self.errors, FullScale) and not any(
+            map(self.is_scaled, (Role.BACKWARD, Role.GRADIENT))
+        ):
+            raise ValueError(
+                f"errors are at full scale, which is for bit streams, but the backward GEMM is "
+                f"{self.backward} and the gradient GEMM {self.gradient}; take Bitstream for one of them"
+            )
         for role, tensors in OPERANDS.items():
             arithmetic: Arithmetic | None = getattr(self, role)
             if arithmetic is None:
@@ -141,7 +149,7 @@ class Precision:
             for tensor, operand in zip(tensors, (arithmetic.a, arithmetic.b), strict=True):
                 cast = getattr(self, tensor)
                 if isinstance(cast, Quantiser):
-                    if role is not Role.FORWARD:
+                    if not self.is_scaled(role):
                         continue  # quantised values are reals there, which it rounds as it rounds any
                     cast = cast.format
                 if isinstance(cast, Format) and not operand.holds(cast):
@@ -149,6 +157,12 @@ class Precision:
                         f"{tensor} are cast to {cast}, but the {role} GEMM takes them as {operand}, which "
                         f"does not hold every {cast}; widen the operand or narrow the cast"
                     )
+
+    def is_scaled(self, role: Role) -> bool:
+        """Whether the GEMM of this role takes the codes of quantised tensors, and its results are multiplied
+        by their scales: the forward one, and those of bit streams."""
+        arithmetic: Arithmetic | None = getattr(self, role)
+        return isinstance(arithmetic, Bitstream) or (role is Role.FORWARD and arithmetic is not None)
 
     def operand(self, role: Role, tensor: str) -> Format | None:
         """The format in which the GEMM of this role takes this tensor, one of its two in `OPERANDS`; None:

@@ -221,18 +221,26 @@ pact_everywhere = {
 }
 
 
-def streams(name: str, arithmetic: Bitstream) -> Recipe:
+def streams(name: str, arithmetic: Bitstream, *, everywhere: bool = False) -> Recipe:
     """Every forward GEMM by bit streams, its operands at full scale, and float32 everywhere else.
 
     After Gupta, Sindhwani and Gopalakrishnan 2014 (arXiv 1409.2620); the other two GEMMs take the operands as
-    they were rounded for the streams, and the results without noise have their derivatives.
+    they were rounded for the streams, and the results without noise have their derivatives. `everywhere`:
+    they are by bit streams too, of which the errors are at full scale as well.
     """
     a, b = FullScale(arithmetic.a.bits), FullScale(arithmetic.b.bits)
+    if everywhere:
+        return Recipe(name, hidden=Precision(arithmetic, arithmetic, arithmetic, a, b, errors=a))
     return Recipe(name, hidden=Precision(arithmetic, inputs=a, weights=b))
 
 
 #: Streams of so many bits, AND gates and up/down counters.
-bitstream = {n: streams(f"bitstream-{n}", Bitstream(length=n)) for n in (1 << k for k in range(4, 13))}
+_LENGTHS = tuple(1 << k for k in range(4, 13))
+bitstream = {n: streams(f"bitstream-{n}", Bitstream(length=n)) for n in _LENGTHS}
+#: The same in all three GEMMs.
+bitstream_everywhere = {
+    n: streams(f"bitstream-{n}-everywhere", Bitstream(length=n), everywhere=True) for n in _LENGTHS
+}
 
 _ALL = (
     *(fp32, fp8, fp8_no_chunks, fp8_nearest_update, fp8_last_layer, fp8_images, fp8_everywhere),
@@ -240,7 +248,7 @@ _ALL = (
     *(hybrid_fp8, ocp_fp8, dlfloat, fixed16, fixed16_nearest, fixed16_q8_8, fixed20),
     *(
         one
-        for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere, bitstream)
+        for family in (pact, pact_sawb, dorefa, relu6, pact_everywhere, bitstream, bitstream_everywhere)
         for one in family.values()
     ),
 )

@@ -101,14 +101,14 @@ class Run:
         """A tensor as the GEMM of this role takes it, in the same shape.
 
         That is codes of the operand's format, or float32 values where the GEMM has no arithmetic. `tensor` is
-        one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`. Of a quantised tensor, a forward
-        GEMM of integers takes the integers, any other GEMM the values.
+        one of the role's two names in `quaver.golden.nn.recipe.OPERANDS`. Of a quantised tensor, a GEMM that
+        is scaled (`Precision.is_scaled`) takes the integers or fractions, any other GEMM the values.
         """
         rounding = self.recipe.cast
         cast: Format | BlockFormat | Quantiser | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
         if isinstance(values, Quantised):
-            if role is Role.FORWARD and operand is not None:
+            if operand is not None and precision.is_scaled(role):
                 same = operand == values.format
                 return values.codes if same else operand.encode(values.format.integers(values.codes))
             values, cast = values.values, None

@@ -14,6 +14,7 @@ from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.response_writer import ResponseWriter
 from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
+from quaver.rtl.array.operand_random import OperandRandom
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
 from quaver.rtl.array.sequencer import Sequencer
@@ -212,12 +213,25 @@ class Accelerator(wiring.Component):
                 source.leaving.eq(array.leaving),
                 array.result_random.eq(source.random),
             ]
+        corner: SumRandom | OperandRandom | None = None
         if arithmetic.draws is Draws.SUMS:
-            m.submodules.random = corner = SumRandom(geometry.rows, geometry.columns, lanes)
+            corner = SumRandom(geometry.rows, geometry.columns, lanes)
             m.d.comb += [
                 corner.begins.eq(sequencer.begins),
                 corner.rounds.eq(sequencer.rounds),
                 corner.last_lane.eq(sequencer.last_lane),
+            ]
+        if arithmetic.draws is Draws.OPERANDS:
+            element = array.element
+            corner = OperandRandom(geometry.rows, geometry.columns, element.draws)
+            begin = sequencer.control.begin
+            m.d.comb += [
+                corner.begins.eq(sequencer.begins & begin),
+                corner.draws.eq(sequencer.read & (begin if element.cycles_a_draw > 1 else 1)),
+            ]
+        if corner is not None:
+            m.submodules.random = corner
+            m.d.comb += [
                 corner.first_tile.eq(sequencer.first_tile),
                 corner.first_column.eq(sequencer.first_column),
                 corner.sources.eq(sequencer.sources),

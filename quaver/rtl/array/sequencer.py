@@ -112,7 +112,8 @@ class Sequencer(wiring.Component):
 
         step, several = self.geometry.step, self.geometry.product_cycles > 1
         step_ends = Signal(init=step == 1)  # the step's last cycle; a register's, for all hangs on it
-        product_ends = Signal() if several else Const(1)  # the last cycle of a lane's product or fold
+        # the last cycle of a lane's product or fold
+        product_ends = Signal(name="product_ends") if several else Const(1)
         job_over = Signal()
         may_fold = Signal()
         m.d.comb += [

@@ -12,7 +12,7 @@ from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
 from quaver.rtl.pe import pe_for
 from quaver.rtl.pe.element import ProcessingElement
-from quaver.rtl.random_sources import Sources, places_on
+from quaver.rtl.random_sources import Sources, places_on, streams_on
 
 
 def array_control(product_cycles: int) -> data.StructLayout:
@@ -50,8 +50,8 @@ class SystolicArray(wiring.Component):
     ----------
     element
         The upper left one, an example of all.
-    interleave, product_cycles
-        L and N.
+    interleave, product_cycles, step
+        L, N, and their product.
     latency
         Cycles from the first cycle of a last fold (`control.last`) to column 0's first result.
     drain
@@ -61,7 +61,8 @@ class SystolicArray(wiring.Component):
     control            in  `array_control`, for row 0 and column 0
     a                  in  `rows` groups of operand codes; row r is skewed by r cycles
     b                  in  `columns` groups of operand codes; column c is skewed by c cycles
-    random             in  `Sources` of this cycle's sum in row 0 and column 0; only where sums draw
+    random             in  `Sources` of this cycle's sum in row 0 and column 0, or after the draws for this
+                           cycle's operands of both; only where sums or operands draw
     leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
     result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
@@ -84,6 +85,7 @@ class SystolicArray(wiring.Component):
         self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages
         self.element = element = pe_for(arithmetic, stages=stages)
         self.interleave, self.product_cycles = element.interleave, element.product_cycles
+        self.step = self.interleave * self.product_cycles
         # The last lane's total in the last row.
         complete = rows - 1 + (self.interleave - 1) * self.product_cycles + element.latency
         self.complete, self.latency = complete, complete + 2 + element.exit_latency
@@ -97,7 +99,7 @@ class SystolicArray(wiring.Component):
             "valid": Out(1),
             "results": Out(data.ArrayLayout(arithmetic.result.width, columns)),
         }
-        if arithmetic.draws is Draws.SUMS:
+        if arithmetic.draws in (Draws.SUMS, Draws.OPERANDS):
             ports["random"] = In(Sources)
         if arithmetic.draws is Draws.RESULTS:
             ports["result_random"] = In(data.ArrayLayout(bits, columns))
@@ -116,9 +118,11 @@ class SystolicArray(wiring.Component):
 
         # From the left: control walks down the rows as the skew of the operands does, then right with them.
         control, several = self.control, self.product_cycles > 1
+        entries_a = [first.entry_a() for first, *_ in elements]
+        entries_b = [top.entry_b() for top in elements[0]]
         for r in rows:
             first = elements[r][0]
-            m.submodules[f"left_{r}"] = entry = first.entry_a()
+            m.submodules[f"left_{r}"] = entry = entries_a[r]
             m.d.comb += [
                 entry.code.eq(self.a[r]),
                 first.a.eq(entry.number),
@@ -136,7 +140,7 @@ class SystolicArray(wiring.Component):
         begin = self.control.begin if several else None
         for c in columns:
             column = [elements[r][c] for r in rows]
-            m.submodules[f"upper_{c}"] = entry = column[0].entry_b()
+            m.submodules[f"upper_{c}"] = entry = entries_b[c]
             m.submodules[f"foot_{c}"] = foot = column[-1].exit()
             m.d.comb += [entry.code.eq(self.b[c]), column[0].b.eq(entry.number)]
             if several:
@@ -154,6 +158,8 @@ class SystolicArray(wiring.Component):
 
         if self.arithmetic.draws is Draws.SUMS:
             self._pass_random_bits(m, elements)
+        if self.arithmetic.draws is Draws.OPERANDS:
+            self._pass_draws(m, entries_a, entries_b)
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
         was_last = Signal()
@@ -180,6 +186,16 @@ class SystolicArray(wiring.Component):
             before, shift = shift, Signal(name=f"shift_{c + 1}")
             m.d.sync += shift.eq(before)
         return m
+
+    def _pass_draws(self, m: Module, *edges: list[wiring.Component]) -> None:
+        """From the corner the states of the generators hop down the left and along the upper edge, with the
+        operands: a row's is made of that of the row above, a cycle later, and so are columns'."""
+        for (name, source), entries in zip((("row", ROW), ("column", COLUMN)), edges, strict=True):
+            state = self.random[name]
+            for i, entry in enumerate(entries):
+                m.d.comb += entry.random.eq(state)
+                before, state = state, Signal(32, name=f"{name}_generator_{i + 1}", reset_less=True)
+                m.d.sync += state.eq(streams_on(before, source, 1))
 
     def _pass_random_bits(self, m: Module, elements: list[list[ProcessingElement]]) -> None:
         """From the corner the states of the sources hop down the left and along the upper edge, with the

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.contracts import Arithmetic
 from quaver.rtl.pe.aligned_float import AlignedFloatPE
+from quaver.rtl.pe.bitstream import BitstreamPE
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.fixed_point import FixedPointPE
@@ -16,6 +17,7 @@ PES: dict[str, Callable[..., ProcessingElement]] = {
     "fixed_point": FixedPointPE,
     "integer": IntegerPE,
     "aligned_float": AlignedFloatPE,
+    "bitstream": BitstreamPE,
 }
 
 

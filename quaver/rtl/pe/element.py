@@ -45,6 +45,9 @@ class ProcessingElement(wiring.Component):
     group
         How many k it takes at once: their operands come side by side, the first lowest. The arithmetic's
         `chunk` is a multiple, or no sum is longer than it.
+    draws, cycles_a_draw
+        Where the arithmetic draws for operands: the bits of a draw for a and for b; and how long a draw
+        stays, a cycle, or the N of a product.
     multiplies_in_dsp
         Whether its product is worth a multiplier of the FPGA's.
 
@@ -91,9 +94,12 @@ class ProcessingElement(wiring.Component):
         product_cycles: int = 1,
         group: int = 1,
         multiplies_in_dsp: bool,
+        draws: tuple[int, int] = (0, 0),
+        cycles_a_draw: int = 1,
     ) -> None:
         self.interleave, self.latency, self.exit_latency = interleave, latency, exit_latency
         self.product_cycles, self.group, self.multiplies_in_dsp = product_cycles, group, multiplies_in_dsp
+        self.draws, self.cycles_a_draw = draws, cycles_a_draw
         control = control_layout(product_cycles)
         ports = {
             "control": In(control),
@@ -124,6 +130,7 @@ class ProcessingElement(wiring.Component):
         ====== === ==================================================================
         code   in  codes of operand a, `group` of them, the first lowest
         begin  in  the first cycle of a product; only where one takes several
+        random in  a draw of the edge's source; only where the arithmetic draws for operands
         number out what the element takes
         ====== === ==================================================================
         """

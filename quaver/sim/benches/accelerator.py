@@ -12,6 +12,7 @@ import numpy as np
 from cocotb.task import bridge, resume
 from cocotb.triggers import RisingEdge
 
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
@@ -38,6 +39,9 @@ VARIANTS = {
         FixedPoint(), rows=3, columns=2, stages=3, depth=20
     ),
     "accelerator 3 x 2, integer": lambda: Accelerator(Integer(), rows=3, columns=2, stages=3, depth=5),
+    "accelerator 3 x 2, bitstream": lambda: Accelerator(
+        Bitstream(length=16, generator="van_der_corput"), rows=3, columns=2, stages=2, depth=20
+    ),
 }
 #: On demand only: to time cocotb beside the simulation in process (bench/simulation.py); at gate level.
 OTHERS = {
@@ -49,6 +53,9 @@ OTHERS = {
         ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
     "accelerator 1 x 1, integer": lambda: Accelerator(named("int2"), rows=1, columns=1, stages=2, depth=2),
+    "accelerator 1 x 1, bitstream": lambda: Accelerator(
+        Bitstream(length=16, accumulator_bits=14), rows=1, columns=1, stages=2, depth=16
+    ),
 }
 #: (M, K, N): less than a tile, exact tiles, more K than the memory holds.
 SHAPES = ((1, 1, 1), (2, 8, 12), (5, 9, 13), (3, 64, 5), (4, 60, 7), (7, 20, 25))

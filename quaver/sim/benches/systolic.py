@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
 
 import cocotb
 import numpy as np
 
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.random_bits import states_of
+from quaver.golden.contracts import Draws
+from quaver.golden.formats import SignMagnitudeFormat
+from quaver.golden.lfsr import LFSR
+from quaver.golden.random_bits import COLUMN, ROW, States, states_of
 from quaver.golden.rounding import Rounding
 from quaver.rtl.array.systolic import SystolicArray
 from quaver.sim.benches.bench import Bench, start, trace
@@ -24,12 +29,32 @@ VARIANTS = {
         ChunkedFloat(rounding=Rounding.STOCHASTIC, random_bits=9), 1, 1, 4
     ),
     "systolic 5 x 2, 3 stages": lambda: SystolicArray(ChunkedFloat(chunk=16), 5, 2, 3),
+    "systolic 2 x 3, bitstream": lambda: SystolicArray(
+        Bitstream(SignMagnitudeFormat(6), SignMagnitudeFormat(9), 32, generator="van_der_corput"), 2, 3, 2
+    ),
 }
 #: Lengths of K: single products, whole and broken chunks of every variant.
 LENGTHS = (1, 2, 8, 9, 63, 64, 65, 3, 130)
 #: Results at least; the lengths are gone through as often as that takes.
 RESULTS = 150
-FOLD, FIRST, LAST = 1, 2, 4
+FOLD, FIRST, LAST, BEGIN = 1, 2, 4, 8
+
+
+def corner_states(array: SystolicArray, seed: int, row: int, column: int) -> Iterator[States]:
+    """The states at the corner of a tile whose first output is (row, column): one for each of its sums, or
+    for each cycle of its products."""
+    arithmetic: Any = array.arithmetic
+    if arithmetic.draws is Draws.SUMS:
+        yield from states_of(seed, row, column)
+    elif arithmetic.draws is Draws.OPERANDS:
+        x, y, _ = arithmetic.sources(seed, row, column)
+        of_row, of_column, element = LFSR(x, ROW.taps), LFSR(y, COLUMN.taps), array.element
+        while True:
+            of_row.draw(element.draws[0])
+            of_column.draw(element.draws[1])
+            yield from repeat((of_row.state, of_column.state, 0), element.cycles_a_draw)
+    else:
+        yield from repeat((0, 0, 0))
 
 
 class Schedule:
@@ -49,17 +74,14 @@ class Schedule:
         self.last_fold = -(10**6)
 
     def bubble(self) -> None:
-        self._step(0, [(*self.idle, int(self.rng.integers(1 << 62)))] * self.array.interleave)
+        self._step(0, [(*self.idle, int(self.rng.integers(1 << 62)))] * self.array.step)
 
     def tile(self, a: np.ndarray, b: np.ndarray, place: tuple[int, int], seed: int, bubbles: float) -> None:
         """One tile: `a` (rows, K) and `b` (K, columns · L) codes, whose first result is C[place]."""
         array, lanes, chunk = self.array, self.array.interleave, self.array.arithmetic.chunk
         k_total = a.shape[1]
         states = [
-            states_of(seed, place[0], place[1] + lane * array.columns)
-            if self.arithmetic.stochastic
-            else repeat((0, 0, 0))
-            for lane in range(lanes)
+            corner_states(array, seed, place[0], place[1] + lane * array.columns) for lane in range(lanes)
         ]
 
         def step(control: int, k: int | None) -> None:
@@ -68,8 +90,11 @@ class Schedule:
                 js = [lane * array.columns + c for c in range(array.columns)]
                 rows = [0] * array.rows if k is None else a[:, k].tolist()
                 columns = [0] * array.columns if k is None else b[k, js].tolist()
-                row, column, diagonal = next(states[lane])
-                cycles.append((rows, columns, row | column << 32 | diagonal << 64))
+                for _ in range(array.product_cycles):
+                    # Operands draw nothing in a fold, and nobody looks.
+                    draws = k is not None or self.arithmetic.draws is Draws.SUMS
+                    row, column, diagonal = next(states[lane]) if draws else (5, 7, 9)
+                    cycles.append((rows, columns, row | column << 32 | diagonal << 64))
             self._step(control, cycles)
 
         for k in range(k_total):
@@ -85,8 +110,10 @@ class Schedule:
                 step(FOLD | FIRST * (k < chunk) | last, None)
 
     def _step(self, control: int, cycles: list[tuple[list[int], list[int], int]]) -> None:
-        for rows, columns, random in cycles:
-            self.control.append(control)
+        several = self.array.product_cycles > 1
+        for cycle, (rows, columns, random) in enumerate(cycles):
+            begin = several and cycle % self.array.product_cycles == 0
+            self.control.append(control | BEGIN * begin)
             self.rows.append(rows)
             self.columns.append(columns)
             self.random.append(random)
@@ -134,7 +161,7 @@ async def tiles(dut: Any) -> None:
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
             whole = arithmetic.gemm(a, b, seed=seed if arithmetic.stochastic else None)
             expected.append((k, whole[i0:, j0:]))
-        for _ in range(2 * array.drain // lanes + array.columns + 2):
+        for _ in range(2 * array.drain // array.step + array.columns + 2):
             schedule.bubble()
         inputs = schedule.inputs()
         await start(dut, inputs)

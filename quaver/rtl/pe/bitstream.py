@@ -1,0 +1,165 @@
+"""The processing element of `quaver.golden.arithmetic.bitstream`, and the comparators that make streams."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from quaver.golden.arithmetic.bitstream import Bitstream, Circuit, Generator, Sharing
+from quaver.golden.formats import SignMagnitudeFormat
+from quaver.rtl.emit.shared_modules import shared_module
+from quaver.rtl.pe.element import ProcessingElement
+from quaver.rtl.pe.integer import Total
+from quaver.rtl.pe.pass_on import pass_on
+
+#: One cycle of an operand's stream: its magnitude's bit, and its sign beside it.
+StreamBit = data.StructLayout({"bit": 1, "sign": 1})
+
+
+class Stream(wiring.Component):
+    """What stands at the array's left or upper edge: a code, compared with a number, is a bit of its stream.
+
+    Parameters
+    ----------
+    fmt
+        Of the code.
+    length
+        Cycles of a product, a power of two.
+    generator
+        Whether the numbers are drawn, or drawn once a product and exclusive-or a pattern of all cycles.
+    is_a
+        Whether the pattern is A's, the cycle's bits reversed, or B's, the cycle itself.
+
+    ====== === ===============================================================================================
+    code   in  the operand's code, as long as its product lasts
+    begin  in  the first cycle of a product
+    random in  what was drawn: as many bits as the magnitude has
+    number out `StreamBit`, combinational
+    ====== === ===============================================================================================
+    """
+
+    def __init__(self, fmt: SignMagnitudeFormat, length: int, generator: Generator, is_a: bool) -> None:
+        self.format, self.length, self.generator, self.is_a = fmt, length, generator, is_a
+        super().__init__(
+            {
+                "code": In(fmt.bits),
+                "begin": In(1),
+                "random": In(fmt.fraction_bits),
+                "number": Out(StreamBit),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        number: Value = self.random
+        if self.generator is Generator.VAN_DER_CORPUT:
+            number = self.random ^ self._pattern(m)
+        m.d.comb += [
+            self.number.bit.eq(number < self.code[:-1]),
+            self.number.sign.eq(self.code[-1]),
+        ]
+        return m
+
+    def _pattern(self, m: Module) -> Value:
+        """The cycle of the product as a number of the magnitude's bits."""
+        counted = Signal(range(self.length), reset_less=True)
+        cycle = Signal.like(counted)
+        m.d.comb += cycle.eq(Mux(self.begin, 0, counted))
+        m.d.sync += counted.eq(cycle + 1)
+        bits, more = self.format.fraction_bits, self.format.fraction_bits - len(cycle)
+        if not self.is_a:
+            return Cat(Const(0, more), cycle) if more > 0 else cycle[-more:]
+        return Cat(Const(0, max(more, 0)), *reversed(cycle[:bits]))
+
+
+class BitstreamPE(ProcessingElement):
+    """A gate and an up/down counter: N cycles a product, of one bit of each operand's stream.
+
+    Parameters
+    ----------
+    arithmetic
+        Formats, length of the streams, the counter's width.
+    stages
+        2, or from 3 to 7 a register between the gate and the counter: a longer pipeline would hold nothing.
+
+    Attributes
+    ----------
+    interleave
+        1: it works on one output.
+    product_cycles
+        N, the bits of a stream.
+    latency
+        Cycles from the first of a fold to the count in the total register: 2 or 3.
+    draws, cycles_a_draw
+        What its operands' comparators take.
+
+    Ports and timing are every `ProcessingElement`'s, with L = 1; there is one fold an output, and `first`
+    says nothing. A fold takes the count in its first cycle, and for the others nothing is counted.
+
+    Raises
+    ------
+    ValueError
+        A circuit or a sharing that is not built, or a pipeline of another depth.
+    """
+
+    def __init__(self, arithmetic: Bitstream, *, stages: int = 4) -> None:
+        if arithmetic.circuit is not Circuit.AND:
+            raise ValueError(
+                f"circuit is {arithmetic.circuit}, but the hardware has AND gates, of which a product of "
+                f"zeros, a bubble, is 0; take circuit='and'"
+            )
+        if arithmetic.sharing is not Sharing.EDGES:
+            raise ValueError(
+                f"sharing is {arithmetic.sharing}, which shows what goes wrong, but the hardware has a "
+                f"generator for each row and column; take sharing='edges'"
+            )
+        if not 2 <= stages <= 7:
+            raise ValueError(f"stages is {stages}, but a processing element of bit streams has 2 to 7")
+        self.arithmetic, self.registered = arithmetic, stages > 2
+        super().__init__(
+            arithmetic,
+            a=StreamBit,
+            b=StreamBit,
+            total=signed(arithmetic.accumulator_bits),
+            interleave=1,
+            latency=2 + self.registered,
+            product_cycles=arithmetic.length,
+            multiplies_in_dsp=False,
+            draws=(arithmetic.a.fraction_bits, arithmetic.b.fraction_bits),
+            cycles_a_draw=1 if arithmetic.generator is Generator.LFSR else arithmetic.length,
+        )
+
+    def entry_a(self) -> Stream:
+        """The comparator of a row's operands."""
+        return Stream(self.arithmetic.a, self.product_cycles, Generator(self.arithmetic.generator), True)
+
+    def entry_b(self) -> Stream:
+        """The comparator of a column's operands."""
+        return Stream(self.arithmetic.b, self.product_cycles, Generator(self.arithmetic.generator), False)
+
+    def exit(self) -> Total:
+        """The count, as it is."""
+        return Total(self.arithmetic.accumulator_bits)
+
+    @shared_module("arithmetic", "registered")
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        control, a, b = pass_on(
+            m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
+        )
+        one, down = a.bit & b.bit & ~control.fold, a.sign ^ b.sign
+        takes: Value = control.fold & control.begin
+        if self.registered:
+            before = one, down, takes
+            one, down, takes = (Signal(name=name, reset_less=True) for name in ("one", "down", "takes"))
+            m.d.sync += [after.eq(bit) for after, bit in zip((one, down, takes), before, strict=True)]
+        count = Signal(self.chain_out.shape(), reset_less=True)
+        total = Signal(self.chain_out.shape(), reset_less=True)
+        m.d.sync += count.eq(count + Cat(one, one & down).as_signed())
+        with m.If(takes):
+            m.d.sync += [count.eq(0), total.eq(count)]
+        with m.Elif(self.shift):
+            m.d.sync += total.eq(self.chain_in)
+        m.d.comb += self.chain_out.eq(total)
+        return m
