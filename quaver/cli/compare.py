@@ -6,6 +6,8 @@ examples:
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
   quaver compare --engine sim --recipe pact-4 --checkpoint runs/pact --steps 0 --images 100
                                                      inference of a trained network, of quaver train --out
+  quaver compare --engine sim --recipe pact-4-everywhere --checkpoint runs/p --steps 0 --images 9 --folded
+                                                     integers from layer to layer: codes leave the array
   quaver compare --engine sim --json                 for continuous integration; or --junit results.xml
   quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
   quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
@@ -50,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (1, or all of --epochs)")
     parser.add_argument("--images", type=int, default=0, metavar="N", help="test images classified first (0)")
     parser.add_argument(
+        "--folded",
+        action="store_true",
+        help="classify them with normalisation folded: from a layer of integers to the next its codes leave "
+        "the array, not its sums",
+    )
+    parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR",
@@ -70,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--steps is 0 and --images is 0, so that nothing would be compared; give more of either"
         )
+    if args.folded and not args.images:
+        raise ValueError("--folded is about --images, of which there are 0; give some")
     whole_epochs, args.epochs = args.epochs, args.epochs or 1
     fresh, engine = make_trainers(args), make_engine(args.engine, args)
     golden = GoldenEngine()
@@ -91,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
         def stepped(step: Step) -> None:
             advance(rate=f"loss {step.loss:.3f}")
 
-        result = compare(make, golden, engine, steps=steps, images=args.images, progress=stepped)
+        result = compare(
+            make, golden, engine, steps=steps, images=args.images, folded=args.folded, progress=stepped
+        )
     what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": checkpoint.about(trainer)}
     data = what | as_data(result) | {"versions": versions("verilator")}
     print_results(comparison_table(result, f"golden against {args.engine}"), data, as_json=args.json)

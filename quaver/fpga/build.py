@@ -32,6 +32,11 @@ from quaver.sim.gates import FEW_RESETS
 Progress = Callable[[str], None]
 
 
+#: What Yosys says where it goes wrong: it has merged registers into a multiplier of an iCE40 UP5K that stood
+#: two behind it, and removes the elements of the array.
+CONFLICT = "Driver-driver conflict"
+
+
 @dataclass(frozen=True)
 class Tools:
     """The tools that build for a family of FPGAs.
@@ -386,6 +391,11 @@ def _run(design: Design, planned: BuildPlan, folder: Path, progress: Progress) -
             if phases.nextpnr and (over := _over(log, family)):
                 raise BuildError(_too_large(design, over))
             raise RuntimeError(f"{command[0]} failed:\n{_last_errors(output + log)}")
+        if CONFLICT in output:
+            raise RuntimeError(
+                f"{command[0]} found two drivers of one wire and took a constant, so that the circuit would "
+                f"be another one; take another --stages than {design.stages}"
+            )
         if phases.nextpnr:
             told = json.loads((folder / "top.report.json").read_text(encoding="utf-8"))
             report = make_report(design, told, planned.tools, seconds)

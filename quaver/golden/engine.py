@@ -6,9 +6,13 @@ two engines is the same run on both.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
+from quaver.golden.requantisation import Requantisation
+
+if TYPE_CHECKING:
+    from quaver.golden.arithmetic.integer import Integer
 
 
 class Engine(Protocol):
@@ -35,6 +39,25 @@ class Engine(Protocol):
 
         `seed` (1 … 2**32 − 1) is what a stochastic rule draws from, and is left out for any other.
         """
+
+
+@runtime_checkable
+class Requantises(Protocol):
+    """An engine from whose array the next layer's codes leave."""
+
+    def requantised(
+        self, arithmetic: Integer, requantisation: Requantisation, a_codes: Codes, b_codes: Codes
+    ) -> Codes:
+        """The codes of A·B, (M, N) uint8; `requantisation` is of N columns."""
+
+
+def requantised(
+    engine: Engine, arithmetic: Integer, requantisation: Requantisation, a_codes: Codes, b_codes: Codes
+) -> Codes:
+    """The codes of A·B: as they leave the engine's array, or where it has none made of its sums here."""
+    if isinstance(engine, Requantises):
+        return engine.requantised(arithmetic, requantisation, a_codes, b_codes)
+    return requantisation(arithmetic.result.integers(engine.gemm(arithmetic, a_codes, b_codes)))
 
 
 class GoldenEngine:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.arithmetic.named import PRESETS
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import RECIPES
+from quaver.golden.requantisation import Requantisation
 from quaver.host.driver import DeviceError, Driver, Transport, identify
 from quaver.rtl.commands import Identity
 from quaver.rtl.update import UPDATE_UNITS, has_unit
@@ -123,6 +125,16 @@ class BoardEngine:
             a_codes = ours.a.encode(arithmetic.a.decode(a))
             b_codes = ours.b.encode(arithmetic.b.decode(b))
         return self._driver.gemm(a_codes, b_codes, seed=seed)
+
+    def requantised(
+        self, arithmetic: Integer, requantisation: Requantisation, a_codes: Codes, b_codes: Codes
+    ) -> Codes:
+        """The codes of A·B as they leave the board's array, or made of its sums on the host if it makes no
+        codes of so many bits."""
+        if requantisation.bits != self.identity.codes:
+            return requantisation(arithmetic.result.integers(self.gemm(arithmetic, a_codes, b_codes)))
+        self._ours(arithmetic, [arithmetic])
+        return self._driver.gemm(a_codes, b_codes, requantisation=requantisation)
 
     def update(
         self,

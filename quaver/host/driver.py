@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from quaver.golden.contracts import Arithmetic, Codes, Draws, HardwareRule
 from quaver.golden.descriptor import descriptor
+from quaver.golden.requantisation import Requantisation
 from quaver.rtl.commands import (
     MAX_LENGTH,
+    PARAMETER_WORDS,
     GemmArguments,
     Identity,
     LoadArguments,
     Opcode,
     Operand,
+    RequantiseArguments,
     ResponseHeader,
     Status,
     TileArguments,
@@ -148,26 +151,40 @@ class Driver:
                 f"{descriptor(arithmetic.hardware)}; ask for the device's arithmetic, or build a device for "
                 f"this one"
             )
-        self.geometry, self.updates = identity.geometry, identity.update
+        self.geometry, self.updates, self.codes = identity.geometry, identity.update, identity.codes
+        self._requantising = False  # whether codes leave the array
 
     def counters(self) -> Counters:
         """The accelerator's counters, read when all earlier commands have been answered."""
         _send(self.transport, Opcode.COUNTERS)
         return Counters(*_response(self.transport, Opcode.COUNTERS).tolist())
 
-    def gemm(self, a_codes: Codes, b_codes: Codes, *, seed: int | None = None) -> Codes:
-        """C = A·B: operand codes (M, K) and (K, N) give result codes (M, N).
+    def gemm(
+        self,
+        a_codes: Codes,
+        b_codes: Codes,
+        *,
+        seed: int | None = None,
+        requantisation: Requantisation | None = None,
+    ) -> Codes:
+        """C = A·B: operand codes (M, K) and (K, N) give result codes (M, N), or with a `requantisation` of N
+        columns the codes that it makes of them, uint8.
 
         Raises
         ------
         TypeError, ValueError
-            As the arithmetic's `check` raises them.
+            As the arithmetic's `check` raises them; a requantisation of another number of columns.
         DeviceError, TimeoutError
-            The device did not do as told. It is reset if it still answers, as when the call is interrupted.
+            The device makes no such codes, or did not do as told. It is reset if it still answers, as when
+            the call is interrupted.
         """
         a, b = self.arithmetic.check(a_codes, b_codes, seed=seed)
         sources = self._sources(seed)
-        c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
+        if requantisation is None:
+            c = np.zeros((a.shape[0], b.shape[1]), self.arithmetic.result.code_dtype)
+        else:
+            self._check_codes(requantisation, b.shape[1])
+            c = requantisation(np.zeros((a.shape[0], b.shape[1]), np.int64))
         if not c.size or not a.shape[1]:
             return c
         short = -a.shape[1] % self.geometry.group
@@ -175,8 +192,19 @@ class Driver:
             a_code, b_code = self.arithmetic.identity
             a = np.pad(a, ((0, 0), (0, short)), constant_values=a_code)
             b = np.pad(b, ((0, short), (0, 0)), constant_values=b_code)
-        self._run(self._commands(a, b, c, sources))
+        self._run(self._commands(a, b, c, sources, requantisation))
         return c
+
+    def _check_codes(self, requantisation: Requantisation, columns: int) -> None:
+        if requantisation.bits != self.codes:
+            raise DeviceError(
+                f"the device makes codes of {self.codes or 'no'} bits of its sums, but the driver was asked "
+                f"for {requantisation.bits}; build a device for them, or take its sums"
+            )
+        if len(requantisation.multipliers) != columns:
+            raise ValueError(
+                f"the requantisation is of {len(requantisation.multipliers)} columns, but b has {columns}"
+            )
 
     def update(
         self,
@@ -221,6 +249,7 @@ class Driver:
             for opcode, take in waiting:
                 take(_response(self.transport, opcode))
         except BaseException:
+            self._requantising = False
             with suppress(OSError):  # of a device that does not answer the first error says more
                 self.transport.reset()
             raise
@@ -232,9 +261,14 @@ class Driver:
             return lambda i, j: []
         return lambda i, j: list(self.arithmetic.sources(seed, i, j))
 
-    def _commands(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
+    def _commands(
+        self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None
+    ) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
         g = self.geometry
+        if requantisation is None and self._requantising:
+            yield Opcode.REQUANTISE, [], _NO_WORDS, _nothing
+        self._requantising = requantisation is not None
         m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
         steps = g.steps(a.shape[1])
         if steps <= g.depth:
@@ -243,14 +277,23 @@ class Driver:
             room, results = g.depth // steps, MAX_LENGTH // self._tile_words
             slots = slots_per_word(self.arithmetic.a.width)
             n_block = min(n_tiles, room, results, 1 + g.rows * g.group // (slots * g.step))
+            if requantisation is not None:  # one command's tiles of columns all have the same parameters
+                n_block = 1
             enough = 1 + _COMMAND_CYCLES // (n_block * steps * g.step)
             m_block = min(m_tiles, room, results // n_block, enough)
-            yield from self._blocks(a, b, c, sources, m_block, n_block)
+            yield from self._blocks(a, b, c, sources, requantisation, m_block, n_block)
         else:
-            yield from self._slices(a, b, c, sources)
+            yield from self._slices(a, b, c, sources, requantisation)
 
     def _blocks(
-        self, a: Codes, b: Codes, c: Codes, sources: _Sources, m_block: int, n_block: int
+        self,
+        a: Codes,
+        b: Codes,
+        c: Codes,
+        sources: _Sources,
+        requantisation: Requantisation | None,
+        m_block: int,
+        n_block: int,
     ) -> Iterator[_Command]:
         """The commands where K fits the buffers: a block of B stays while all of A passes by, and meanwhile
         the next block of B is loaded in pieces."""
@@ -267,6 +310,7 @@ class Driver:
             if more:
                 b_next = self._b_words(b[:, columns[j + 1] : columns[j + 1] + width])
             piece = -(-len(b_next) // len(a_blocks))
+            yield from self._requantise(requantisation, column)
             for i in range(len(a_blocks)):
                 part = c[i * height : (i + 1) * height, column : column + width]
                 yield self._gemm(part, a.shape[1], a_half, b_half, sources(i * height, column))
@@ -278,7 +322,9 @@ class Driver:
                         Operand.B, b_half ^ 1, b_next[i * piece : (i + 1) * piece], i * piece
                     )
 
-    def _slices(self, a: Codes, b: Codes, c: Codes, sources: _Sources) -> Iterator[_Command]:
+    def _slices(
+        self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None
+    ) -> Iterator[_Command]:
         """The commands where K does not fit the buffers: one tile after another, each in slices of K between
         which the sums stay in the array."""
         height, width = self.geometry.rows, self.geometry.tile_columns
@@ -289,6 +335,7 @@ class Driver:
         half = 0
         for i in range(0, c.shape[0], height):
             for j in range(0, c.shape[1], width):
+                yield from self._requantise(requantisation, j)
                 for start in range(0, k, length):
                     end = min(start + length, k)
                     yield from self._load(Operand.A, half, self._a_words(a[i : i + height, start:end]))
@@ -298,6 +345,18 @@ class Driver:
                         part, end - start, half, half, sources(i, j), first=start == 0, last=end == k
                     )
                     half ^= 1
+
+    def _requantise(self, requantisation: Requantisation | None, column: int) -> Iterator[_Command]:
+        """The command that gives a tile of columns, from `column` on, its parameters, if there are any."""
+        if requantisation is None:
+            return
+        here = slice(column, column + self.geometry.columns)
+        parameters = np.zeros((self.geometry.columns, PARAMETER_WORDS), np.uint32)
+        multipliers, offsets = requantisation.multipliers[here], requantisation.offsets[here]
+        for i, numbers in enumerate((multipliers, offsets, offsets >> 32)):
+            parameters[: len(numbers), i] = numbers & 0xFFFFFFFF
+        arguments = RequantiseArguments.const({"shift": requantisation.shift})
+        yield Opcode.REQUANTISE, [arguments.as_value().value], parameters.reshape(-1), _nothing
 
     def _a_words(self, a: Codes) -> Words:
         """Rows of A as the row banks take them: (addresses, groups)."""
@@ -352,11 +411,12 @@ class Driver:
             {"k": g.steps(k), "a_half": a_half, "b_half": b_half, "first": first, "last": last}
         )
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
+        requantised = self._requantising
 
         def take(words: Words) -> None:
             if not last:
                 return
-            codes = unpack(words, self.arithmetic.result.width)
+            codes = unpack(words, self.codes if requantised else self.arithmetic.result.width)
             shape = (m_tiles, n_tiles, g.rows, g.interleave, -1)
             results = codes.reshape(shape)[:, :, ::-1, :, : g.columns].transpose(0, 2, 1, 3, 4)
             whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)

@@ -15,6 +15,8 @@ GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
            bits
 UPDATE     `UpdateArguments`, then the settings if     two for each group
            `first`, then groups of elements
+REQUANTISE `RequantiseArguments`, then three words     —
+           for each column of the array; or nothing
 ========== =========================================== ====================================================
 
 Operands and results are packed in *slots* of 1, 2, 4, 8, 16 or 32 bits, the smallest that hold a code; the
@@ -46,6 +48,13 @@ of zero are refused with BAD_ARGUMENT.
 
 Its response has the new weight and the new momentum of each element, packed likewise: two words a group.
 Without `first`, an UPDATE goes on with the run of the one before: its settings, and its LFSRs as they are.
+
+``REQUANTISE`` is known to an accelerator that was built for it (`Identity.codes`). It says what leaves the
+array from the next GEMM on: with words, the next layer's codes (`quaver.golden.requantisation`), which are
+packed as codes of so many bits; without, sums again, as after a reset. The three words of a column are its
+multiplier, and the lower 32 and the upper bits of its offset; what a word holds above them is ignored. All
+tiles of columns take the same. It waits until all results before it have left. One that is refused changes
+nothing about it.
 
 A command that is refused, or a word that is no header, closes whatever was open: all four halves of the
 operand memory are marked empty, and the open tile and the run are forgotten. LOAD anew before the next GEMM,
@@ -81,6 +90,7 @@ class Opcode(IntEnum):
     LOAD = 3
     GEMM = 4
     UPDATE = 5
+    REQUANTISE = 6
 
 
 class Status(IntEnum):
@@ -91,7 +101,7 @@ class Status(IntEnum):
     UNKNOWN_OPCODE = 2
     BAD_LENGTH = 3  # not the opcode's number of words; all of them were dropped
     BAD_ARGUMENT = 4  # a field that must be zero is not, or a source or a seed that must not be zero is
-    OUT_OF_RANGE = 5  # a size of zero, or operands beyond the end of the memory
+    OUT_OF_RANGE = 5  # a size of zero, operands beyond the end of the memory, or a shift of 48 or more
     NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
     NOT_OPEN = 7  # GEMM or UPDATE continues (first = 0), but no tile or run is open
     RESULT_TOO_LONG = 8  # more result words than a header's length can say
@@ -117,8 +127,12 @@ GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1
 TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
 #: UPDATE: how many groups of elements, and whether they begin a run.
 UpdateArguments = data.StructLayout({"groups": 16, "first": 1, "zero": 15})
+#: REQUANTISE: the shift, 0 … 47.
+RequantiseArguments = data.StructLayout({"shift": 6, "zero": 26})
 
 MAX_LENGTH = 0xFFFF
+#: REQUANTISE: words of each column.
+PARAMETER_WORDS = 3
 
 
 def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> list[int]:
@@ -223,15 +237,20 @@ class Identity:
         The `quaver.golden.descriptor` of its arithmetic's `hardware`.
     update
         That of the rule that its update unit computes; None if there is none.
+    codes
+        Bits of the codes that leave it once it was told to requantise; 0: it cannot.
     """
 
     geometry: Geometry
     arithmetic: Descriptor
     update: Descriptor | None = None
+    codes: int = 0
 
     def to_words(self) -> list[int]:
-        """Version and geometry; then two lines of text, four bytes a word."""
-        text = f"{self.arithmetic}\n{self.update or ''}".encode("ascii")
+        """Version and geometry; then two or three lines of text, four bytes a word: arithmetic, update unit,
+        and "codes", a space and their bits if it requantises."""
+        lines = [self.arithmetic, self.update or "", *([f"codes {self.codes}"] if self.codes else [])]
+        text = "\n".join(map(str, lines)).encode("ascii")
         text += b" " * (-len(text) % 4)
         return [VERSION, *astuple(self.geometry), *np.frombuffer(text, "<u4").tolist()]
 
@@ -251,9 +270,14 @@ class Identity:
                 f"the device speaks version {version or 'none'} of the command stream, but this driver "
                 f"speaks {VERSION}; build device and driver from one release"
             )
-        arithmetic, _, update = _text(words[1 + size :]).partition("\n")
+        arithmetic, update, codes, *_ = [*_text(words[1 + size :]).split("\n"), "", ""]
         geometry = Geometry(*(int(word) for word in words[1 : 1 + size]))
-        return cls(geometry, Descriptor.parse(arithmetic), Descriptor.parse(update) if update else None)
+        return cls(
+            geometry,
+            Descriptor.parse(arithmetic),
+            Descriptor.parse(update) if update else None,
+            int(codes.removeprefix("codes ") or 0),
+        )
 
 
 def _text(words: Sequence[int]) -> str:

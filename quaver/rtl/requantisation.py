@@ -7,7 +7,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS
-from quaver.rtl.emit.shared_modules import shared_module
 
 
 class RequantisationUnit(wiring.Component):
@@ -52,7 +51,6 @@ class RequantisationUnit(wiring.Component):
             }
         )
 
-    @shared_module("width", "bits")
     def elaborate(self, platform: object) -> Module:
         m = Module()
         product = Signal(signed(self.width + MULTIPLIER_BITS), reset_less=True)

@@ -9,8 +9,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import descriptor
+from quaver.golden.requantisation import Requantisation
 from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
@@ -29,7 +31,8 @@ class SimulatedEngine:
     """Runs every GEMM and update on the accelerator's Verilog, simulated in this process: an `Engine`.
 
     Each arithmetic has its own accelerator, compiled (or taken from the cache) when it is first used;
-    arithmetics of the same `hardware` share one. Each accelerator also has the unit of its arithmetic's
+    arithmetics of the same `hardware` share one, and codes of each number of bits that leave an array in
+    place of sums have another. Each accelerator also has the unit of its arithmetic's
     default update. An update runs on the accelerator used last if that has its unit, and else on one of its
     own, with one processing element.
 
@@ -64,7 +67,7 @@ class SimulatedEngine:
         require_tools()
         self.rows, self.columns, self.stages, self.depth = rows, columns, stages, depth
         self.progress = progress
-        self._drivers: dict[Arithmetic, Driver] = {}
+        self._drivers: dict[tuple[Arithmetic, int], Driver] = {}
         self._update_drivers: dict[str, Driver] = {}
         self._devices: list[SimulatedDevice] = []
 
@@ -86,13 +89,14 @@ class SimulatedEngine:
                 f"arithmetic can be simulated; take fewer rows or columns"
             )
 
-    def driver(self, arithmetic: Arithmetic) -> Driver:
-        """The driver of the accelerator of `arithmetic`."""
-        hardware = arithmetic.hardware
+    def driver(self, arithmetic: Arithmetic, codes: int = 0) -> Driver:
+        """The driver of the accelerator of `arithmetic`, one that makes codes of so many bits of its sums."""
+        hardware = arithmetic.hardware, codes
         if hardware not in self._drivers:
             size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
             rule = arithmetic.default_update
-            accelerator = Accelerator(hardware, **size, update=None if rule is None else unit_for(rule))
+            unit = None if rule is None else unit_for(rule)
+            accelerator = Accelerator(hardware[0], **size, update=unit, codes=codes)
             self._check(accelerator.array.element)
             self._drivers[hardware] = self._simulate(accelerator)
         driver = self._drivers[hardware]
@@ -118,6 +122,13 @@ class SimulatedEngine:
     ) -> Codes:
         """C = A·B on the simulated accelerator; `Engine.gemm`, and `Driver.gemm` for what it refuses."""
         return self.driver(arithmetic).gemm(a_codes, b_codes, seed=seed)
+
+    def requantised(
+        self, arithmetic: Integer, requantisation: Requantisation, a_codes: Codes, b_codes: Codes
+    ) -> Codes:
+        """The codes of A·B, which leave the simulated array; `quaver.golden.engine.Requantises`."""
+        driver = self.driver(arithmetic, requantisation.bits)
+        return driver.gemm(a_codes, b_codes, requantisation=requantisation)
 
     def update(
         self,

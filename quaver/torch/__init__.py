@@ -26,10 +26,12 @@ from quaver.torch.functions import batched_gemm, decode, encode, gemm, round
 from quaver.torch.layers import Conv1d, Conv2d, Linear, matmul
 from quaver.torch.loss import CrossEntropyLoss, cross_entropy
 from quaver.torch.optimisers import SGD, Adam
+from quaver.torch.quantisers import PACT
 from quaver.torch.seeds import manual_seed, seeded
 from quaver.torch.shapes import shapes
 
 __all__ = [
+    "PACT",
     "SGD",
     "AdaCompState",
     "Adam",

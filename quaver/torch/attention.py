@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from quaver.torch.elementwise import masked
 from quaver.torch.layers import GemmLayer, _draws_as, _Linear, matmul
+from quaver.torch.quantisers import Numbers
 
 
 class MultiheadAttention(GemmLayer, nn.MultiheadAttention):
@@ -69,5 +70,7 @@ class MultiheadAttention(GemmLayer, nn.MultiheadAttention):
         rows = slice(third * self.embed_dim, (third + 1) * self.embed_dim)
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
         flat = x.reshape(-1, self.embed_dim)
-        y: Any = _Linear.apply(flat, self.in_proj_weight[rows], bias, self.numerics, _draws_as(self))
+        y: Any = _Linear.apply(
+            flat, self.in_proj_weight[rows], bias, Numbers(), self.numerics, _draws_as(self)
+        )
         return y.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)

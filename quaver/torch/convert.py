@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from quaver.golden.nn.quantisers import Quantiser
 from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch import layers, normalisation
 from quaver.torch.attention import MultiheadAttention
@@ -93,7 +94,10 @@ def convert(
 
     Linear layers, one- and two-dimensional convolutions and multi-head attentions become those of
     `quaver.torch`, with the very parameters and buffers that they had, under the same names: a state_dict of
-    the plain model loads. Each computes in ``recipe.precision`` of its name in the model and of its place:
+    the plain model loads. A layer that the recipe has learn to clip its inputs gets a parameter `alpha`
+    besides, which the optimiser must be given: make it after the conversion.
+
+    Each computes in ``recipe.precision`` of its name in the model and of its place:
     `recipe.layers` (what a plan gives) names layers so. The first is the first of them in the model and the
     last the last, in the order in which modules were made or, with `example_input`, in which a pass on it
     runs them. Batch normalisations become the golden model's, unless the recipe is all float32.
@@ -121,8 +125,9 @@ def convert(
     Raises
     ------
     ValueError
-        Nothing to convert, a layer of the recipe that the model has not, a layer without weights yet, or
-        parameters that are not float32. The model is left as it was.
+        Nothing to convert, a layer of the recipe that the model has not, a layer without weights yet,
+        parameters that are not float32, or a multi-head attention that the recipe quantises. The model is
+        left as it was.
     """
     modules = dict(model.named_modules())
     gemms = {name: _gemm_layer(module) for name, module in modules.items()}
@@ -136,6 +141,14 @@ def convert(
     precisions = {
         name: recipe.precision(name, first=name == order[0], last=name == order[-1]) for name in gemms
     }
+    for name, module in modules.items():
+        quantised = name in gemms and isinstance(precisions[name].inputs, Quantiser)
+        if quantised and isinstance(module, nn.MultiheadAttention):
+            raise ValueError(
+                f"{name or 'the model'} is a multi-head attention, which the recipe {recipe.name} quantises, "
+                f"but one α cannot clip queries, keys and values; give it a precision of formats by the "
+                f"recipe's layers, such as {{{name!r}: Precision()}}"
+            )
     rounds = _rounds(recipe)
     report = Conversion(recipe)
     for name, module in modules.items():

@@ -116,7 +116,7 @@ class Elementwise(TorchFunctionMode):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.numerics = Numerics.of(recipe, recipe.hidden)
+        self.numerics = Numerics.between(recipe)
         self.warned: set[str] = set()
 
     def __torch_function__(

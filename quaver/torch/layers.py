@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from quaver.golden.nn.quantisers import Clip
 from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch.between import add_bias_op, bias_gradient_op
 from quaver.torch.numerics import Numerics, Product
+from quaver.torch.quantisers import Numbers
 
 Pair = tuple[int, int]
 Margins = tuple[int, int, int, int]
@@ -41,18 +43,37 @@ def _checked(product: Product, dx: Tensor, dw: Tensor | None) -> tuple[Tensor, T
     return dx, torch.where(finite.all(), dw, torch.nan)
 
 
+def _operands(numerics: Numerics, x: Tensor, weight: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor]:
+    """What the forward GEMM takes: codes, or float32 values."""
+    casts = numerics.forward.casts
+    return (
+        casts[0](x) if numbers.inputs is None else numbers.inputs,
+        casts[1](weight) if numbers.weights is None else numbers.weights,
+    )
+
+
+def _kept(numerics: Numerics, x: Tensor, inputs: Tensor, numbers: Numbers) -> Tensor:
+    """What the gradient GEMM takes, for which the forward GEMM took `inputs`."""
+    again = numerics.gradient.casts[0]
+    return inputs if numbers.inputs is None and again == numerics.forward.casts[0] else again(x)
+
+
 class _Linear(torch.autograd.Function):
     """x (B, K), weight (N, K), bias (N,) or None → (B, N)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, numerics: Numerics, draws_as: str
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        numbers: Numbers,
+        numerics: Numerics,
+        draws_as: str,
     ) -> Tensor:
-        casts = numerics.forward.casts
-        inputs = casts[0](x)
-        y = numerics.forward(inputs, casts[1](weight).T.contiguous(), draws_as)
-        again = numerics.gradient.casts[0]
-        ctx.save_for_backward(inputs if again == casts[0] else again(x), weight)
+        inputs, kernel = _operands(numerics, x, weight, numbers)
+        y = numbers.scaled(numerics.forward(inputs, kernel.T.contiguous(), draws_as))
+        ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
         ctx.numerics, ctx.draws_as = numerics, draws_as
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
@@ -70,7 +91,7 @@ class _Linear(torch.autograd.Function):
             casts = n.backward.casts
             dx = n.backward(casts[0](error), casts[1](weight).T.contiguous().T, draws_as)
             dx, dw = _checked(n.backward, dx, dw)
-        return dx, dw, db, None, None
+        return dx, dw, db, None, None, None
 
 
 class _Matmul(torch.autograd.Function):
@@ -110,6 +131,7 @@ class _Convolution(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        numbers: Numbers,
         numerics: Numerics,
         draws_as: str,
         stride: Pair,
@@ -117,15 +139,14 @@ class _Convolution(torch.autograd.Function):
         dilation: Pair,
         groups: int,
     ) -> Tensor:
-        casts, size = numerics.forward.casts, (weight.shape[2], weight.shape[3])
-        inputs = casts[0](x)
+        size = (weight.shape[2], weight.shape[3])
+        inputs, kernel = _operands(numerics, x, weight, numbers)
         columns = _columns(_padded(inputs, margins), size, stride, dilation)
-        kernel = casts[1](weight).reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
+        kernel = kernel.reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
         seen = columns.reshape(groups, kernel.shape[2], -1)
         y = _grouped(numerics.forward, kernel, seen, draws_as, exchanged=True)
-        y = y.reshape(weight.shape[0], *columns.shape[3:]).transpose(0, 1).contiguous()
-        again = numerics.gradient.casts[0]
-        ctx.save_for_backward(inputs if again == casts[0] else again(x), weight)
+        y = numbers.scaled(y.reshape(weight.shape[0], *columns.shape[3:]).transpose(0, 1).contiguous())
+        ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
         ctx.numerics, ctx.draws_as = numerics, draws_as
         ctx.stride, ctx.margins, ctx.dilation, ctx.groups = stride, margins, dilation, groups
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
@@ -155,7 +176,7 @@ class _Convolution(torch.autograd.Function):
             dx = _grouped(n.backward, kernel, seen, draws_as, exchanged=True)
             dx = dx.reshape(inputs.shape[1], *columns.shape[3:]).transpose(0, 1).contiguous()
             dx, dw = _checked(n.backward, dx, dw)
-        return dx, dw, db, None, None, None, None, None, None
+        return dx, dw, db, None, None, None, None, None, None, None
 
 
 def _grouped(product: Product, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
@@ -217,10 +238,11 @@ def _spread(
 def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = True) -> Tensor:
     """A·B of values (…, M, K) and (…, K, N), batch axes broadcast as ``torch.matmul``'s: for attention.
 
-    `how` is a recipe (its `hidden` precision: a is cast as inputs are, b as weights) or a layer's `numerics`.
+    `how` is a recipe (its `hidden` precision: a is cast as inputs are, b as weights; float32 where that is
+    quantised) or a layer's `numerics`.
     A stochastic arithmetic takes one seed for all products of the batch.
     """
-    numerics = Numerics.of(how, how.hidden) if isinstance(how, Recipe) else how
+    numerics = Numerics.between(how) if isinstance(how, Recipe) else how
     draws_as = "training" if training else "evaluation"
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(
@@ -236,13 +258,36 @@ def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = Tru
 
 class GemmLayer(nn.Module):
     """What the layers share: how they compute. `set_precision` comes after PyTorch's constructor, or after
-    `quaver.torch.convert` has made a module of PyTorch's one of these."""
+    `quaver.torch.convert` has made a module of PyTorch's one of these.
+
+    A layer that learns where to clip its inputs has a parameter `alpha`, (1,), and no other layer has it.
+    """
 
     numerics: Numerics
 
     def set_precision(self, recipe: Recipe, precision: Precision | None = None) -> None:
-        """Compute in `precision`; that of the recipe's hidden layers when left out."""
-        self.numerics = Numerics.of(recipe, recipe.hidden if precision is None else precision)
+        """Compute in `precision`; that of the recipe's hidden layers when left out.
+
+        An α that the layer has stays if it goes on learning one, and goes if it does not.
+        """
+        precision = recipe.hidden if precision is None else precision
+        self.numerics = Numerics.of(recipe, precision)
+        clip = precision.inputs
+        if not (isinstance(clip, Clip) and clip.learned):
+            self._parameters.pop("alpha", None)
+        elif self._alpha is None:
+            weight = next(self.parameters(recurse=False))
+            self.alpha = nn.Parameter(torch.full((1,), float(clip.alpha), device=weight.device))
+
+    @property
+    def _alpha(self) -> Tensor | None:
+        return self._parameters.get("alpha")
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """PyTorch's, which calls it; without an α, as of a plain model, α stays what it is."""
+        if self._alpha is not None:
+            state_dict.setdefault(f"{prefix}alpha", self._alpha.detach().clone())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class Linear(GemmLayer, nn.Linear):
@@ -261,8 +306,10 @@ class Linear(GemmLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not input.ndim or input.shape[-1] != self.in_features:
             raise ValueError(f"input has shape {tuple(input.shape)}, but it must be (…, {self.in_features})")
-        x = input.reshape(-1, self.in_features)
-        y = _Linear.apply(x, self.weight, self.bias, self.numerics, _draws_as(self))
+        x, weight, numbers = self.numerics.quantised(
+            input.reshape(-1, self.in_features), self.weight, self._alpha
+        )
+        y = _Linear.apply(x, weight, self.bias, numbers, self.numerics, _draws_as(self))
         return y.reshape(*input.shape[:-1], self.out_features)
 
 
@@ -297,7 +344,8 @@ class _ConvolutionLayer(GemmLayer):
             x, weight = x[:, :, None], weight[:, :, None]
             stride, dilation, margins = (1, *stride), (1, *dilation), (*margins, 0, 0)
         place = tuple(stride), tuple(margins), tuple(dilation), self.groups
-        y = _Convolution.apply(x, weight, self.bias, self.numerics, _draws_as(self), *place)
+        x, weight, numbers = self.numerics.quantised(x, weight, self._alpha)
+        y = _Convolution.apply(x, weight, self.bias, numbers, self.numerics, _draws_as(self), *place)
         y = y[:, :, 0] if axes == 1 else y
         return y if input.ndim == axes + 2 else y[0]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import FixedFormat, Format
 from quaver.golden.nn.quantisers import Quantiser
-from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role
+from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role, as_text
 from quaver.torch.functions import (
     arithmetic_text,
     decode_op,
@@ -19,6 +19,7 @@ from quaver.torch.functions import (
     gemm_op,
     round_op,
 )
+from quaver.torch.quantisers import Numbers, Quantisation
 
 
 @dataclass(frozen=True)
@@ -83,26 +84,52 @@ class Numerics:
         Its three GEMMs.
     elementwise
         The format of what lies between layers; None: float32.
+    inputs, weights
+        How inputs and weights become integers and a scale; None: they do not.
     """
 
     forward: Product
     backward: Product
     gradient: Product
     elementwise: str | None
+    inputs: Quantisation | None = None
+    weights: Quantisation | None = None
 
     @staticmethod
     def of(recipe: Recipe, precision: Precision) -> Numerics:
-        """Those of a layer that computes in `precision`, in a model with `recipe`.
-
-        ValueError: the layer is quantised, which no module here does yet.
-        """
-        if isinstance(precision.inputs, Quantiser) or isinstance(precision.weights, Quantiser):
-            raise ValueError(
-                f"the recipe {recipe.name} quantises inputs or weights, which quaver.torch does not; train "
-                f"it with quaver train --recipe {recipe.name}, or take a recipe of formats such as fp8"
-            )
+        """Those of a layer that computes in `precision`, in a model with `recipe`."""
         products = {str(role): _product(recipe, precision, role) for role in Role}
-        return Numerics(**products, elementwise=_name(recipe.elementwise))
+        return Numerics(
+            **products,
+            elementwise=_name(recipe.elementwise),
+            inputs=_quantisation(recipe, precision, "inputs"),
+            weights=_quantisation(recipe, precision, "weights"),
+        )
+
+    @staticmethod
+    def between(recipe: Recipe) -> Numerics:
+        """Those of products without weights: as hidden layers', or where these are quantised in float32, as
+        there is no layer whose α would clip."""
+        quantised = isinstance(recipe.hidden.inputs, Quantiser) or isinstance(
+            recipe.hidden.weights, Quantiser
+        )
+        return Numerics.of(recipe, Precision() if quantised else recipe.hidden)
+
+    def quantised(self, x: Tensor, weight: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor, Numbers]:
+        """Inputs and weight as the backward and gradient GEMMs take them, and what the forward GEMM takes in
+        their place."""
+        if self.inputs is None and self.weights is None:
+            return x, weight, Numbers()
+        scales, codes = [], {}
+        if self.inputs is not None:
+            x, codes["inputs"], scale = self.inputs(x, alpha)
+            scales.append(scale)
+        if self.weights is not None:
+            weight, codes["weights"], scale = self.weights(weight, None)
+            scales.append(scale)
+        if self.forward.arithmetic is None:  # a product of the values
+            return x, weight, Numbers()
+        return x, weight, Numbers(**codes, scales=tuple(scales))
 
     def round(self, values: Tensor) -> Tensor:
         """What leaves an operation between GEMMs."""
@@ -113,12 +140,20 @@ def _name(fmt: Format | None) -> str | None:
     return None if fmt is None else format_name(fmt)
 
 
+def _quantisation(recipe: Recipe, precision: Precision, tensor: str) -> Quantisation | None:
+    quantiser = getattr(precision, tensor)
+    if not isinstance(quantiser, Quantiser):
+        return None
+    operand = _name(precision.operand(Role.FORWARD, tensor))
+    return Quantisation(as_text(quantiser), operand, tensor == "weights", _name(recipe.elementwise))
+
+
 def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
     casts = []
     for tensor in OPERANDS[role]:
-        cast: Format | None = getattr(precision, tensor)
+        cast: Format | Quantiser | None = getattr(precision, tensor)
         operand = precision.operand(role, tensor)
-        rounded = None if cast == operand else cast
+        rounded = None if cast == operand or isinstance(cast, Quantiser) else cast
         casts.append(Cast(_name(rounded), _name(operand), str(recipe.cast)))
     arithmetic: Arithmetic | None = getattr(precision, role)
     pair = casts[0], casts[1]

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quaver.golden.formats import FixedFormat, Format, parse
+from quaver.golden.arithmetic.integer import Integer, largest_product
+from quaver.golden.formats import FixedFormat, Format, IntegerFormat, Levels, parse
 from quaver.golden.kernels.cuda import calls
 from quaver.golden.kernels.cuda.calls import Operand, Size
 from quaver.golden.kernels.cuda.engine import computes
@@ -26,6 +27,8 @@ from quaver.torch import cuda
 
 #: Products of a batch that are one launch: a grid's limit is 65,535 blocks.
 MOST_PRODUCTS = 16_384
+
+_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
 _format_of = cache(parse)
 _arithmetic_of = cache(from_text)
@@ -110,7 +113,7 @@ def _as_codes(codes: Tensor, fmt: Format, name: str = "codes") -> Tensor:
         raise TypeError(
             f"{name} has dtype {codes.dtype}, but codes are unsigned integers; {fmt}.encode makes them"
         )
-    wanted = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}[np.dtype(fmt.code_dtype).itemsize]
+    wanted = _DTYPES[np.dtype(fmt.code_dtype).itemsize]
     if codes.dtype != wanted or fmt.width not in (8, 16, 32):
         wide = codes.to(torch.int64)
         _check_range(wide, 1 << fmt.width, name, f"codes of {fmt} are")
@@ -120,6 +123,10 @@ def _as_codes(codes: Tensor, fmt: Format, name: str = "codes") -> Tensor:
 
 def decode(codes: Tensor, format: str) -> Tensor:
     fmt = _format_of(format)
+    if isinstance(fmt, IntegerFormat):
+        return _integers(_as_codes(codes, fmt), fmt).to(
+            torch.float32 if fmt.value_dtype is np.float32 else torch.float64
+        )
     flat = _as_codes(codes, fmt).contiguous()
     machine = cuda.find_machine(codes.device)
     if not codes.numel():
@@ -127,9 +134,30 @@ def decode(codes: Tensor, format: str) -> Tensor:
     return calls.decode(machine, fmt, flat, flat.numel()).reshape(codes.shape)
 
 
+def _integers(codes: Tensor, fmt: IntegerFormat) -> Tensor:
+    """What codes mean, int64."""
+    q = codes.to(torch.int64)
+    if fmt.levels is Levels.SIGNED:
+        half = 1 << (fmt.bits - 1)
+        return (q ^ half) - half
+    return q * fmt.step + fmt.lowest
+
+
+def integer_gemm(a: Tensor, b: Tensor, how: Integer) -> Tensor:
+    """Exact sums by float32 products, in pieces of so many k that no sum is beyond what a float32 holds, as
+    `Integer.gemm` has it: cuBLAS's order does not show."""
+    x, y = (_integers(codes, fmt).to(torch.float32) for codes, fmt in ((a, how.a), (b, how.b)))
+    step = (1 << 24) // largest_product(how.a, how.b)
+    sums = torch.zeros((*a.shape[:-1], b.shape[-1]), dtype=torch.int64, device=a.device)
+    for k in range(0, a.shape[-1], step):
+        sums += float32_gemm(x[..., k : k + step], y[..., k : k + step, :]).to(torch.int64)
+    return (sums & ((1 << how.accumulator_bits) - 1)).to(_DTYPES[np.dtype(how.result.code_dtype).itemsize])
+
+
 def gemm(a: Tensor, b: Tensor, arithmetic: str, seed: int | None) -> Tensor:
     """Of (M, K) and (K, N), or a batch; product i of a batch draws from ``numbered_seed(seed, i)``."""
-    how = computes(_arithmetic_of(arithmetic))
+    known = _arithmetic_of(arithmetic)
+    how = known if isinstance(known, Integer) else computes(known)
     batched = a.ndim == 3
     left, right = (x if batched else x[None] for x in (_as_codes(a, how.a, "a"), _as_codes(b, how.b, "b")))
     (products, M, K), N = left.shape, right.shape[2]
@@ -140,6 +168,9 @@ def gemm(a: Tensor, b: Tensor, arithmetic: str, seed: int | None) -> Tensor:
         )
     # Of no outputs, but with all that the arithmetic says about K and the seed.
     how.check(np.zeros((0, K), how.a.code_dtype), np.zeros((K, 0), how.b.code_dtype), seed=seed)
+    if isinstance(how, Integer):
+        c = integer_gemm(left, right, how)
+        return c if batched else c[0]
     machine = cuda.find_machine(a.device)
     if 0 in (products, M, K, N):
         c = machine.zeros((products, M, N), how.result.code_dtype)

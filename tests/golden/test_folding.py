@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 
 from quaver.golden import data
-from quaver.golden.engine import GoldenEngine
+from quaver.golden.arithmetic.integer import Integer
+from quaver.golden.contracts import Codes
+from quaver.golden.engine import Engine, GoldenEngine, requantised
 from quaver.golden.nn import models, recipes
+from quaver.golden.nn.compare import compare
 from quaver.golden.nn.folding import FoldedNetwork
 from quaver.golden.nn.layers import BatchNorm2d, Chain, Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from quaver.golden.nn.models import Network
 from quaver.golden.nn.recipe import Recipe
-from quaver.golden.nn.run import Call, Run
+from quaver.golden.nn.run import Call, Run, Trace
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
+from quaver.golden.requantisation import Requantisation
 from quaver.sim.engine import SimulatedEngine
 
 
@@ -136,3 +140,42 @@ def test_the_hardware_s_sums_are_the_same() -> None:
     engines = GoldenEngine(), SimulatedEngine(2, 3)
     one, other = (FoldedNetwork(trainer.network, Run(recipe, engine)).forward(x) for engine in engines)
     assert np.array_equal(one, other)
+
+
+def three_layers() -> Network:
+    rng = np.random.default_rng(1)
+    between = Linear(64, 12, rng), ReLU(), Linear(12, 8, rng), ReLU()
+    return Network("three", Flatten(), *between, Linear(8, 10, rng))
+
+
+def test_the_next_layer_s_codes_leave_the_hardware() -> None:
+    """Layer by layer the codes that golden makes of its sums; and one bit of one code is seen."""
+    recipe = recipes.pact[4].replace(name="pact-4 at every layer", first=None, last=None)
+    digits = data.load("digits")
+    settings = Settings(epochs=1, batch=32)
+    trained = Trainer(three_layers(), digits, recipe, settings)
+    list(trained.steps())
+
+    def make(engine: Engine, trace: Trace) -> Trainer:
+        again = Trainer(three_layers(), digits, recipe, settings, engine=engine, trace=trace)
+        again.restore(trained.state())
+        return again
+
+    engine = SimulatedEngine(2, 3)
+    found = compare(make, GoldenEngine(), engine, steps=0, images=30, folded=True)
+    assert found.equal, found.first
+    roles = [(tally.layer, tally.role) for tally in found.tallies]
+    assert roles == [("linear1", "to codes"), ("linear2", "to codes"), ("linear3", "forward")]
+    assert [codes for _, codes in engine._drivers] == [4, 0]
+
+    class Slip(GoldenEngine):
+        def requantised(
+            self, arithmetic: Integer, requantisation: Requantisation, a: Codes, b: Codes
+        ) -> Codes:
+            codes = requantised(GoldenEngine(), arithmetic, requantisation, a, b)
+            codes[5, 3] ^= codes.shape[1] == 8
+            return codes
+
+    found = compare(make, GoldenEngine(), Slip(), steps=0, images=30, folded=True)
+    assert found.first is not None
+    assert (found.first.layer, found.first.role, found.first.index) == ("linear2", "to codes", (5, 3))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from quaver.golden import data
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.engine import GoldenEngine
-from quaver.golden.formats import IntegerFormat
+from quaver.golden.formats import IntegerFormat, Levels
 from quaver.golden.nn import models, recipes
+from quaver.golden.nn.layers import Conv2d
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, Quantised
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.run import Call, Run
 from quaver.golden.nn.settings import Settings
@@ -103,6 +107,73 @@ def test_kernels_that_multiply_integers_are_exact(bits: int) -> None:
     wanted = IntegerFormat(call.rule.result.bits, "int").integers(call.results[0])  # type: ignore[union-attr]
     for session in sessions:
         assert np.array_equal(session.run(None, {"a": a, "b": levels})[0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        ("mlp", recipes.fp32),
+        ("mlp", recipes.pact[4]),
+        ("mlp", recipes.pact_everywhere[2]),
+        ("cnn", recipes.pact_sawb[3]),
+        ("resnet8", recipes.pact[4]),
+    ],
+    ids=lambda of: getattr(of, "name", str(of)),
+)
+def test_onnxruntime_gives_the_same_class_and_the_same_codes(model: str, recipe: Recipe) -> None:
+    """On every test image, layer by layer, as the graph stands. Its optimiser makes one kernel of a GEMM
+    between QDQ nodes, which rounds once more between two layers: a value next to a tie becomes another."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    trainer = trained(model, recipe, 44 if model == "mlp" else 4)
+    exported = export.to_onnx(trainer)
+    quantised = [node.output[0] for node in exported.graph.node if node.op_type == "QuantizeLinear"]
+    for name in quantised:  # NumPy has no integers of 4 bits
+        cast = onnx.helper.make_node("Cast", [name], [f"{name}.wide"], to=onnx.TensorProto.INT32)
+        exported.graph.node.append(cast)
+        info = onnx.helper.make_tensor_value_info(f"{name}.wide", onnx.TensorProto.INT32, None)
+        exported.graph.output.append(info)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), plain)
+    images = trainer.data.test_images
+    got, *codes = session.run(None, {"images": images})
+    assert np.array_equal(got.argmax(1), logits(trainer, len(images)).argmax(1))
+    layers = {layer.name: layer for layer in trainer.network.walk()}
+    exact = recipe is not recipes.fp32
+    assert (len(codes) > 0) is exact
+    for name, found in zip(quantised, codes, strict=True):
+        own = layers[name.split(".")[0]]._quantised["inputs"]
+        assert np.array_equal(found, own.format.integers(own.codes)), name
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_convolutions_of_integers_are_exact(bits: int) -> None:
+    """ConvInteger, of codes and odd levels that a byte holds: golden's sums to the bit."""
+    rng = np.random.default_rng(bits)
+    rule = Integer.of(IntegerFormat(bits), IntegerFormat(bits, Levels.ODD))
+    layer = Conv2d(3, 5, 3, rng, padding=1)
+    codes = rng.integers(0, 1 << bits, (2, 3, 6, 7)).astype(np.uint8)
+    kernel = rng.integers(0, 1 << bits, (27, 5)).astype(np.uint8)
+    run = Run(recipes.pact[2], GoldenEngine())
+    run.recipe = recipes.quantised("one", Clip(bits), DoReFaWeights(bits))
+    operands = Quantised(rule.a, codes, 1.0), Quantised(rule.b, kernel, 1.0)
+    wanted = layer.product(*operands, run)
+    levels = rule.b.integers(kernel).astype(np.int8).T.reshape(5, 3, 3, 3)
+    helper, kinds = onnx.helper, (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+    graph = helper.make_graph(
+        [helper.make_node("ConvInteger", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "sums",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in zip("xw", kinds, strict=True)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.INT32, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    sessions = [reference.ReferenceEvaluator(model)]
+    if find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        sessions.append(onnxruntime.InferenceSession(model.SerializeToString()))
+    for session in sessions:
+        assert np.array_equal(session.run(None, {"x": codes, "w": levels})[0], wanted)
 
 
 def test_other_recipes_are_refused() -> None:

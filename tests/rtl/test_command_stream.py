@@ -14,6 +14,7 @@ from test_mutations import mutated
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.arithmetic.named import named
 from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import FixedFormat
 from quaver.golden.update.fixed_sgd import FixedSGD
@@ -24,6 +25,7 @@ from quaver.rtl.commands import (
     LoadArguments,
     Opcode,
     Operand,
+    RequantiseArguments,
     Status,
     TileArguments,
     UpdateArguments,
@@ -48,6 +50,10 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
             rows=3, columns=2, stages=2, depth=6, update=FixedSGDUnit(rounding="nearest"),
         ),
         [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
+    ),
+    # Codes of three bits in four, whose columns fill one word where their sums fill five.
+    "requantised": (
+        lambda of=Accelerator: of(named("int4"), rows=2, columns=5, stages=3, depth=6, codes=3), []
     ),
     # Results of many tiles, more than a response holds.
     "many tiles": (
@@ -91,6 +97,8 @@ class Commands:
     def next(self) -> list[int]:
         if self.model.rules and self.chance(0.25):
             return self.update()
+        if self.model.accelerator.identity.codes and self.chance(0.15):
+            return self.requantise()
         if self.chance(0.1):
             return self.other()
         lacking = [op for op in Operand if not self.model.loaded & {(op, 0), (op, 1)}]
@@ -145,10 +153,27 @@ class Commands:
         )
         return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
 
+    def requantise(self) -> list[int]:
+        """Mostly with a share of sums that neither end clips."""
+        columns = self.geometry.columns
+        shift = int(self.rng.integers(64 if self.chance(0.1) else 20))
+        parameters = np.zeros((columns, 3), np.int64)
+        reach = min(1 << shift, 1 << 17)
+        parameters[:, 0] = self.rng.integers(-reach, reach, columns) >> int(self.rng.integers(8))
+        offsets = self.rng.integers(-4, 12, columns) << shift
+        parameters[:, 1], parameters[:, 2] = offsets, offsets >> 32
+        if self.chance(0.2):
+            parameters = self.rng.integers(0, 1 << 32, parameters.shape)
+        data = (parameters & 0xFFFFFFFF).reshape(-1).tolist() + self.words(int(self.chance(0.03)))
+        arguments = RequantiseArguments.const({"shift": shift, "zero": self.unused(RequantiseArguments)})
+        if self.chance(0.2):
+            return command(Opcode.REQUANTISE)
+        return [*command(Opcode.REQUANTISE, [arguments.as_value().value], len(data)), *data]
+
     def other(self) -> list[int]:
         if self.chance(0.2):
             return [int(self.rng.integers(1 << 30))]  # no header
-        opcode = self.rng.choice([Opcode.IDENTIFY, Opcode.COUNTERS, 6], p=[0.45, 0.45, 0.1])
+        opcode = self.rng.choice([Opcode.IDENTIFY, Opcode.COUNTERS, 7], p=[0.45, 0.45, 0.1])
         return command(opcode, self.words(int(self.rng.integers(1, 3)) * self.chance(0.1)))
 
 
@@ -253,6 +278,13 @@ MUTANTS = {
     "sources may be zero": ("with m.If(word == 0)", "with m.If(0)"),
     "a seed may be zero": ("(word == 0) & self.update_draws", "0"),
     "a seed that nothing draws from may not be zero": (" & self.update_draws", ""),
+    "requantisation does not wait": (", m.If(self.settled):", ":"),
+    "a refusal turns requantisation off": (
+        "m.d.sync += [response.length.eq(0), loaded",
+        "m.d.sync += [self.requantise.eq(0), response.length.eq(0), loaded",
+    ),
+    "any shift will do": ("arguments.shift > MAX_SHIFT", "0"),
+    "codes are counted as sums": ("Mux(self.requantise, self.code_words", "Mux(0, self.code_words"),
 }
 
 
@@ -261,6 +293,8 @@ MUTANTS = {
 )
 def test_a_decoder_that_forgets_too_little_is_caught(name: str) -> None:
     variant = "fixed point" if "source" in name or "nothing draws" in name else "fp8"
+    if any(word in name for word in ("requantisation", "shift", "codes")):
+        variant = "requantised"
     build, rules = ACCELERATORS[variant]
     with mutated("accelerator/command_decoder", *MUTANTS[name]):
         from quaver.rtl.accelerator.accelerator import Accelerator as Mutant

@@ -20,6 +20,7 @@ WORDS = {
     "gemm_arguments": commands.GemmArguments,
     "tile_arguments": commands.TileArguments,
     "update_arguments": commands.UpdateArguments,
+    "requantise_arguments": commands.RequantiseArguments,
 }
 
 
@@ -65,6 +66,8 @@ def test_words_made_in_c_are_those_of_python(tmp_path: Path) -> None:
             lines.append(f"show(quaver_{name}({', '.join(f'{value}u' for value in fields.values())}));")
             lines += [f"show(quaver_{name}_{key}({word}u));" for key in fields]
             expected += [word, *fields.values()]
+    lines += [f"show(quaver_slots_per_word({width}u));" for width in range(1, 33)]
+    expected += [commands.slots_per_word(width) for width in range(1, 33)]
     for prefix, enum in (
         ("OPCODE", commands.Opcode),
         ("STATUS", commands.Status),

@@ -7,17 +7,18 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from netlists import Netlist, codes, netlists, planes
 
 import quaver.rtl.requantisation
-from quaver.golden.arithmetic import Integer
+from quaver.golden.arithmetic import ChunkedFloat, Integer
 from quaver.golden.arithmetic.named import named
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
-from quaver.rtl.array.requantised import RequantisedArray
+from quaver.host.driver import DeviceError, Driver
+from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.requantisation import RequantisationUnit
+from quaver.sim.device import SimulatedDevice
 
 
 def cases(width: int, bits: int, shift: int, count: int = 600) -> tuple[np.ndarray, Requantisation]:
@@ -121,62 +122,34 @@ def test_it_is_close_to_real_numbers(largest: float, shares: list[float], bits: 
     assert error.max() <= 0.5 + (1 + reach) * 2.0 ** -(requantise.shift + 1)
 
 
-def test_the_array_gives_the_next_layer_s_codes() -> None:
-    """Three tiles, whose codes leave in the array's order, the last row first."""
+def test_the_next_layer_s_codes_leave_the_array() -> None:
+    """Through the driver: sums and codes in turn, several tiles of columns with parameters of their own, K in
+    slices, streams that stall."""
     arithmetic = named("int4")
     assert isinstance(arithmetic, Integer)
-    rows, columns, k, group = 2, 3, 16, 8
-    unit = RequantisedArray(arithmetic, rows, columns, 3, 4)
-    rng = np.random.default_rng(1)
-    tiles = [(rng.integers(0, 16, (rows, k)), rng.integers(0, 16, (k, columns))) for _ in range(3)]
-    factors, offsets = rng.uniform(0.002, 0.03, columns), rng.normal(2, 3, columns)
-    requantise = Requantisation.of(factors, offsets, 4)
-    gap = rows + 12
-    steps: list[tuple[int, np.ndarray, np.ndarray]] = []
-    for a, b in tiles:
-        for start in range(0, k, group):
-            steps.append((0, a[:, start : start + group], b[start : start + group]))
-        steps.append((1, np.zeros((rows, group), int), np.zeros((group, columns), int)))
-        steps += [(0, np.zeros((rows, group), int), np.zeros((group, columns), int))] * gap
-    seen: list[tuple[int, list[int]]] = []
-
-    def packed(values: np.ndarray) -> int:
-        return sum(int(v) << (4 * i) for i, v in enumerate(values))
-
-    async def bench(ctx) -> None:  # type: ignore[no-untyped-def]
-        ctx.set(unit.shift, requantise.shift)
-        for c in range(columns):
-            ctx.set(unit.multipliers[c], int(requantise.multipliers[c]))
-            ctx.set(unit.offsets[c], int(requantise.offsets[c]))
-        ctx.set(unit.control, {"fold": 1, "first": 1, "last": 0})
-        await ctx.tick()
-        ctx.set(unit.control, {"fold": 0, "first": 0, "last": 0})
-        await ctx.tick().repeat(rows + columns)
-        for t in range(len(steps) + 20):
-            fold = steps[t][0] if t < len(steps) else 0
-            ctx.set(unit.control, {"fold": fold, "first": fold, "last": fold})
-            for r in range(rows):
-                late = t - r
-                ctx.set(unit.a[r], packed(steps[late][1][r]) if 0 <= late < len(steps) else 0)
-            for c in range(columns):
-                late = t - c
-                ctx.set(unit.b[c], packed(steps[late][2][:, c]) if 0 <= late < len(steps) else 0)
-            seen.append((ctx.get(unit.valid), [ctx.get(unit.codes[c]) for c in range(columns)]))
-            await ctx.tick()
-
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
-    moments = iter([t for t, (valid, _) in enumerate(seen) if valid])
-    for a, b in tiles:
-        sums = arithmetic.result.integers(arithmetic.gemm(a.astype(np.uint8), b.astype(np.uint8)))
-        wanted = requantise(sums)
-        assert len(np.unique(wanted)) > 2
-        for row in reversed(range(rows)):
-            t = next(moments)
-            assert [seen[t + c][1][c] for c in range(columns)] == wanted[row].tolist()
-    assert next(moments, None) is None
+    device = SimulatedDevice(Accelerator(arithmetic, rows=2, columns=3, stages=3, depth=6, codes=4))
+    driver, rng = Driver(device, arithmetic), np.random.default_rng(1)
+    assert driver.codes == 4
+    for i, (m, k, n) in enumerate([(1, 1, 1), (5, 16, 3), (7, 20, 8), (3, 90, 7), (9, 9, 2)]):
+        device.stall(1, *((0.3, 0.5) if i % 2 else (0, 0)))
+        a = rng.integers(0, 16, (m, k)).astype(np.uint8)
+        b = rng.integers(0, 16, (k, n)).astype(np.uint8)
+        requantise = Requantisation.of(rng.uniform(-0.2, 0.2, n) / k**0.5, rng.normal(6, 3, n), driver.codes)
+        sums = arithmetic.definition(a, b)
+        wanted = requantise.definition(arithmetic.result.integers(sums))
+        for _ in range(1 + i % 2):
+            found = driver.gemm(a, b, requantisation=requantise)
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, wanted)
+        assert m * n < 10 or len(np.unique(wanted)) > 3
+        if i != 2:  # codes after codes, too
+            np.testing.assert_array_equal(driver.gemm(a, b), sums)
+    with pytest.raises(
+        DeviceError, match="makes codes of 4 bits of its sums, but the driver was asked for 2"
+    ):
+        driver.gemm(a, b, requantisation=Requantisation([1, 1], [0, 0], 0, 2))
+    with pytest.raises(ValueError, match="the requantisation is of 1 columns, but b has 2"):
+        driver.gemm(a, b, requantisation=Requantisation([1], [0], 0, 4))
 
 
 @pytest.mark.parametrize(
@@ -191,6 +164,10 @@ def test_the_array_gives_the_next_layer_s_codes() -> None:
         (lambda: Requantisation.of([np.nan], [0], 4), "not finite: the network has diverged"),
         (lambda: RequantisationUnit(33, 4), "width is 33, but sums have 2 to 32 bits"),
         (lambda: RequantisationUnit(20, 9), "bits is 9, but codes have 1 to 8"),
+        (
+            lambda: Accelerator(ChunkedFloat(), rows=1, columns=1, codes=4),
+            "has no integer sums, which alone are requantised",
+        ),
     ],
 )
 def test_refusals(make, message) -> None:  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ import numpy as np
 
 from quaver.golden.contracts import Draws, HardwareRule
 from quaver.golden.random_bits import SOURCES, States
+from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
@@ -20,6 +21,7 @@ from quaver.rtl.commands import (
     LoadArguments,
     Opcode,
     Operand,
+    RequantiseArguments,
     ResponseHeader,
     Status,
     TileArguments,
@@ -77,6 +79,8 @@ class CommandModel:
     """The slices of the open tile."""
     run: tuple[HardwareRule, int, list[np.ndarray]] | None = None
     """Rule, seed and groups of the open run."""
+    requantisation: Requantisation | None = None
+    """Of one tile's columns, while codes leave the array."""
 
     def __post_init__(self) -> None:
         g, arithmetic = self.accelerator.geometry, self.accelerator.arithmetic
@@ -95,12 +99,13 @@ class CommandModel:
         return len(SOURCES) * (self.accelerator.arithmetic.draws is not Draws.NOTHING)
 
     def groups(self, operand: Operand, count: int) -> int:
-        """Words of so many codes."""
-        return -(-count // slots_per_word(self.formats[operand].width))
+        """Words of one step of so many banks."""
+        codes = count * self.accelerator.geometry.group
+        return -(-codes // slots_per_word(self.formats[operand].width))
 
     def reset(self) -> None:
         """As the accelerator's."""
-        self.multiplied = 0
+        self.multiplied, self.requantisation = 0, None
         self._close()
 
     def _close(self) -> None:
@@ -137,6 +142,8 @@ class CommandModel:
             return self._gemm(body)
         if opcode == Opcode.UPDATE and self.rules:
             return self._update(body)
+        if opcode == Opcode.REQUANTISE and self.accelerator.identity.codes:
+            return self._requantise(body)
         raise Refused(Status.UNKNOWN_OPCODE)
 
     def _load(self, body: list[int]) -> Sequence[int]:
@@ -167,18 +174,19 @@ class CommandModel:
         _refuse(not all(1 <= size <= g.depth for size in (k, m_tiles, n_tiles)), Status.OUT_OF_RANGE)
         alone = (flags.first and flags.last) or (m_tiles, n_tiles) == (1, 1)
         _refuse(flags.zero != 0 or 0 in sources or not alone, Status.BAD_ARGUMENT)
-        words = unit.tile_words
+        words = unit.code_words if self.requantisation else unit.tile_words
         for count in (n_tiles, m_tiles):
             for tile in range(1, count + 1):
                 _refuse(tile * k > g.depth, Status.OUT_OF_RANGE)
                 _refuse(tile * words > MAX_LENGTH, Status.RESULT_TOO_LONG)
             words *= count
 
-        a = self._operands(Operand.A, flags.a_half, m_tiles * k)[:, : g.rows]
-        b = self._operands(Operand.B, flags.b_half, n_tiles * k * g.interleave)[:, : g.columns]
+        a = self._operands(Operand.A, flags.a_half, m_tiles * k)[:, : g.rows * g.group]
+        b = self._operands(Operand.B, flags.b_half, n_tiles * k * g.interleave)[:, : g.columns * g.group]
+        products = k * g.group
         part = (
-            a.reshape(m_tiles, k, -1).transpose(0, 2, 1).reshape(-1, k),
-            b.reshape(n_tiles, k, -1).transpose(1, 0, 2).reshape(k, -1),
+            a.reshape(m_tiles, k, g.rows, g.group).transpose(0, 2, 1, 3).reshape(-1, products),
+            b.reshape(n_tiles, k, -1, g.group).transpose(1, 3, 0, 2).reshape(products, -1),
         )
         slices = [part] if flags.first else [*(self.tile or []), part]
         self.tile = None if flags.last else slices
@@ -188,8 +196,32 @@ class CommandModel:
         c = self._product(
             *(np.concatenate(x, 1 - i) for i, x in enumerate(zip(*slices, strict=True))), sources
         )
+        width = unit.arithmetic.result.width
+        if self.requantisation:
+            whole, width = self.requantisation, self.requantisation.bits
+            parameters = (np.tile(each, n_tiles) for each in (whole.multipliers, whole.offsets))
+            arithmetic: Any = unit.arithmetic
+            c = Requantisation(*parameters, whole.shift, whole.bits)(arithmetic.result.integers(c))
         c = c.reshape(m_tiles, g.rows, n_tiles, g.interleave, g.columns).transpose(0, 2, 1, 3, 4)
-        return pack(c[:, :, ::-1], unit.arithmetic.result.width).tolist()
+        return pack(c[:, :, ::-1], width).tolist()
+
+    def _requantise(self, body: list[int]) -> Sequence[int]:
+        columns = self.accelerator.geometry.columns
+        _refuse(len(body) not in (0, 1 + 3 * columns), Status.BAD_LENGTH)
+        if not body:
+            self.requantisation = None
+            return ()
+        arguments = RequantiseArguments.from_bits(body[0])
+        _refuse(arguments.zero != 0, Status.BAD_ARGUMENT)
+        _refuse(arguments.shift > MAX_SHIFT, Status.OUT_OF_RANGE)
+        multipliers, lower, upper = np.array(body[1:], np.int64).reshape(-1, 3).T
+        self.requantisation = Requantisation(
+            _signed(multipliers, MULTIPLIER_BITS),
+            _signed(lower + (upper << 32), OFFSET_BITS),
+            arguments.shift,
+            self.accelerator.identity.codes,
+        )
+        return ()
 
     def _operands(self, operand: Operand, half: int, addresses: int) -> np.ndarray:
         """Codes of all banks at the first addresses."""
@@ -246,6 +278,11 @@ def settings_of(rule: HardwareRule) -> list[int]:
     """Words of an UPDATE's settings but for the seed."""
     scalars = np.array([rule.scalars[name] for name in ("rate", "momentum", "decay")], np.uint32)
     return pack(scalars, update_slot([rule.scalar])).tolist()
+
+
+def _signed(words: np.ndarray, bits: int) -> np.ndarray:
+    """The lowest bits, in two's complement."""
+    return (words & ((1 << bits) - 1) ^ (1 << (bits - 1))) - (1 << (bits - 1))
 
 
 def _refuse(condition: bool, status: Status) -> None:

@@ -439,9 +439,3 @@ def test_copies_and_pickles_compute_the_same() -> None:
         modes = {hook.mode for m in each.modules() for hook in m._forward_pre_hooks.values()}
         assert len(modes) == 1
         assert isinstance(modes.pop(), Elementwise)
-
-
-def test_recipes_that_quantise_are_refused() -> None:
-    """PACT trains with quaver train; here nothing is converted silently into something else."""
-    with pytest.raises(ValueError, match="the recipe pact-4 quantises inputs or weights, which quaver"):
-        qt.convert(nn.Sequential(*(nn.Linear(4, 4) for _ in range(3))), recipes.pact[4])

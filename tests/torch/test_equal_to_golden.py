@@ -11,7 +11,7 @@ from torch import nn
 
 import quaver
 import quaver.torch
-from quaver.golden.formats import Format
+from quaver.golden.formats import FP32, Format
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.models import Network
 from quaver.golden.nn.recipe import LossScale, Recipe
@@ -90,13 +90,22 @@ def assert_same(name: str, mine: torch.Tensor, codes: np.ndarray, fmt: Format | 
 class Twins:
     """The same training twice: in golden's trainer, and in PyTorch."""
 
-    def __init__(self, name: str, recipe: Recipe, optimiser: str = "sgd", batch: int = 8) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        optimiser: str = "sgd",
+        batch: int = 8,
+        between: Format | None = None,
+    ) -> None:
         digits = quaver.data.load("digits")
         network = models.build(name, digits.shape, digits.classes)
         self.settings = Settings(batch=batch, optimiser=optimiser)
         self.model = MODELS[name]()
         load(self.model, network)
         self.trainer = Trainer(network, digits, recipe, self.settings)
+        if between is not None:
+            recipe = recipe.replace(elementwise=between)
         quaver.torch.convert(self.model, recipe)
         quaver.torch.manual_seed(self.settings.seed)
         decayed = [p.decay for p in self.trainer.parameters]
@@ -153,6 +162,12 @@ STOCHASTIC = recipes.fp8.with_gemms("fp8-stochastic", rounding="stochastic")
         ("cnn", recipes.fixed16, "sgd"),
         ("resnet8", recipes.fp8, "sgd"),
         ("resnet8", recipes.fixed16, "sgd"),
+        ("mlp", recipes.pact[4], "sgd"),
+        ("mlp", recipes.pact[3], "adam"),
+        ("mlp", recipes.pact_sawb[2], "sgd"),
+        ("mlp", recipes.dorefa[2], "sgd"),
+        ("mlp", recipes.pact_everywhere[5], "sgd"),
+        pytest.param("mlp", recipes.bitstream[64], "sgd", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
@@ -162,6 +177,37 @@ def test_ten_steps_give_the_same_bits(name: str, recipe: Recipe, optimiser: str)
         theirs, mine = twins.step()
         assert mine == theirs, f"the loss of step {step}"
     twins.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("cnn", recipes.pact[4]),
+        ("cnn", recipes.pact_sawb[2]),
+        ("resnet8", recipes.pact[4]),
+        ("resnet8", recipes.dorefa[2]),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_ten_quantised_steps_where_means_lie_between(name: str, recipe: Recipe) -> None:
+    """Golden's mean is of a float64 sum, PyTorch's of a float32 one unless the recipe names the format."""
+    twins = Twins(name, recipe, between=FP32)
+    for step in range(STEPS):
+        theirs, mine = twins.step()
+        assert mine == theirs, f"the loss of step {step}"
+    twins.check()
+    alphas = {name: p.item() for name, p in twins.model.named_parameters() if name.endswith("alpha")}
+    assert len(alphas) == sum(name.endswith("alpha") for name in twins.trainer.weights)
+    assert all(alpha != 10.0 for alpha in alphas.values())
+
+
+def test_one_bit_of_an_alpha_is_seen() -> None:
+    twins = Twins("mlp", recipes.pact[4])
+    twins.step()
+    twins.check()
+    twins.trainer.weights["linear2.alpha"].view(np.uint32)[0] ^= 1
+    with pytest.raises(AssertionError, match=r"linear2\.alpha: 1 differ"):
+        twins.check()
 
 
 @pytest.mark.parametrize("what", ["weights", "momenta"])

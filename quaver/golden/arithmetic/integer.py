@@ -131,19 +131,17 @@ class Integer:
         """C = A·B: codes (M, K) and (K, N), K at most `chunk`, give result codes (M, N); no `seed`.
 
         A float32 holds every integer up to 2**24: with so few products that no sum is larger, every partial
-        sum of the product of two float32 matrices is exact, in whatever order it is made. Longer sums are
-        made of such pieces.
+        sum of the product of two float32 matrices is exact, in whatever order and on however many threads
+        NumPy's BLAS makes it. Longer sums are made of such pieces.
         """
-        from quaver.golden.kernels.float32 import matmul  # compiles: not before something is computed
-
         a, b = self.check(a_codes, b_codes, seed=seed)
         x, y = self.a.decode(a), self.b.decode(b)
         step = (1 << 24) // largest_product(self.a, self.b)
         if a.shape[1] <= step:
-            return self._codes(matmul(x, y).astype(np.int32))
+            return self._codes((x @ y).astype(np.int32))
         total = np.zeros((a.shape[0], b.shape[1]))
         for k in range(0, a.shape[1], step):
-            total += matmul(x[:, k : k + step], y[k : k + step])
+            total += x[:, k : k + step] @ y[k : k + step]
         return self._codes(total.astype(np.int32))
 
     def _codes(self, sums: Codes) -> Codes:

@@ -121,6 +121,7 @@ def compare(
     *,
     steps: int = 1,
     images: int = 0,
+    folded: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> Comparison:
     """Classify `images` test images, then train `steps` steps, on both engines, in lockstep.
@@ -136,6 +137,8 @@ def compare(
         Training steps to compare.
     images
         Test images to classify before.
+    folded
+        Classify them by the network with its normalisation folded, as `Trainer.evaluate` does.
     progress
         Called with each step's report from the left engine.
 
@@ -169,7 +172,7 @@ def compare(
     data = trainers[0].data
     if images:
         test = data.test_images[:images], data.test_labels[:images]
-        settle(trainers[0].step, [trainer.evaluate(*test)[0] for trainer in trainers])
+        settle(trainers[0].step, [trainer.evaluate(*test, folded=folded)[0] for trainer in trainers])
         comparison.images = len(test[1])
     while comparison.steps < steps and comparison.equal:
         done = [trainer.train_step() for trainer in trainers]

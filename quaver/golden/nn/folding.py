@@ -161,22 +161,23 @@ class FoldedNetwork:
         return cast("Values", self._chain(layer.layers if isinstance(layer, Chain) else (layer,), x))
 
     def _gemm(self, folded: Folded, x: Values | Quantised) -> Values | Quantised:
+        if folded.requantisation is not None:
+            codes = self.sums(folded, x, folded.requantisation)
+            return Quantised(IntegerFormat(folded.requantisation.bits), codes, 1.0)
         sums = self.sums(folded, x)
         channels = (-1, 1, 1) if isinstance(folded.layer, Conv2d) else (-1,)
-        if folded.requantisation is not None:
-            columns = np.moveaxis(sums, 1, -1)  # a column of the GEMM is an output channel
-            codes = folded.requantisation(columns.reshape(-1, columns.shape[-1])).reshape(columns.shape)
-            codes = np.ascontiguousarray(np.moveaxis(codes, -1, 1))
-            return Quantised(IntegerFormat(folded.requantisation.bits), codes, 1.0)
         factors, offsets = folded.factors.reshape(channels), folded.offsets.reshape(channels)
         return (sums.astype(np.float64) * factors + offsets).astype(np.float32)
 
-    def sums(self, folded: Folded, x: Values | Quantised) -> NDArray[Any]:
-        """What the layer's GEMM makes of its inputs, (B, channels, …): integers as floats, or float32."""
+    def sums(
+        self, folded: Folded, x: Values | Quantised, requantisation: Requantisation | None = None
+    ) -> NDArray[Any]:
+        """What the layer's GEMM makes of its inputs, (B, channels, …): integers as floats, or float32; or the
+        codes that a requantisation makes of them, where they leave the engine's array."""
         if folded.inputs is not None and not isinstance(x, Quantised):
             clip, alpha = folded.inputs
             x = clip.quantise(x, alpha)
-        return folded.layer.product(x, folded.weights, self.run)
+        return folded.layer.product(x, folded.weights, self.run, requantisation)
 
 
 def _scale(clip: Clip, alpha: float) -> float:

@@ -18,6 +18,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.nn.quantisers import Clip, Quantised, Quantiser
 from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.nn.run import Run, Values
+from quaver.golden.requantisation import Requantisation
 
 
 class Parameter:
@@ -108,9 +109,15 @@ class GemmLayer(Layer):
         if self.alpha is not None:
             self.alpha.name = f"{self.name}.alpha"
 
-    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+    def product(
+        self,
+        inputs: Values | Quantised,
+        weights: Values | Quantised,
+        run: Run,
+        requantisation: Requantisation | None = None,
+    ) -> Values:
         """The forward GEMM alone, of inputs and weights as they are or quantised: integers where both are,
-        for the scales of both are not in it."""
+        for the scales of both are not in it; or the codes that a requantisation makes of them."""
         raise NotImplementedError
 
     def _quantise(self, x: Values, run: Run) -> tuple[Values | Quantised, Values | Quantised]:
@@ -200,10 +207,19 @@ class Linear(GemmLayer):
         y = _scaled(self.product(*operands, run), worth)
         return run.round(y + self.bias.value) if self.bias else y
 
-    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+    def product(
+        self,
+        inputs: Values | Quantised,
+        weights: Values | Quantised,
+        run: Run,
+        requantisation: Requantisation | None = None,
+    ) -> Values:
         p = self.precision(run)
-        weight = run.operand(weights, p, Role.FORWARD, "weights")
-        return run.gemm(self.name, Role.FORWARD, p, run.operand(inputs, p, Role.FORWARD, "inputs"), weight)
+        operands = (
+            run.operand(inputs, p, Role.FORWARD, "inputs"),
+            run.operand(weights, p, Role.FORWARD, "weights"),
+        )
+        return run.gemm(self.name, Role.FORWARD, p, *operands, requantisation=requantisation)
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
@@ -276,12 +292,21 @@ class Conv2d(GemmLayer):
         y = _scaled(self.product(*operands, run), worth)
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
-    def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
+    def product(
+        self,
+        inputs: Values | Quantised,
+        weights: Values | Quantised,
+        run: Run,
+        requantisation: Requantisation | None = None,
+    ) -> Values:
         p = self.precision(run)
         operand = run.operand(inputs, p, Role.FORWARD, "inputs")
         columns = _columns(operand, self.size, self.stride, self.padding)
         weight = run.operand(weights, p, Role.FORWARD, "weights")
-        y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
+        seen = columns.reshape(len(weight), -1)
+        y = run.gemm(
+            self.name, Role.FORWARD, p, weight.T, seen, exchanged=True, requantisation=requantisation
+        )
         return np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
 
     def backward(self, error: Values, run: Run) -> Values:

@@ -5,21 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden import kernels
 from quaver.golden.contracts import Arithmetic, UpdateRule
-from quaver.golden.engine import Engine
+from quaver.golden.engine import Engine, requantised
 from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.quantisers import Quantised, Quantiser
 from quaver.golden.nn.recipe import SUMMED, Precision, Recipe, Role
+from quaver.golden.requantisation import Requantisation
+
+if TYPE_CHECKING:
+    from quaver.golden.arithmetic.integer import Integer
 
 Values = NDArray[Any]
 """float32 on the grid of a format (or anywhere, where the recipe says float32)."""
+
+
+#: The role of a call whose results are the next layer's codes.
+REQUANTISED = "to codes"
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class Call:
     layer
         Name of the layer, or for an update the name of the parameter, such as conv1.weight.
     role
-        What the GEMM is for, a `Role`; or "update".
+        What the GEMM is for, a `Role`; `REQUANTISED`, of a forward GEMM whose results are the next layer's
+        codes; or "update".
     rule
         The arithmetic of the GEMM, or the update rule.
     operands, results
@@ -127,8 +136,10 @@ class Run:
         b: NDArray[Any],
         *,
         exchanged: bool = False,
+        requantisation: Requantisation | None = None,
     ) -> Values:
-        """C = A·B, as values (M, N), of A (M, K) and B (K, N) that `operand` made.
+        """C = A·B, as values (M, N), of A (M, K) and B (K, N) that `operand` made; with a `requantisation`,
+        which a GEMM of integers alone has, the codes that it makes of them.
 
         With `exchanged`, `a` is the tensor that the role has for B, and `b` the one that it has for A. An
         arithmetic whose two operand formats differ computes the transposed product then.
@@ -137,9 +148,15 @@ class Run:
         if arithmetic is None:
             c = kernels.float32.matmul(a, b)
         elif exchanged and arithmetic.a != arithmetic.b:
-            return np.ascontiguousarray(self.gemm(layer, role, precision, b.T, a.T).T)
+            c = self.gemm(layer, role, precision, b.T, a.T, requantisation=requantisation)
+            return np.ascontiguousarray(c.T)
         else:
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+            if requantisation is not None:
+                codes = requantised(self.engine, cast("Integer", arithmetic), requantisation, a, b)
+                if self.trace is not None:
+                    self.trace(Call(self.step, layer, REQUANTISED, arithmetic, (a, b), (codes,)))
+                return codes
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))
             if self.trace is not None:
                 self.trace(Call(self.step, layer, role, arithmetic, (a, b), (codes,)))

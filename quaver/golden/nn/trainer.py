@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format
 from quaver.golden.nn import optimisers
+from quaver.golden.nn.folding import FoldedNetwork
 from quaver.golden.nn.layers import GemmLayer
 from quaver.golden.nn.learners import Exchange, Gradients, Learners
 from quaver.golden.nn.loss import softmax_cross_entropy
@@ -317,19 +319,26 @@ class Trainer:
 
     @standard_floats
     @np.errstate(over="ignore", invalid="ignore")
-    def evaluate(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[float, float]:
+    def evaluate(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, folded: bool = False
+    ) -> tuple[float, float]:
         """Mean loss, and accuracy (0 … 1), of `images` (B, C, H, W) uint8 with `labels` (B,) uint8.
 
         They are computed by the recipe's forward arithmetic and change nothing in the state of the training.
+        `folded`: by `quaver.golden.nn.folding.FoldedNetwork`, codes from layer to layer where both are of
+        integers.
         """
         recipe = self._recipe_at(max(self.step - 1, 0))  # the one that made these weights
         run = Run(recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
         run.step = self.step
         run.training = False
+        forward = (
+            FoldedNetwork(self.network, run).forward if folded else partial(self.network.forward, run=run)
+        )
         loss, correct = 0.0, 0
         for start in range(0, len(labels), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
-            logits = self.network.forward(self.data.standardised(images[part]), run)
+            logits = forward(self.data.standardised(images[part]))
             loss += softmax_cross_entropy(logits, labels[part], 1.0, run)[0] * len(logits)
             correct += int(np.count_nonzero(logits.argmax(1) == labels[part]))
         return loss / len(labels), correct / len(labels)

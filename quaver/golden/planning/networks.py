@@ -285,7 +285,7 @@ def trained_here(name: str) -> NetworkShape:
     results: dict[str, int] = {}
 
     class Watch(Run):
-        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any, **_: bool) -> Any:
+        def gemm(self, layer: str, role: Role, precision: Precision, a: Any, b: Any, **_: Any) -> Any:
             if role is Role.FORWARD:
                 results[layer] = len(a) * b.shape[1]
             return np.zeros((a.shape[0], b.shape[1]), np.float32)

@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
@@ -15,6 +16,7 @@ from quaver.rtl.accelerator.response_writer import ResponseWriter
 from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
 from quaver.rtl.array.operand_random import OperandRandom
+from quaver.rtl.array.requantiser import Requantiser
 from quaver.rtl.array.result_buffer import ResultBuffer
 from quaver.rtl.array.result_random import ResultRandom
 from quaver.rtl.array.sequencer import Sequencer
@@ -55,6 +57,9 @@ class Accelerator(wiring.Component):
         row's bank and `depth` · interleave in each column's.
     update
         The unit that UPDATE commands go to; left out, there is no such command.
+    codes
+        Bits of the next layer's codes, 1 … 8, that leave the array in place of sums after a REQUANTISE
+        command; 0: there is no such command. For integers alone.
 
     Attributes
     ----------
@@ -75,7 +80,8 @@ class Accelerator(wiring.Component):
     ------
     ValueError
         A size that is not at least 1, a depth beyond 16 bits, a tile whose results do not fit one response,
-        or an arithmetic that draws random bits for sums which take several cycles each.
+        codes of sums that are no integers, or an arithmetic that draws random bits for sums which take
+        several cycles each.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class Accelerator(wiring.Component):
         stages: int = 4,
         depth: int = 512,
         update: UpdateUnit | None = None,
+        codes: int = 0,
     ):
         if not 1 <= depth <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
@@ -102,13 +109,21 @@ class Accelerator(wiring.Component):
             rows, columns, element.interleave, depth, element.group, element.product_cycles
         )
         self.identity = Identity(
-            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
+            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None, codes
         )
+        self.requantiser = None
+        if codes:
+            if not isinstance(arithmetic, Integer):
+                raise ValueError(
+                    f"codes is {codes}, but {arithmetic!r} has no integer sums, which alone are requantised; "
+                    f"take 0"
+                )
+            self.requantiser = Requantiser(columns, arithmetic.accumulator_bits, codes)
         self.update_stream = UpdateStream(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
-        self.tile_words = (
-            rows * self.array.interleave * -(-columns // slots_per_word(arithmetic.result.width))
-        )
+        of_column = rows * self.array.interleave
+        self.tile_words = of_column * -(-columns // slots_per_word(arithmetic.result.width))
+        self.code_words = of_column * -(-columns // slots_per_word(codes)) if codes else 0
         if self.tile_words > MAX_LENGTH:
             raise ValueError(
                 f"a tile of {rows} × {self.geometry.tile_columns} results makes {self.tile_words} words, but "
@@ -131,7 +146,9 @@ class Accelerator(wiring.Component):
         random = arithmetic.draws is not Draws.NOTHING
         chunk = geometry.steps(arithmetic.chunk)
         m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
-        m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
+        m.submodules.results = results = ResultBuffer(
+            geometry.columns, result.width, geometry.rows * lanes, self.identity.codes
+        )
         identity = self.identity.to_words()
         m.submodules.decoder = decoder = CommandDecoder(
             geometry,
@@ -142,6 +159,7 @@ class Accelerator(wiring.Component):
             self.settings_words,
             random,
             self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
+            self.code_words,
         )
         m.submodules.response_writer = response_writer = ResponseWriter(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
@@ -195,11 +213,28 @@ class Accelerator(wiring.Component):
             m.d.sync += control.eq(before)
         m.d.comb += [
             array.control.eq(control),
-            results.results.eq(array.results),
-            results.valid.eq(array.valid),
             results.reserve.eq(sequencer.reserve),
             sequencer.room.eq(results.room),
         ]
+
+        if self.requantiser is None:
+            m.d.comb += [results.results.eq(array.results), results.valid.eq(array.valid)]
+        else:
+            m.submodules.requantiser = foot = self.requantiser
+            m.d.comb += [
+                *(foot.sums[c].eq(array.results[c]) for c in range(geometry.columns)),
+                foot.come.eq(array.valid),
+                foot.on.eq(decoder.requantise),
+                foot.shift.eq(decoder.shift),
+                foot.write.eq(decoder.write_parameter),
+                foot.parameter.eq(decoder.parameter),
+                foot.word.eq(decoder.word),
+                results.results.eq(foot.results),
+                results.valid.eq(foot.valid),
+                results.narrow.eq(decoder.requantise),
+            ]
+            # A GEMM that was taken is seen at once, and a tile's room is reserved before it ends.
+            m.d.sync += decoder.settled.eq((sequencer.reading == 0) & results.empty)
 
         if arithmetic.draws is Draws.RESULTS:
             m.submodules.random = source = ResultRandom(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from quaver.golden.requantisation import MAX_SHIFT
 from quaver.rtl.accelerator.update_stream import UpdateWord
 from quaver.rtl.array.sequencer import job_layout
 from quaver.rtl.commands import (
     MAGIC,
     MAX_LENGTH,
+    PARAMETER_WORDS,
     CommandHeader,
     GemmArguments,
     Geometry,
     LoadArguments,
     Opcode,
     Operand,
+    RequantiseArguments,
     ResponseHeader,
     Status,
     TileArguments,
@@ -26,6 +31,16 @@ from quaver.rtl.random_sources import Sources
 
 #: The order of a GEMM's sources.
 SOURCES = tuple(name for name, _ in Sources)
+
+
+def _requantisation(parameters: int) -> dict[str, wiring.Member]:
+    return {
+        "settled": In(1),
+        "requantise": Out(1),
+        "shift": Out(range(MAX_SHIFT + 1)),
+        "write_parameter": Out(1),
+        "parameter": Out(range(parameters)),
+    }
 
 
 class CommandDecoder(wiring.Component):
@@ -47,6 +62,9 @@ class CommandDecoder(wiring.Component):
         Whether sums or results are rounded with random bits; then GEMM brings their sources.
     update_draws
         Whether the update unit draws random bits; then the last of its settings is a seed.
+    code_words
+        Words of one tile's results while they are codes; 0 if there is no requantisation, and REQUANTISE
+        unknown.
 
     Ports
     -----
@@ -64,6 +82,12 @@ class CommandDecoder(wiring.Component):
         Where to, and what.
     reading : in, 4 bits
         Halves that a LOAD must not touch yet: A's 0 and 1, B's 0 and 1.
+    settled : in, if there are `code_words`
+        No GEMM is under way, and no result.
+    requantise, shift : out, if there are `code_words`
+        Codes leave the array, and the shift that makes them; they change only while all is settled.
+    write_parameter, parameter : out, if there are `code_words`
+        Make `word` a column's parameter at the next edge, and which; likewise.
     """
 
     def __init__(
@@ -76,12 +100,14 @@ class CommandDecoder(wiring.Component):
         settings_words: int,
         random: bool = False,
         update_draws: bool = False,
+        code_words: int = 0,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
         self.tile_words, self.identity_words, self.settings_words = tile_words, identity_words, settings_words
         self.random, self.update_draws = random, update_draws
+        self.code_words, self.parameters = code_words, PARAMETER_WORDS * geometry.columns
         super().__init__(
             {
                 "commands": In(stream.Signature(32)),
@@ -96,6 +122,7 @@ class CommandDecoder(wiring.Component):
                 "word": Out(32),
                 "reading": In(4),
             }
+            | (_requantisation(self.parameters) if code_words else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -142,6 +169,8 @@ class CommandDecoder(wiring.Component):
         ]
         if self.random:
             m.d.comb += job.sources.eq(sources)
+        if self.code_words:
+            m.d.sync += self.write_parameter.eq(0)
         m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), verdict.eq(Status.OK)]
 
         def refuse(status: ValueLike) -> None:
@@ -201,6 +230,11 @@ class CommandDecoder(wiring.Component):
                         m.next = "UPDATE ARGUMENTS"
                         with m.If(header.length == 0):
                             refuse(Status.BAD_LENGTH)
+                    if self.code_words:
+                        with m.Case(Opcode.REQUANTISE):
+                            m.next = "REQUANTISE"
+                            with m.If((header.length != 0) & (header.length != 1 + self.parameters)):
+                                refuse(Status.BAD_LENGTH)
                     with m.Default():
                         refuse(Status.UNKNOWN_OPCODE)
 
@@ -300,8 +334,11 @@ class CommandDecoder(wiring.Component):
                 for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
                     judge(~loaded.bit_select(Cat(half, Const(operand, 1)), 1), Status.NOT_LOADED)
                 judge(~gemm.first & ~open_tile, Status.NOT_OPEN)
+            tile_words: ValueLike = self.tile_words
+            if self.code_words:
+                tile_words = Mux(self.requantise, self.code_words, self.tile_words)
             for name, tiles_left, used, total, more, following in (
-                ("ADD UP COLUMNS", columns_left, b_used, row_words, self.tile_words, "ADD UP ROWS"),
+                ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, "ADD UP ROWS"),
                 ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
             ):
                 with m.State(name):
@@ -327,6 +364,9 @@ class CommandDecoder(wiring.Component):
                 m.d.sync += self.jobs.valid.eq(0)
                 m.d.sync += [open_tile.eq(~gemm.last), response.length.eq(Mux(gemm.last, words, 0))]
                 m.next = "RESPOND"
+
+            if self.code_words:
+                self._requantise(m, left, refuse)
 
             with m.State("UPDATE ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
@@ -370,3 +410,35 @@ class CommandDecoder(wiring.Component):
                 with m.If(come & self.update_words.ready & (left == 1)):
                     m.next = "HEADER"
         return m
+
+    def _requantise(self, m: Module, left: Signal, refuse: Callable[[ValueLike], None]) -> None:
+        """The states of REQUANTISE; `left` counts its words."""
+        word, come = self.commands.payload, self.commands.valid
+        parameter = Signal.like(self.parameter)
+        with m.State("REQUANTISE"), m.If(self.settled):
+            arguments = RequantiseArguments(word)
+            m.d.comb += self.commands.ready.eq(left != 0)
+            m.d.sync += parameter.eq(0)
+            with m.If(left == 0):
+                m.d.sync += self.requantise.eq(0)
+                m.next = "RESPOND"
+            with m.Elif(come):
+                m.d.sync += left.eq(left - 1)
+                with m.If(arguments.zero != 0):
+                    refuse(Status.BAD_ARGUMENT)
+                with m.Elif(arguments.shift > MAX_SHIFT):
+                    refuse(Status.OUT_OF_RANGE)
+                with m.Else():
+                    m.d.sync += [self.shift.eq(arguments.shift), self.requantise.eq(1)]
+                    m.next = "REQUANTISE COLUMNS"
+        with m.State("REQUANTISE COLUMNS"):
+            m.d.comb += self.commands.ready.eq(1)
+            m.d.sync += [self.word.eq(word), self.parameter.eq(parameter)]
+            with m.If(come):
+                m.d.sync += [
+                    self.write_parameter.eq(1),
+                    parameter.eq(parameter + 1),
+                    left.eq(left - 1),
+                ]
+                with m.If(left == 1):
+                    m.next = "RESPOND"

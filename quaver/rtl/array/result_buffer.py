@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from quaver.rtl.commands import slots_per_word
+from quaver.rtl.commands import slot_bits, slots_per_word
 
 
 class ResultBuffer(wiring.Component):
@@ -21,19 +21,23 @@ class ResultBuffer(wiring.Component):
         Number of columns; bits of a result.
     tile
         Results of one tile in one column. The buffer holds two tiles: one leaves while the other arrives.
+    codes
+        Bits of results that are narrower while `narrow` is 1; 0: there are none.
 
     ======= === ==============================================================================================
     results in  array of `columns` codes: column c is c cycles later than column 0
     valid   in  column 0 has a result; it holds for column c as many cycles later
     room    out a tile may be reserved
     reserve in  reserve a tile
+    narrow  in  results have `codes` bits; it changes only while the buffer is `empty`. If there are `codes`
+    empty   out no result is here, nor under way to here. If there are `codes`
     words   out stream of 32 bits: a group of ceil(columns / slots) words for each result of column 0, lowest
                 column in the lowest slot
     ======= === ==============================================================================================
     """
 
-    def __init__(self, columns: int, width: int, tile: int):
-        self.columns, self.width, self.tile = columns, width, tile
+    def __init__(self, columns: int, width: int, tile: int, codes: int = 0):
+        self.columns, self.width, self.tile, self.codes = columns, width, tile, codes
         super().__init__(
             {
                 "results": In(data.ArrayLayout(width, columns)),
@@ -42,6 +46,7 @@ class ResultBuffer(wiring.Component):
                 "reserve": In(1),
                 "words": Out(stream.Signature(32)),
             }
+            | ({"narrow": In(1), "empty": Out(1)} if codes else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -85,10 +90,19 @@ class ResultBuffer(wiring.Component):
         reserved = Signal(range(depth + 1))
         readable = Signal()
         group = Signal(range(groups))
-        last = self.words.ready & (group == groups - 1)
+        word, last_group = row[group], Const(groups - 1)
+        if self.codes:
+            codes = [row[c // slots][c % slots][: self.codes] for c in range(self.columns)]
+            narrow = Signal(data.ArrayLayout(32, -(-self.columns // slots_per_word(self.codes))))
+            slot = slot_bits(self.codes)
+            m.d.comb += narrow.eq(Cat(Cat(code, Const(0, slot - self.codes)) for code in codes))
+            word = Mux(self.narrow, narrow[group], word.as_value())
+            last_group = Mux(self.narrow, len(narrow) - 1, last_group)
+            m.d.comb += self.empty.eq((reserved == 0) & ~self.words.valid)
+        last = self.words.ready & (group == last_group)
         m.d.comb += [
             self.room.eq(reserved <= depth - self.tile),
-            self.words.payload.eq(row[group]),
+            self.words.payload.eq(word),
             taken.eq(readable & (~self.words.valid | last)),
         ]
         m.d.sync += [

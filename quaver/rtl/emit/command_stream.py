@@ -87,9 +87,11 @@ def c_header() -> str:
     for name, layout, comment in _layouts():
         lines += [f"/* {comment} */", *_functions(name, layout), ""]
     lines += [
-        "/* Codes that share a word: 4 of up to 8 bits, 2 of up to 16, else 1. */",
+        "/* Codes that share a word, each in a slot of 1, 2, 4, 8, 16 or 32 bits. */",
         "static inline uint32_t quaver_slots_per_word(uint32_t width) {",
-        "    return width <= 8 ? 4 : width <= 16 ? 2 : 1;",
+        "    uint32_t slots = 32;",
+        "    while (slots * width > 32) slots >>= 1;",
+        "    return slots;",
         "}",
         "",
         "#endif",

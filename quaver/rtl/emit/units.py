@@ -32,6 +32,7 @@ from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.lfsr import LFSR
 from quaver.rtl.pe import pe_for
+from quaver.rtl.requantisation import RequantisationUnit
 from quaver.rtl.rounding import Rounding
 from quaver.rtl.update import unit_for
 from quaver.rtl.update.fixed_sgd import FixedSGDUnit
@@ -208,7 +209,9 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
     return SystolicArray(_arithmetic(arithmetic), rows, columns, stages)
 
 
-def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, **others: Any) -> Accelerator:
+def _accelerator(
+    rows: int, columns: int, stages: int, depth: int, update: str, codes: int, **others: Any
+) -> Accelerator:
     _sized(rows, columns)
     of_unit = {name: others.pop(name) for name in UPDATE_FORMATS}
     given = {name: fmt for name, fmt in of_unit.items() if fmt is not None}
@@ -223,7 +226,8 @@ def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, 
         )
     elif update != "none" and (rule := arithmetic.default_update):
         unit = unit_for(replace(cast("Any", rule), rounding=update))
-    return Accelerator(arithmetic, rows=rows, columns=columns, stages=stages, depth=depth, update=unit)
+    size = {"rows": rows, "columns": columns, "stages": stages, "depth": depth}
+    return Accelerator(arithmetic, **size, update=unit, codes=codes)
 
 
 def _axi_accelerator(**options: Any) -> wiring.Component:
@@ -250,6 +254,9 @@ _ACCELERATOR = (
     *(
         Option(name, (FixedFormat,), None, f"fixed_point: format of the update unit's {name} ({fmt})")
         for name, fmt in UPDATE_FORMATS.items()
+    ),
+    Option(
+        "codes", (int,), 0, "integers: bits of the next layer's codes that leave in place of sums; 0: none"
     ),
     _STAGES,
 )
@@ -290,6 +297,12 @@ UNITS: dict[str, Unit] = {
             rounding={"choices": tuple(map(str, RoundingMode))},
         ),
         build=_rounding,
+    ),
+    "requantisation": _unit(
+        "sum to the next layer's code: number, multiplier, offset, shift → code",
+        RequantisationUnit,
+        width={"default": 32},
+        bits={"default": 4},
     ),
     "pe": Unit("processing element", (_STAGES,), _pe, computes=True),
     "systolic_array": Unit("array of processing elements", (*_SIZE, _STAGES), _systolic_array, computes=True),
