@@ -90,9 +90,15 @@ class SimulatedEngine:
         """The driver of the accelerator of `arithmetic`."""
         hardware = arithmetic.hardware
         if hardware not in self._drivers:
-            size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
             rule = arithmetic.default_update
-            accelerator = Accelerator(hardware, **size, update=None if rule is None else unit_for(rule))
+            accelerator = Accelerator(
+                hardware,
+                rows=self.rows,
+                columns=self.columns,
+                stages=self.stages,
+                depth=self.depth,
+                update=None if rule is None else unit_for(rule),
+            )
             self._check(accelerator.array.element)
             self._drivers[hardware] = self._simulate(accelerator)
         driver = self._drivers[hardware]

@@ -36,8 +36,8 @@ MUTANTS = {
     ),
     "average: signs exchanged": (
         "adacomp_average",
-        "Cat(settings.share[:31], upper[0])",
-        "Cat(settings.share[:31], ~upper[0])",
+        "upper[0] ^ settings.share[31]",
+        "~upper[0] ^ settings.share[31]",
     ),
 }
 

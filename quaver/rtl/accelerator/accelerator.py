@@ -11,6 +11,7 @@ from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
+from quaver.rtl.accelerator.compression_stream import CompressionStream
 from quaver.rtl.accelerator.response_writer import ResponseWriter
 from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
@@ -27,6 +28,7 @@ from quaver.rtl.commands import (
     settings_words,
     slots_per_word,
 )
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.random_sources import Sources
 from quaver.rtl.update.unit import UpdateUnit
 
@@ -54,6 +56,9 @@ class Accelerator(wiring.Component):
         row's bank and `depth` · interleave in each column's.
     update
         The unit that UPDATE commands go to; left out, there is no such command.
+    compression
+        The unit that COMPRESS commands go to, and AVERAGE commands to an average beside it; left out, there
+        are no such commands.
 
     Attributes
     ----------
@@ -86,6 +91,7 @@ class Accelerator(wiring.Component):
         stages: int = 4,
         depth: int = 512,
         update: UpdateUnit | None = None,
+        compression: AdaCompUnit | None = None,
     ):
         if not 1 <= depth <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
@@ -101,8 +107,12 @@ class Accelerator(wiring.Component):
             rows, columns, element.interleave, depth, element.group, element.product_cycles
         )
         self.identity = Identity(
-            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None
+            self.geometry,
+            descriptor(arithmetic.hardware),
+            descriptor(update.rule) if update else None,
+            compression.descriptor if compression else None,
         )
+        self.compression_stream = CompressionStream(compression) if compression else None
         self.update_stream = UpdateStream(update) if update else None
         self.settings_words = settings_words(update.scalar) if update else 0
         self.tile_words = (
@@ -141,8 +151,10 @@ class Accelerator(wiring.Component):
             self.settings_words,
             random,
             self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
+            self.compression_stream.unit if self.compression_stream else None,
         )
-        m.submodules.response_writer = response_writer = ResponseWriter(identity)
+        compresses = self.compression_stream is not None
+        m.submodules.response_writer = response_writer = ResponseWriter(identity, compresses)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
         m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
@@ -153,6 +165,18 @@ class Accelerator(wiring.Component):
             m.submodules.update_stream = self.update_stream
             connect(m, decoder.update_words, self.update_stream.words)
             connect(m, self.update_stream.results, response_writer.updates)
+        if self.compression_stream:
+            m.submodules.compression_stream = compression = self.compression_stream
+            connect(m, decoder.compression_words, compression.words)
+            connect(m, compression.parts, response_writer.parts)
+            m.d.comb += [
+                compression.job.eq(decoder.compression_job),
+                compression.begin.eq(decoder.compression_begins),
+                decoder.compression_to_come.eq(compression.to_come),
+                decoder.compression_ends.eq(
+                    compression.parts.valid & compression.parts.ready & compression.parts.payload.last
+                ),
+            ]
         connect(m, response_writer.responses, flipped(self.responses))
         m.d.comb += [
             headers.w_data.eq(decoder.responses.payload),
