@@ -6,8 +6,10 @@ two engines is the same run on both.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+from quaver.golden.compression import AdaComp, Packet, Values, mean
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
 
 
@@ -37,6 +39,26 @@ class Engine(Protocol):
         """
 
 
+@runtime_checkable
+class CompressingEngine(Protocol):
+    """An engine that compresses gradients and averages them too."""
+
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """What a learner sends of a layer, and what it keeps: see `AdaComp.compress`."""
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """The average of the learners' packets of one layer: see `quaver.golden.compression.mean`."""
+
+
 class GoldenEngine:
     """The engine that defines the others: the golden model, computed here."""
 
@@ -57,3 +79,20 @@ class GoldenEngine:
     ) -> tuple[Codes, Codes]:
         """One step by `rule.update`, see `Engine.update`."""
         return rule.update(weights, momenta, gradients, seed=seed)
+
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """By `rule.compress`, see `CompressingEngine.compress`."""
+        return rule.compress(residue, gradient, layer=layer, learner=learner, step=step)
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """See `CompressingEngine.mean`."""
+        return mean(packets)

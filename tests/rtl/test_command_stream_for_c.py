@@ -20,6 +20,7 @@ WORDS = {
     "gemm_arguments": commands.GemmArguments,
     "tile_arguments": commands.TileArguments,
     "update_arguments": commands.UpdateArguments,
+    "compression_arguments": commands.CompressionArguments,
 }
 
 

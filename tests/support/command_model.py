@@ -16,7 +16,6 @@ from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
     MAGIC,
     MAX_LENGTH,
-    PARTS,
     CommandHeader,
     CompressionArguments,
     GemmArguments,

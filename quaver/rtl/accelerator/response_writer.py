@@ -90,7 +90,7 @@ class ResponseWriter(wiring.Component):
                     is_next = (header.status == Status.OK) & (
                         (header.opcode == Opcode.COMPRESS) | (header.opcode == Opcode.AVERAGE)
                     )
-                    with m.If(is_next & self.headers.valid):
+                    with m.If(is_next & self.headers.valid & leaves):
                         m.d.comb += valid.eq(0)
                         m.next = "PARTS"
                 with m.If(self.headers.valid & leaves & (header.length != 0)), m.Switch(header.opcode):
