@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from amaranth.lib import data
 from command_model import AveragedLayer, CommandModel, Response, settings_of
+from devices import compressing
 from test_mutations import mutated
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
@@ -31,7 +32,6 @@ from quaver.rtl.commands import (
     UpdateArguments,
     command,
 )
-from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.update.fixed_sgd import FixedSGDUnit
 from quaver.rtl.update.float_sgd import FloatSGDUnit
 from quaver.sim.device import SimulatedDevice
@@ -57,13 +57,7 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         lambda of=Accelerator: of(ChunkedFloat(), rows=1, columns=5, stages=1, depth=200), []
     ),
     # Elements of one byte and of two, layers in several commands.
-    "adacomp": (
-        lambda of=Accelerator: of(
-            ChunkedFloat(chunk=4), rows=1, columns=1, stages=1, depth=3,
-            compression=AdaCompUnit(70, count_bits=8, stages=1),
-        ),
-        [],
-    ),
+    "adacomp": (compressing, []),
 }  # fmt: skip
 
 
@@ -234,7 +228,10 @@ def answers_otherwise(
             return f"response {i}: expected {response}, got {[hex(word) for word in words]}, {parts}"
     for _ in range(1000):  # the sums of a GEMM without `last` may still be under way
         device.send(np.array(command(Opcode.COUNTERS), np.uint32))
-        counted = device.receive(3)[2]
+        try:
+            counted = device.receive(3)[2]
+        except TimeoutError as error:
+            return f"response to COUNTERS at the end: {error}"
         if counted == multiplied:
             return ""
     return f"multiplied in {counted} cycles, but {multiplied} were asked for"

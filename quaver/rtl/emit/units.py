@@ -208,7 +208,9 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
     return SystolicArray(_arithmetic(arithmetic), rows, columns, stages)
 
 
-def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, **others: Any) -> Accelerator:
+def _accelerator(
+    rows: int, columns: int, stages: int, depth: int, update: str, compression: str, **others: Any
+) -> Accelerator:
     _sized(rows, columns)
     of_unit = {name: others.pop(name) for name in UPDATE_FORMATS}
     given = {name: fmt for name, fmt in of_unit.items() if fmt is not None}
@@ -223,7 +225,15 @@ def _accelerator(rows: int, columns: int, stages: int, depth: int, update: str, 
         )
     elif update != "none" and (rule := arithmetic.default_update):
         unit = unit_for(replace(cast("Any", rule), rounding=update))
-    return Accelerator(arithmetic, rows=rows, columns=columns, stages=stages, depth=depth, update=unit)
+    return Accelerator(
+        arithmetic,
+        rows=rows,
+        columns=columns,
+        stages=stages,
+        depth=depth,
+        update=unit,
+        compression=AdaCompUnit(stages=stages) if compression == "adacomp" else None,
+    )
 
 
 def _axi_accelerator(**options: Any) -> wiring.Component:
@@ -251,6 +261,7 @@ _ACCELERATOR = (
         Option(name, (FixedFormat,), None, f"fixed_point: format of the update unit's {name} ({fmt})")
         for name, fmt in UPDATE_FORMATS.items()
     ),
+    Option("compression", (), "none", "unit that compresses gradients", ("none", "adacomp")),
     _STAGES,
 )
 
