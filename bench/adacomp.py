@@ -8,17 +8,23 @@
 
 Rates are bytes of float32 gradients over bytes sent with everything; the paper's count is beside them. The
 time of an exchange over a link is computed: bytes that one learner receives over the link's rate. Throughput
-is by processor time on one thread, which other work on the machine does not stretch.
+is by processor time on one thread, which other work on the machine does not stretch. With --out DIR, images
+and text keep every finished run and go on where they were stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import statistics
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 import quaver
+from quaver.golden import files
 from quaver.golden.compression import AdaComp, mean
 from quaver.golden.nn import models
 from quaver.golden.nn.learners import Exchange
@@ -36,10 +43,12 @@ from quaver.golden.nn.trainer import Epoch, Step
 LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """The mean, and the standard deviation of one value where there are several."""
-    text = f"{statistics.mean(values):.2f}"
-    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else text
+    if any(map(isnan, values)):
+        return "—"
+    text = f"{statistics.mean(values):,.{digits}f}"
+    return f"{text} ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else text
 
 
 def show(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -51,52 +60,126 @@ def show(title: str, header: list[str], rows: list[list[str]]) -> None:
     Console(width=160).print(table)
 
 
+def kept(options: argparse.Namespace, name: str, about: object, run: Callable[[], Any]) -> Any:
+    """What `run` gives; with --out, what an earlier run of the same name and `about` gave."""
+    path = options.out and options.out / f"{re.sub(r'[^a-z0-9.=]+', '-', name)}.json"
+    text = json.dumps(about, sort_keys=True)
+    if path and path.exists() and (stored := json.loads(path.read_text(encoding="utf-8")))["about"] == text:
+        return stored["run"]
+    begun = time.process_time()
+    result = run()
+    print(f"{name}: {result}, {time.process_time() - begun:.0f} s of processor time", flush=True)
+    if path:
+        options.out.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps({"about": text, "run": result}) + "\n")
+    return result
+
+
 def images(options: argparse.Namespace) -> None:
     """Golden's learners on images, with every scheme and number of learners."""
-    data = quaver.data.load(options.data, options.data_dir)
+    whole = quaver.data.load(options.data, options.data_dir)
+    data = replace(
+        whole,
+        train_images=whole.train_images[: options.images],
+        train_labels=whole.train_labels[: options.images],
+        test_images=whole.test_images[: options.test_images],
+        test_labels=whole.test_labels[: options.test_images],
+    )
     rows = []
     for learners in options.learners:
         adacomp = [f"adacomp(conv={n}, other={10 * n})" for n in options.bins]
         for scheme in ["none", *adacomp, *options.others]:
-            accuracies, totals, seconds = [], [], 0.0
+            found = []
             for seed in range(1, options.seeds + 1):
                 how = {"learners": learners, "compression": scheme, "seed": seed}
                 settings = quaver.Settings(epochs=options.epochs, batch=options.batch, **how)
-                network = models.build(options.model, data.shape, data.classes, seed=seed)
-                trainer = quaver.Trainer(network, data, quaver.recipes.recipe(options.recipe), settings)
-                parts: dict[str, list[Exchange]] = {"conv": [], "linear": []}
-                begun = time.perf_counter()
-                for event in trainer.steps():
-                    if isinstance(event, Epoch):
-                        accuracy = event.test_accuracy
-                    elif isinstance(event, Step):
-                        for name, exchange in (event.exchange or {}).items():
-                            parts["conv" if name.startswith("conv") else "linear"].append(exchange)
-                        if event.step % 50 == 0:
-                            where = f"{scheme}, {learners} learners, seed {seed}, step {event.step}"
-                            print(f"{where}: {event.loss:.3f}", flush=True)
-                    if options.steps and trainer.step >= options.steps and isinstance(event, Step):
-                        _, accuracy = trainer.evaluate(data.test_images, data.test_labels)
-                        break
-                seconds += time.perf_counter() - begun
-                accuracies.append(100 * accuracy)
-                totals.append({kind: Exchange.total(found) for kind, found in parts.items()})
-            row = [f"{learners} learners, {scheme}", spread(accuracies)]
-            whole = [Exchange.total(each.values()) for each in totals]
-            for of in ([each["conv"] for each in totals], [each["linear"] for each in totals], whole):
-                if not of[0].elements:
-                    row += ["—", "—"]
-                    continue
-                row += [spread([one.rate for one in of]), spread([one.effective_rate for one in of])]
-            rows.append([*row, f"{seconds / options.seeds:.0f}"])
-            print(rows[-1], flush=True)
-    length = f"{options.steps} steps" if options.steps else f"{options.epochs} epochs"
-    header = ["what", "test accuracy, %", "conv", "paper's", "linear", "paper's", "all", "paper's", "seconds"]
-    show(f"{options.model} on {data.name}, {options.recipe}, batch {options.batch}, {length}", header, rows)
+                name = f"{options.model} {data.name} {learners} {scheme} {seed}"
+                about = [str(settings), data.sha256, options.model, options.recipe]
+
+                def run(settings: quaver.Settings = settings, name: str = name) -> dict[str, float]:
+                    return image_run(options, data, settings, name)
+
+                found.append(kept(options, name, about, run))
+            row = [f"{learners} learners, {scheme}", spread([one["accuracy"] for one in found])]
+            row += [spread([one["bytes"] for one in found], 0)]
+            for of in ("conv", "linear", "all"):
+                row += [spread([one[key] for one in found]) for key in (of, f"{of}, paper's")]
+            rows.append(row)
+    header = ["what", "test accuracy, %", "bytes a step and learner"]
+    header += ["conv, ×", "paper's", "linear, ×", "paper's", "all, ×", "paper's"]
+    size = f"{len(data.train_labels):,} images of {data.name}, {len(data.test_labels):,} to test"
+    title = f"{options.model} on {size}, {options.recipe}, batch {options.batch}, {options.epochs} epochs"
+    show(title, header, rows)
+
+
+def image_run(
+    options: argparse.Namespace, data: quaver.data.Dataset, settings: quaver.Settings, name: str
+) -> dict[str, float]:
+    """Accuracy in percent after the last epoch, and rates; 1 where all was sent, NaN where there was none."""
+    network = models.build(options.model, data.shape, data.classes, seed=settings.seed)
+    trainer = quaver.Trainer(network, data, quaver.recipes.recipe(options.recipe), settings)
+    parts: dict[str, list[Exchange]] = {"conv": [], "linear": []}
+    accuracy = 0.0
+    for event in trainer.steps():
+        if isinstance(event, Epoch):
+            accuracy = 100 * event.test_accuracy
+            print(f"{name}, epoch {event.epoch}: {event.loss:.3f}, {accuracy:.2f} %", flush=True)
+        elif isinstance(event, Step):
+            for parameter, exchange in (event.exchange or {}).items():
+                parts["conv" if parameter.startswith("conv") else "linear"].append(exchange)
+    totals = {kind: Exchange.total(found) for kind, found in parts.items()}
+    totals["all"] = Exchange.total(totals.values())
+    elements = sum(p.value.size for p in trainer.parameters)
+    size = totals["all"].nbytes / (trainer.step * settings.learners) or 4 * elements
+    result = {"accuracy": accuracy, "bytes": size}
+    for kind, total in totals.items():
+        result[kind] = total.rate if total.elements else nan
+        result[f"{kind}, paper's"] = total.effective_rate if total.elements else nan
+    return result
 
 
 def text(options: argparse.Namespace) -> None:
     """A character GRU or LSTM with learners that take turns on one model."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+    import shakespeare
+
+    characters = shakespeare.read(options.directory)
+    rows = []
+    for optimiser in options.optimisers:
+        for learners in options.learners:
+            for compressed in (False, True):
+                found = []
+                scheme = f"adacomp(other={options.bin_length})" if compressed else "none"
+                for seed in range(1, options.seeds + 1):
+                    name = f"{options.cell} {optimiser} {learners} {scheme} {seed}"
+                    sizes = options.steps, options.batch, options.context, options.width, options.sgd_rate
+                    about = [name, *sizes, zlib.crc32(characters.encode())]
+
+                    def run(
+                        how: tuple[Any, ...] = (optimiser, learners, compressed, seed), name: str = name
+                    ) -> dict[str, float]:
+                        return text_run(options, characters, *how, name)
+
+                    found.append(kept(options, name, about, run))
+                row = [f"{optimiser}, {learners} learners, {scheme}"]
+                row += [spread([one["loss"] for one in found], 3), spread([one["bytes"] for one in found], 0)]
+                rows.append([*row, *(spread([one[key] for one in found]) for key in ("rate", "paper's"))])
+    what = f"{options.cell.upper()} of {options.width}"
+    title = f"{what}, {options.steps} steps of {options.batch} × {options.context} characters"
+    header = ["what", "nats a character, held back", "bytes a step and learner", "compression, ×", "paper's"]
+    show(title, header, rows)
+
+
+def text_run(
+    options: argparse.Namespace,
+    characters: str,
+    optimiser_name: str,
+    learners: int,
+    compressed: bool,
+    seed: int,
+    name: str,
+) -> dict[str, float]:
+    """Loss on what is held back, and rates."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -104,11 +187,7 @@ def text(options: argparse.Namespace) -> None:
     from quaver.torch import AdaCompState
     from quaver.torch import adacomp as hook
 
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-    import shakespeare
-
     torch.set_num_threads(1)
-    characters = shakespeare.read(options.directory)
     alphabet = {character: i for i, character in enumerate(sorted(set(characters)))}
     codes = torch.tensor([alphabet[character] for character in characters])
     held_back = len(codes) * 9 // 10
@@ -132,63 +211,51 @@ def text(options: argparse.Namespace) -> None:
     def loss_of(model: nn.Module, tokens: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(model(tokens).flatten(0, 1), following.flatten())
 
-    rows = []
-    for optimiser_name in options.optimisers:
-        for learners in options.learners:
-            for compressed in (False, True):
-                losses, rates, effective = [], [], []
-                for seed in range(1, options.seeds + 1):
-                    torch.manual_seed(seed)
-                    model = Recurrent()
-                    kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimiser_name]
-                    how = (
-                        {"lr": options.sgd_rate, "momentum": 0.9} if optimiser_name == "sgd" else {"lr": 2e-3}
-                    )
-                    optimiser = kind(model.parameters(), **how)
-                    states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
-                    rng = torch.Generator().manual_seed(seed)
-                    sent = said = elements = 0
-                    for step in range(options.steps):
-                        found: list[dict[str, torch.Tensor]] = []
-                        for _ in range(learners):
-                            optimiser.zero_grad()
-                            tokens = batch_of(codes[:held_back], rng, options.batch // learners)
-                            loss = loss_of(model, *tokens)
-                            loss.backward()
-                            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                            found.append({n: p.grad.clone() for n, p in model.named_parameters()})
-                        for name, p in model.named_parameters():
-                            if not compressed:
-                                p.grad = torch.stack([each[name] for each in found]).mean(0)
-                                continue
-                            packets = []
-                            for state, each in zip(states, found, strict=True):
-                                layer = state.layer(p)
-                                old = state.residue(layer, p.device)
-                                packet, new = hook.compress(layer.rule, old, each[name].reshape(-1))
-                                state.residues[name] = new
-                                packets.append(packet)
-                                sent, said = sent + packet.nbytes, said + packet.effective_nbytes
-                                elements += layer.length
-                            p.grad = hook.average(packets, p.device).view_as(p)
-                        optimiser.step()
-                        if step % 50 == 0:
-                            where = f"{optimiser_name}, {learners} learners, step {step}"
-                            print(f"{where}: {loss:.3f}", flush=True)
-                    with torch.no_grad():
-                        rng = torch.Generator().manual_seed(0)
-                        part = [
-                            loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4)
-                        ]
-                    losses.append(statistics.mean(part))
-                    rates.append(4 * elements / sent if sent else 1.0)
-                    effective.append(4 * elements / said if said else 1.0)
-                name = f"{optimiser_name}, {learners} learners, {'adacomp' if compressed else 'none'}"
-                rows.append([name, spread(losses), spread(rates), spread(effective)])
-                print(rows[-1], flush=True)
-    what = f"{options.cell.upper()} of {options.width}"
-    title = f"{what}, {options.steps} steps of {options.batch} × {options.context} characters"
-    show(title, ["what", "nats a character, held back", "compression", "paper's count"], rows)
+    torch.manual_seed(seed)
+    model = Recurrent()
+    kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimiser_name]
+    how = {"lr": options.sgd_rate, "momentum": 0.9} if optimiser_name == "sgd" else {"lr": 2e-3}
+    optimiser = kind(model.parameters(), **how)
+    states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
+    rng = torch.Generator().manual_seed(seed)
+    sent = said = 0
+    for step in range(options.steps):
+        found: list[dict[str, torch.Tensor]] = []
+        for _ in range(learners):
+            optimiser.zero_grad()
+            tokens = batch_of(codes[:held_back], rng, options.batch // learners)
+            loss = loss_of(model, *tokens)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            found.append({n: p.grad.clone() for n, p in model.named_parameters()})
+        for parameter, p in model.named_parameters():
+            if not compressed:
+                p.grad = torch.stack([each[parameter] for each in found]).mean(0)
+                continue
+            packets = []
+            for state, each in zip(states, found, strict=True):
+                layer = state.layer(p)
+                old = state.residue(layer, p.device)
+                packet, new = hook.compress(layer.rule, old, each[parameter].reshape(-1))
+                state.residues[parameter] = new
+                packets.append(packet)
+                sent, said = sent + packet.nbytes, said + packet.effective_nbytes
+            p.grad = hook.average(packets, p.device).view_as(p)
+        optimiser.step()
+        if step % 100 == 0:
+            print(f"{name}, step {step}: {loss:.3f}", flush=True)
+    with torch.no_grad():
+        rng = torch.Generator().manual_seed(0)
+        losses = [loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4)]
+    size = 4 * sum(p.numel() for p in model.parameters())
+    sent, said = sent or size * options.steps * learners, said or size * options.steps * learners
+    exchanged = size * options.steps * learners
+    return {
+        "loss": statistics.mean(losses),
+        "bytes": sent / (options.steps * learners),
+        "rate": exchanged / sent,
+        "paper's": exchanged / said,
+    }
 
 
 def median(run: Callable[[], object], repeat: int) -> float:
@@ -311,7 +378,9 @@ def main() -> None:
     one.add_argument("--model", default="cnn")
     one.add_argument("--recipe", default="fp32")
     one.add_argument("--epochs", type=int, default=2)
-    one.add_argument("--steps", type=int, default=0, help="stop after so many")
+    one.add_argument("--images", type=int, help="how many of the training images, the first ones (all)")
+    one.add_argument("--test-images", type=int, help="how many of the test images (all)")
+    one.add_argument("--out", type=Path, help="folder that keeps every finished run")
     one.add_argument("--batch", type=int, default=128)
     one.add_argument("--seeds", type=int, default=1)
     one.add_argument("--learners", type=int, nargs="+", default=[8])
@@ -321,6 +390,7 @@ def main() -> None:
     one.add_argument("--others", nargs="*", default=[], help="other schemes, such as topk sign chunk_topk")
     one = commands.add_parser("text")
     one.add_argument("directory", type=Path)
+    one.add_argument("--out", type=Path, help="folder that keeps every finished run")
     one.add_argument("--cell", choices=("gru", "lstm"), default="gru")
     one.add_argument("--optimisers", nargs="+", choices=("sgd", "adam"), default=["sgd", "adam"])
     one.add_argument("--learners", type=int, nargs="+", default=[4])

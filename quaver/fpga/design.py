@@ -127,8 +127,14 @@ class Design:
 
     @cached_property
     def accelerator(self) -> Accelerator:
-        size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
-        return Accelerator(self.computes, **size, update=self._unit())
+        return Accelerator(
+            self.computes,
+            rows=self.rows,
+            columns=self.columns,
+            stages=self.stages,
+            depth=self.depth,
+            update=self._unit(),
+        )
 
     def _unit(self) -> UpdateUnit | None:
         if self.rule is None:

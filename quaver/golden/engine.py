@@ -6,8 +6,10 @@ two engines is the same run on both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from quaver.golden.compression import AdaComp, Packet, Values, mean
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
 from quaver.golden.requantisation import Requantisation
 
@@ -39,6 +41,26 @@ class Engine(Protocol):
 
         `seed` (1 … 2**32 − 1) is what a stochastic rule draws from, and is left out for any other.
         """
+
+
+@runtime_checkable
+class CompressingEngine(Protocol):
+    """An engine that compresses gradients and averages them too."""
+
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """What a learner sends of a layer, and what it keeps: see `AdaComp.compress`."""
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """The average of the learners' packets of one layer: see `quaver.golden.compression.mean`."""
 
 
 @runtime_checkable
@@ -80,3 +102,20 @@ class GoldenEngine:
     ) -> tuple[Codes, Codes]:
         """One step by `rule.update`, see `Engine.update`."""
         return rule.update(weights, momenta, gradients, seed=seed)
+
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """By `rule.compress`, see `CompressingEngine.compress`."""
+        return rule.compress(residue, gradient, layer=layer, learner=learner, step=step)
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """See `CompressingEngine.mean`."""
+        return mean(packets)

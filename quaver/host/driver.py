@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,12 +11,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.compression import AdaComp, Packet, Values, mean
+from quaver.golden.compression.packet import element_bytes
 from quaver.golden.contracts import Arithmetic, Codes, Draws, HardwareRule
 from quaver.golden.descriptor import descriptor
 from quaver.golden.requantisation import Requantisation
 from quaver.rtl.commands import (
     MAX_LENGTH,
     PARAMETER_WORDS,
+    PARTS,
+    CompressionArguments,
     GemmArguments,
     Identity,
     LoadArguments,
@@ -48,12 +52,16 @@ AHEAD = 8
 #: The most groups of elements in one UPDATE that its length field can count beside arguments and settings.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
+#: The most words of a layer in one COMPRESS or AVERAGE: even, for pairs.
+_LAYER_WORDS = MAX_LENGTH - 3
+
 #: Row and column of a result → the states of the random sources that a GEMM command brings which begins
 #: there.
 _Sources = Callable[[int, int], list[int]]
 
-#: Opcode, arguments, operand words, and what takes the words of the response.
-_Command = tuple[Opcode, list[int], Words, Callable[[Words], None]]
+#: Opcode, arguments, operand words, and what takes the words of the response; of one in parts, those of the
+#: last part, and then those of each kind of part by its status.
+_Command = tuple[Opcode, list[int], Words, Callable[..., None]]
 
 
 class Transport(Protocol):
@@ -104,7 +112,7 @@ def identify(transport: Transport) -> Identity:
         It refuses to answer, or does not.
     """
     _send(transport, Opcode.IDENTIFY)
-    return Identity.from_words(_response(transport, Opcode.IDENTIFY).tolist())
+    return Identity.from_words(_response(transport, Opcode.IDENTIFY)[0].tolist())
 
 
 def _send(
@@ -114,15 +122,24 @@ def _send(
     transport.send(np.concatenate([np.array(header, np.uint32), data]))
 
 
-def _response(transport: Transport, opcode: Opcode) -> Words:
-    """The words of the next response, which must be a good one to `opcode`."""
-    word = int(transport.receive(1)[0])
-    header = ResponseHeader.from_bits(word)
+def _response(transport: Transport, opcode: Opcode) -> tuple[Words] | tuple[Words, dict[Status, Words]]:
+    """The words of the next response, which must be a good one to `opcode`; and of its parts, if it can have
+    some."""
+    parts: dict[Status, list[Words]] = {status: [_NO_WORDS] for status in PARTS}
+    while True:
+        word = int(transport.receive(1)[0])
+        header = ResponseHeader.from_bits(word)
+        if header.opcode != opcode or header.status not in PARTS:
+            break
+        parts[Status(header.status)].append(transport.receive(header.length))
     if header.opcode != opcode or header.status != Status.OK:
         names = {status.value: status.name for status in Status}
         status = names.get(header.status, header.status)
         raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
-    return transport.receive(header.length)
+    words = transport.receive(header.length)
+    if opcode not in (Opcode.COMPRESS, Opcode.AVERAGE):
+        return (words,)
+    return words, {status: np.concatenate(found) for status, found in parts.items()}
 
 
 class Driver:
@@ -153,11 +170,12 @@ class Driver:
             )
         self.geometry, self.updates, self.codes = identity.geometry, identity.update, identity.codes
         self._requantising = False  # whether codes leave the array
+        self.compression = identity.compression
 
     def counters(self) -> Counters:
         """The accelerator's counters, read when all earlier commands have been answered."""
         _send(self.transport, Opcode.COUNTERS)
-        return Counters(*_response(self.transport, Opcode.COUNTERS).tolist())
+        return Counters(*_response(self.transport, Opcode.COUNTERS)[0].tolist())
 
     def gemm(
         self,
@@ -236,18 +254,117 @@ class Driver:
         self._run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
         return new_w, new_v
 
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """The packet, and the new residue: bit for bit those of `rule.compress`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `rule.compress` raises them.
+        DeviceError, TimeoutError
+            The device has no unit for such bins or so long a layer. Or it did not do as told; then it is
+            reset, as it is when the call is interrupted.
+        """
+        old, new = rule.check(residue, gradient)
+        where = {"layer": layer, "learner": learner, "step": step}
+        if not old.size:
+            return rule.compress(residue, gradient, **where)
+        self._compresses(rule.bin_length, len(old))
+        sums, elements = np.empty((2, 0), np.uint32)
+        summary = _NO_WORDS
+
+        def take(words: Words, parts: dict[Status, Words]) -> None:
+            nonlocal sums, elements, summary
+            sums, elements = (
+                np.append(sums, parts[Status.RESIDUES]),
+                np.append(elements, parts[Status.PACKET]),
+            )
+            summary = words
+
+        data = np.stack([old, new], axis=1).reshape(-1).view(np.uint32)
+        self._run(self._layer(Opcode.COMPRESS, rule.bin_length, [len(old)], data, take))
+        (scale,) = summary[:1].view(np.float32)
+        if np.isnan(scale):
+            return rule.not_finite(len(old), where), old.reshape(np.shape(residue)).copy()
+        size = element_bytes(rule.bin_length)
+        packed = elements.astype("<u4").view("<u2")[: summary[1]].astype(f"u{size}")
+        packet = Packet(len(old), rule.bin_length, float(scale), packed, **where)
+        kept = self._add(packet, -scale, sums)
+        return packet, kept.view(np.float32).reshape(np.shape(residue))
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """The average of what learners send of one layer, flat: bit for bit `quaver.golden.compression.mean`.
+        DeviceError, TimeoutError: as of `compress`."""
+        length = packets[0].length
+        if not length:
+            return mean(packets)
+        if not all(packet.is_finite for packet in packets):
+            return np.full(length, np.nan, np.float32)
+        sums = np.zeros(length, np.uint32)
+        for packet in packets:
+            self._compresses(packet.bin_length, length)
+            with np.errstate(under="ignore"):
+                sums = self._add(packet, np.float32(packet.scale) / np.float32(len(packets)), sums)
+        return sums.view(np.float32)
+
+    def _compresses(self, bin_length: int, length: int) -> None:
+        """DeviceError: the device compresses no such layer."""
+        ours = self.compression
+        if ours is None or ours.name != "adacomp":
+            raise DeviceError(
+                f"the device compresses {ours or 'nothing'}, but the driver was asked for adacomp; build a "
+                f"device with it"
+            )
+        longest, most = int(ours.parameters["longest"]), (1 << int(ours.parameters["count_bits"])) - 1
+        if bin_length > longest or length > most:
+            raise DeviceError(
+                f"a layer of {length:,} elements in bins of {bin_length:,} is asked for, but the device "
+                f"compresses up to {most:,} in bins of up to {longest:,}; build it for more"
+            )
+
+    def _add(self, packet: Packet, share: np.float32, sums: Words) -> Words:
+        """Sums with what a packet adds to them."""
+        needed, found = packet.needed(), [_NO_WORDS]
+        pairs = np.append(packet.elements, np.zeros(len(needed) % 2, packet.elements.dtype)).astype("<u2")
+        data = np.insert(sums, needed[::2], pairs.view("<u4"))
+
+        def take(words: Words, parts: dict[Status, Words]) -> None:
+            found.append(parts[Status.SUMS])
+
+        settings = [len(sums), int(share.view(np.uint32))]
+        self._run(self._layer(Opcode.AVERAGE, packet.bin_length, settings, data, take))
+        return np.concatenate(found)
+
+    def _layer(
+        self, opcode: Opcode, bin_length: int, settings: list[int], data: Words, take: Callable[..., None]
+    ) -> Iterator[_Command]:
+        """The commands of one layer."""
+        for start in range(0, len(data), _LAYER_WORDS):
+            arguments = CompressionArguments.const({"bin_length": bin_length, "first": start == 0})
+            words = [arguments.as_value().value, *(settings if start == 0 else [])]
+            yield opcode, words, data[start : start + _LAYER_WORDS], take
+
     def _run(self, commands: Iterator[_Command]) -> None:
         """Hand out commands ahead of their responses; reset the device unless all goes well."""
-        waiting: deque[tuple[Opcode, Callable[[Words], None]]] = deque()
+        waiting: deque[tuple[Opcode, Callable[..., None]]] = deque()
         try:
             for opcode, arguments, data, take in commands:
                 _send(self.transport, opcode, arguments, data)
                 waiting.append((opcode, take))
                 if len(waiting) > AHEAD:
                     opcode, take = waiting.popleft()
-                    take(_response(self.transport, opcode))
+                    take(*_response(self.transport, opcode))
             for opcode, take in waiting:
-                take(_response(self.transport, opcode))
+                take(*_response(self.transport, opcode))
         except BaseException:
             self._requantising = False
             with suppress(OSError):  # of a device that does not answer the first error says more

@@ -17,6 +17,11 @@ UPDATE     `UpdateArguments`, then the settings if     two for each group
            `first`, then groups of elements
 REQUANTISE `RequantiseArguments`, then three words     —
            for each column of the array; or nothing
+COMPRESS   `CompressionArguments`, then the length if  in parts: residues, packet elements, and at the
+           `first`, then residues and gradients        layer's end what ends its packet
+AVERAGE    `CompressionArguments`, then length and     in parts: sums
+           share if `first`, then packet elements and
+           sums
 ========== =========================================== ====================================================
 
 Operands and results are packed in *slots* of 1, 2, 4, 8, 16 or 32 bits, the smallest that hold a code; the
@@ -56,9 +61,27 @@ multiplier, and the lower 32 and the upper bits of its offset; what a word holds
 tiles of columns take the same. It waits until all results before it have left. One that is refused changes
 nothing about it.
 
+COMPRESS and AVERAGE are of gradient compression after AdaComp, a layer at a time, in one command or in
+several of which the first has `first`; docs/adacomp.md has the rule and the packet. How long a response is,
+is known only at its end. So it comes in *parts*, each with a header of its own, whose status says what its
+words are, and the last of which has status OK. The parts of one kind are in order.
+
+* ``COMPRESS``: of each element two words, the residue and the gradient, float32. RESIDUES are their sums G,
+  one for each element whose bin is whole. PACKET are the packet's elements, two a word, the first in the
+  lower half; the last word of a layer may have a half that is 0. The part with status OK has three words if
+  the layer has ended: the scale, how many elements the packet has, and how many of them are values. The new
+  residues are G less the packet's values; AVERAGE takes them off, with −scale for its share. A scale of NaN
+  says that something was not finite: the packet is empty and the old residues stay, whatever the other parts
+  say.
+* ``AVERAGE``: adds the packet's part to sums, with the share round(scale / learners). Words are taken as they
+  are needed: a sum so far, float32, or, where the next sum waits until the packet's next element is known and
+  none is there, two packet elements, the first in the lower half. SUMS come one for each. What follows the
+  layer's last sum is dropped.
+
 A command that is refused, or a word that is no header, closes whatever was open: all four halves of the
-operand memory are marked empty, and the open tile and the run are forgotten. LOAD anew before the next GEMM,
-and begin the next tile and the next run with `first`.
+operand memory are marked empty, and the open tile, the run and the layer are forgotten. LOAD anew before the
+next GEMM, and begin the next tile, the next run and the next layer with `first`. One layer is open at a time:
+the first COMPRESS of one closes that of an AVERAGE, and the other way round.
 """
 
 from __future__ import annotations
@@ -91,6 +114,8 @@ class Opcode(IntEnum):
     GEMM = 4
     UPDATE = 5
     REQUANTISE = 6
+    COMPRESS = 7
+    AVERAGE = 8
 
 
 class Status(IntEnum):
@@ -103,8 +128,11 @@ class Status(IntEnum):
     BAD_ARGUMENT = 4  # a field that must be zero is not, or a source or a seed that must not be zero is
     OUT_OF_RANGE = 5  # a size of zero, operands beyond the end of the memory, or a shift of 48 or more
     NOT_LOADED = 6  # GEMM on a half that no LOAD has filled since the last refusal
-    NOT_OPEN = 7  # GEMM or UPDATE continues (first = 0), but no tile or run is open
+    NOT_OPEN = 7  # a command continues (first = 0), but no tile, run or layer is open
     RESULT_TOO_LONG = 8  # more result words than a header's length can say
+    RESIDUES = 9  # a part of COMPRESS's response; more follow
+    PACKET = 10  # likewise
+    SUMS = 11  # a part of AVERAGE's response; more follow
 
 
 class Operand(IntEnum):
@@ -129,7 +157,12 @@ TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
 UpdateArguments = data.StructLayout({"groups": 16, "first": 1, "zero": 15})
 #: REQUANTISE: the shift, 0 … 47.
 RequantiseArguments = data.StructLayout({"shift": 6, "zero": 26})
+#: COMPRESS and AVERAGE: whether they begin a layer, and the length of its bins, which is of no account if
+#: they do not.
+CompressionArguments = data.StructLayout({"bin_length": 14, "first": 1, "zero": 17})
 
+#: Responses with these go on in another part.
+PARTS = frozenset({Status.RESIDUES, Status.PACKET, Status.SUMS})
 MAX_LENGTH = 0xFFFF
 #: REQUANTISE: words of each column.
 PARAMETER_WORDS = 3
@@ -237,6 +270,8 @@ class Identity:
         The `quaver.golden.descriptor` of its arithmetic's `hardware`.
     update
         That of the rule that its update unit computes; None if there is none.
+    compression
+        Of its unit for COMPRESS and AVERAGE; None if there is none.
     codes
         Bits of the codes that leave it once it was told to requantise; 0: it cannot.
     """
@@ -244,13 +279,15 @@ class Identity:
     geometry: Geometry
     arithmetic: Descriptor
     update: Descriptor | None = None
+    compression: Descriptor | None = None
     codes: int = 0
 
     def to_words(self) -> list[int]:
-        """Version and geometry; then two or three lines of text, four bytes a word: arithmetic, update unit,
-        and "codes", a space and their bits if it requantises."""
-        lines = [self.arithmetic, self.update or "", *([f"codes {self.codes}"] if self.codes else [])]
-        text = "\n".join(map(str, lines)).encode("ascii")
+        """Version and geometry; then up to four lines of text, four bytes a word: arithmetic, update,
+        compression, and "codes", a space and their bits. What is not there is empty, or at the end left out."""
+        lines = [self.arithmetic, self.update or "", self.compression or ""]
+        lines += [f"codes {self.codes}" if self.codes else ""]
+        text = "\n".join(map(str, lines)).rstrip("\n").encode("ascii")
         text += b" " * (-len(text) % 4)
         return [VERSION, *astuple(self.geometry), *np.frombuffer(text, "<u4").tolist()]
 
@@ -270,12 +307,13 @@ class Identity:
                 f"the device speaks version {version or 'none'} of the command stream, but this driver "
                 f"speaks {VERSION}; build device and driver from one release"
             )
-        arithmetic, update, codes, *_ = [*_text(words[1 + size :]).split("\n"), "", ""]
         geometry = Geometry(*(int(word) for word in words[1 : 1 + size]))
+        arithmetic, update, compression, codes, *_ = [*_text(words[1 + size :]).split("\n"), "", "", ""]
         return cls(
             geometry,
             Descriptor.parse(arithmetic),
             Descriptor.parse(update) if update else None,
+            Descriptor.parse(compression) if compression else None,
             int(codes.removeprefix("codes ") or 0),
         )
 

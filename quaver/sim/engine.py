@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from amaranth.hdl import Value
 from amaranth.lib import wiring
@@ -10,18 +10,23 @@ from amaranth.lib.wiring import Out
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.integer import Integer
+from quaver.golden.compression import AdaComp, Packet, Values
+from quaver.golden.compression.packet import LONGEST
 from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import descriptor
 from quaver.golden.requantisation import Requantisation
 from quaver.golden.validation import as_integer
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.emit.shared_modules import ports_of
 from quaver.rtl.pe import pe_for
 from quaver.rtl.update import UPDATE_UNITS, has_unit, unit_for
 from quaver.sim.device import SimulatedDevice
 from quaver.sim.verilated import require_tools
 
+#: Bins of up to this many elements have a smaller unit, which `quaver verilog adacomp` has by default.
+LONGEST_BIN = 512
 #: Bits that the elements of an array give to what is around them, which Amaranth's converter takes at most,
 #: less those of the accelerator's own ports.
 MOST_SIGNALS = (1 << 16) - 1024
@@ -34,7 +39,7 @@ class SimulatedEngine:
     arithmetics of the same `hardware` share one, and codes of each number of bits that leave an array in
     place of sums have another. Each accelerator also has the unit of its arithmetic's
     default update. An update runs on the accelerator used last if that has its unit, and else on one of its
-    own, with one processing element.
+    own, with one processing element. So does what AdaComp's learners exchange.
 
     Parameters
     ----------
@@ -69,6 +74,7 @@ class SimulatedEngine:
         self.progress = progress
         self._drivers: dict[tuple[Arithmetic, int], Driver] = {}
         self._update_drivers: dict[str, Driver] = {}
+        self._compressors: dict[int, Driver] = {}
         self._devices: list[SimulatedDevice] = []
 
     @property
@@ -93,10 +99,16 @@ class SimulatedEngine:
         """The driver of the accelerator of `arithmetic`, one that makes codes of so many bits of its sums."""
         hardware = arithmetic.hardware, codes
         if hardware not in self._drivers:
-            size = {"rows": self.rows, "columns": self.columns, "stages": self.stages, "depth": self.depth}
             rule = arithmetic.default_update
-            unit = None if rule is None else unit_for(rule)
-            accelerator = Accelerator(hardware[0], **size, update=unit, codes=codes)
+            accelerator = Accelerator(
+                hardware[0],
+                rows=self.rows,
+                columns=self.columns,
+                stages=self.stages,
+                depth=self.depth,
+                update=None if rule is None else unit_for(rule),
+                codes=codes,
+            )
             self._check(accelerator.array.element)
             self._drivers[hardware] = self._simulate(accelerator)
         driver = self._drivers[hardware]
@@ -111,6 +123,15 @@ class SimulatedEngine:
                 Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, update=unit_for(rule))
             )
         return self._update_drivers[name]
+
+    def compression_driver(self, bin_length: int) -> Driver:
+        """The driver of an accelerator with one processing element that compresses in bins of this length."""
+        longest = LONGEST_BIN if bin_length <= LONGEST_BIN else LONGEST
+        if longest not in self._compressors:
+            self._compressors[longest] = self._simulate(
+                Accelerator(ChunkedFloat(), rows=1, columns=1, depth=1, compression=AdaCompUnit(longest))
+            )
+        return self._compressors[longest]
 
     def _simulate(self, accelerator: Accelerator) -> Driver:
         device = SimulatedDevice(accelerator, progress=self.progress)
@@ -144,3 +165,21 @@ class SimulatedEngine:
             units = " and ".join(UPDATE_UNITS)
             raise TypeError(f"rule is {rule!r}, but the hardware updates by {units} only")
         return self.update_driver(rule).update(rule, weights, momenta, gradients, seed=seed)
+
+    def compress(
+        self,
+        rule: AdaComp,
+        residue: Values,
+        gradient: Values,
+        *,
+        layer: int = 0,
+        learner: int = 0,
+        step: int = 0,
+    ) -> tuple[Packet, Values]:
+        """What a learner sends, and what it keeps, on a simulated accelerator; see `Driver.compress`."""
+        driver = self.compression_driver(rule.bin_length)
+        return driver.compress(rule, residue, gradient, layer=layer, learner=learner, step=step)
+
+    def mean(self, packets: Sequence[Packet]) -> Values:
+        """The average of packets on a simulated accelerator; see `Driver.mean`."""
+        return self.compression_driver(packets[0].bin_length).mean(packets)

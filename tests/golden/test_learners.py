@@ -12,11 +12,13 @@ import pytest
 from quaver import cli
 from quaver.golden import data
 from quaver.golden.compression import AdaComp, Scheme
+from quaver.golden.engine import GoldenEngine
 from quaver.golden.nn import checkpoint, metrics, models, recipes
 from quaver.golden.nn.layers import Parameter
 from quaver.golden.nn.learners import Exchange, Learners
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.recipe import LossScale
+from quaver.golden.nn.run import Run
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Step, Trainer
 
@@ -28,6 +30,12 @@ def trainer(recipe: Any = recipes.fp32, model: str = "mlp", **settings: Any) -> 
     network = models.build(model, digits.shape, digits.classes, seed=1)
     given = {"epochs": 2, "batch": 128, "seed": 3} | settings
     return Trainer(network, digits, recipe, Settings(**given))
+
+
+def run_at(step: int) -> Run:
+    run = Run(recipes.fp32, GoldenEngine())
+    run.step = step
+    return run
 
 
 def same(one: Trainer, other: Trainer) -> bool:
@@ -47,7 +55,7 @@ def test_the_average_is_adacomps_in_pytorchs_order() -> None:
         gradients = [
             {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in "abc"
         ]
-        averages, residues, exchanged = learners.average(gradients, step)
+        averages, residues, exchanged = learners.average(gradients, run_at(step))
         learners.residues = residues
         for name, shape in shapes.items():
             rule, total = (

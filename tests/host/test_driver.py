@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from devices import ARITHMETIC, DEPTH, accelerator, device
+from devices import ARITHMETIC, DEPTH, accelerator, compressing_device, device
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.compression import AdaComp, NonFinite, Packet, mean
 from quaver.host.driver import DeviceError, Driver
 from quaver.rtl.commands import Geometry, Identity
 
@@ -144,3 +145,67 @@ def test_refuses_operands(a: np.ndarray, b: np.ndarray, error: type[Exception], 
 def test_refuses_a_seed_that_nothing_draws_from() -> None:
     with pytest.raises(ValueError, match=r"seed is 3, but ChunkedFloat.* draws nothing; leave it out"):
         Driver(device(), ARITHMETIC).gemm(*operands(1, 1, 1), seed=3)
+
+
+def bits(values: np.ndarray) -> list[int]:
+    return values.view(np.uint32).tolist()
+
+
+@pytest.mark.parametrize(("bin_length", "length"), [(1, 7), (3, 20), (50, 255), (63, 63), (64, 200), (70, 1)])
+def test_compression_equals_golden(bin_length: int, length: int) -> None:
+    """Three steps, in which the residues grow, of three learners; stalls, and their average."""
+    driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
+    rule, rng = AdaComp(bin_length), np.random.default_rng(bin_length)
+    residues = [np.zeros((length, 1), np.float32)] * 3
+    for step in range(3):
+        compressing_device().stall(step, *((0, 0), (0.5, 0), (0.3, 0.8))[step])
+        packets = []
+        for learner in range(3):
+            gradient = rng.normal(size=(length, 1)).astype(np.float32)
+            gradient[rng.random(length) < (0.97, 0.3, 0)[step]] = 0
+            where = {"layer": 5, "learner": learner, "step": step}
+            packet, kept = rule.compress(residues[learner], gradient, **where)
+            ours, residues[learner] = driver.compress(rule, residues[learner], gradient, **where)
+            assert ours.pack() == packet.pack()
+            assert residues[learner].shape == kept.shape
+            assert bits(residues[learner]) == bits(kept)
+            packets.append(packet)
+        assert bits(driver.mean(packets)) == bits(mean(packets))
+    compressing_device().stall(0, 0, 0)
+
+
+def test_compression_of_what_is_not_finite() -> None:
+    driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
+    residue, gradient = np.ones(20, np.float32), np.full(20, 2, np.float32)
+    gradient[7] = np.inf
+    with pytest.raises(ValueError, match=r"of layer 0 or residue .* is not finite"):
+        driver.compress(AdaComp(5), residue, gradient)
+    rule = AdaComp(5, NonFinite.PASS)
+    packet, kept = driver.compress(rule, residue, gradient)
+    assert packet.pack() == rule.compress(residue, gradient)[0].pack()
+    assert bits(kept) == bits(residue)
+    gradient[7] = 2  # and nothing of it is left
+    assert driver.compress(rule, residue, gradient)[0].pack() == rule.compress(residue, gradient)[0].pack()
+    assert bits(driver.mean([packet] * 2)) == bits(mean([packet] * 2))
+
+
+def test_what_compression_refuses() -> None:
+    values = np.zeros(300, np.float32)
+    with pytest.raises(DeviceError, match="the device compresses nothing, but the driver was asked"):
+        Driver(device(), ARITHMETIC).compress(AdaComp(5), values, values)
+    driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
+    with pytest.raises(
+        DeviceError, match=r"300 elements in bins of 5 is asked for, but .* up to 255 in bins"
+    ):
+        driver.compress(AdaComp(5), values, values)
+    with pytest.raises(
+        DeviceError, match=r"in bins of 71 is asked for, but .* up to 255 in bins of up to 70"
+    ):
+        driver.compress(AdaComp(71), values[:9], values[:9])
+    with pytest.raises(TypeError, match="the gradient is float64"):
+        driver.compress(AdaComp(5), values, values.astype(np.float64))
+    with pytest.raises(DeviceError, match="in bins of 500"):
+        driver.mean([Packet(1, 500, 1.0, np.array([0x8000], np.uint16))])
+    none, kept = driver.compress(AdaComp(5), values[:0], values[:0])
+    assert none.pack() == AdaComp(5).compress(values[:0], values[:0])[0].pack()
+    assert kept.size == driver.mean([none]).size == 0

@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 from amaranth.lib import data
-from command_model import CommandModel, Response, settings_of
+from command_model import AveragedLayer, CommandModel, Response, settings_of
+from devices import compressing
 from test_mutations import mutated
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
@@ -21,6 +22,8 @@ from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import (
+    PARTS,
+    CompressionArguments,
     GemmArguments,
     LoadArguments,
     Opcode,
@@ -59,6 +62,8 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
     "many tiles": (
         lambda of=Accelerator: of(ChunkedFloat(), rows=1, columns=5, stages=1, depth=200), []
     ),
+    # Elements of one byte and of two, layers in several commands.
+    "adacomp": (compressing, []),
 }  # fmt: skip
 
 
@@ -99,6 +104,8 @@ class Commands:
             return self.update()
         if self.model.accelerator.identity.codes and self.chance(0.15):
             return self.requantise()
+        if self.model.accelerator.compression_stream and self.chance(0.8):
+            return self.compression()
         if self.chance(0.1):
             return self.other()
         lacking = [op for op in Operand if not self.model.loaded & {(op, 0), (op, 1)}]
@@ -170,6 +177,43 @@ class Commands:
             return command(Opcode.REQUANTISE)
         return [*command(Opcode.REQUANTISE, [arguments.as_value().value], len(data)), *data]
 
+    def compression(self) -> list[int]:
+        """COMPRESS or AVERAGE, mostly one that goes on with the open layer."""
+        opened = self.model.layer if self.model.layer and self.model.layer.to_come else None
+        first = self.chance(0.1 if opened else 0.97)
+        averages = isinstance(opened, AveragedLayer) ^ self.chance(0.05) if opened else self.chance(0.4)
+        length = int(
+            self.rng.choice([1, 3, 40, 200]) if self.chance(0.95) else self.rng.choice([0, 256, 1 << 31])
+        )
+        bins = int(
+            self.rng.choice([1, 2, 5, 63, 64, 70]) if self.chance(0.95) else self.rng.choice([0, 71, 1 << 13])
+        )
+        to_come = length if first else opened.to_come if opened else 5
+        count = (
+            int(self.rng.integers(1, 2 * min(to_come, 200) + 2))
+            if self.chance(0.5)
+            else 2 * min(to_come, 200)
+        )
+        if not averages:
+            count = count // 2 * 2 or 2
+        count += int(self.rng.integers(-2, 3)) * self.chance(0.05)
+        settings = [length, *self.floats(int(averages))] if first else []
+        arguments = CompressionArguments.const(
+            {"bin_length": bins, "first": first, "zero": self.unused(CompressionArguments)}
+        )
+        data = [*settings, *self.floats(max(count, 0))][: None if self.chance(0.98) else 1]
+        opcode = Opcode.AVERAGE if averages else Opcode.COMPRESS
+        return [*command(opcode, [arguments.as_value().value], len(data)), *data]
+
+    def floats(self, count: int) -> list[int]:
+        """Words that are finite as float32, whatever else they mean: many alike, many zeros, and such as
+        packet elements have."""
+        values = self.rng.integers(96 << 23, 160 << 23, count) | self.rng.integers(2, size=count) << 31
+        values[self.rng.random(count) < 0.5] &= 0xFF80_00C7  # small indices, with both flags
+        values[self.rng.random(count) < 0.3] = self.rng.choice([0x3F80_0000, 0xBF80_0000, 0xFFFF & 0x00C0])
+        values[self.rng.random(count) < self.rng.choice([0, 0.5, 0.99])] = 0
+        return values.tolist()
+
     def other(self) -> list[int]:
         if self.chance(0.2):
             return [int(self.rng.integers(1 << 30))]  # no header
@@ -195,16 +239,24 @@ def answers_otherwise(
     """
     device.send(np.array(stream, np.uint32))
     for i, response in enumerate(responses):
+        parts: dict[Status, list[int]] = {status: [] for status in PARTS}
         try:
-            words = device.receive(1)
-            words = np.append(words, device.receive(int(words[0]) & 0xFFFF)).tolist()
+            while True:
+                words = device.receive(1)
+                words = np.append(words, device.receive(int(words[0]) & 0xFFFF)).tolist()
+                if (status := words[0] >> 16 & 0xFF) not in parts:
+                    break
+                parts[Status(status)] += words[1:]
         except TimeoutError as error:
             return f"response {i}: {error}"
-        if not response.expects(words):
-            return f"response {i}: expected {response}, got {[hex(word) for word in words]}"
+        if not response.expects(words, parts):
+            return f"response {i}: expected {response}, got {[hex(word) for word in words]}, {parts}"
     for _ in range(1000):  # the sums of a GEMM without `last` may still be under way
         device.send(np.array(command(Opcode.COUNTERS), np.uint32))
-        counted = device.receive(3)[2]
+        try:
+            counted = device.receive(3)[2]
+        except TimeoutError as error:
+            return f"response to COUNTERS at the end: {error}"
         if counted == multiplied:
             return ""
     return f"multiplied in {counted} cycles, but {multiplied} were asked for"
@@ -263,6 +315,8 @@ def test_the_streams_reach_every_status() -> None:
                 (response,) = model.answers(words)
                 done = response.status is Status.OK
                 seen[response.opcode, response.status] += len(response.words) if done else 1
+                for kind, told in response.parts.items():
+                    seen[response.opcode, kind] += len(told)
     of_status = Counter(
         {each: sum(n for (_, status), n in seen.items() if status is each) for each in Status}
     )
@@ -285,6 +339,9 @@ MUTANTS = {
     ),
     "any shift will do": ("arguments.shift > MAX_SHIFT", "0"),
     "codes are counted as sums": ("Mux(self.requantise, self.code_words", "Mux(0, self.code_words"),
+    "a refusal leaves the layer open": ("open_layer.eq(0)", "open_layer.eq(open_layer)"),
+    "a layer of the other command goes on": ("(open_layer != layer)", "(open_layer == 0)"),
+    "a layer has more elements than it said": ("~average & (left[1:] > to_come)", "0"),
 }
 
 
@@ -293,6 +350,7 @@ MUTANTS = {
 )
 def test_a_decoder_that_forgets_too_little_is_caught(name: str) -> None:
     variant = "fixed point" if "source" in name or "nothing draws" in name else "fp8"
+    variant = "adacomp" if "layer" in name else variant
     if any(word in name for word in ("requantisation", "shift", "codes")):
         variant = "requantised"
     build, rules = ACCELERATORS[variant]

@@ -21,6 +21,7 @@ WORDS = {
     "tile_arguments": commands.TileArguments,
     "update_arguments": commands.UpdateArguments,
     "requantise_arguments": commands.RequantiseArguments,
+    "compression_arguments": commands.CompressionArguments,
 }
 
 

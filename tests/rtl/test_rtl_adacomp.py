@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from adacomp_units import Compressor
+from adacomp_units import Averager, Compressor
 from test_mutations import mutated
 
 from quaver.golden.compression import AdaComp
@@ -36,8 +37,8 @@ MUTANTS = {
     ),
     "average: signs exchanged": (
         "adacomp_average",
-        "Cat(settings.share[:31], upper[0])",
-        "Cat(settings.share[:31], ~upper[0])",
+        "upper[0] ^ settings.share[31]",
+        "~upper[0] ^ settings.share[31]",
     ),
 }
 
@@ -89,6 +90,27 @@ def test_millions_of_elements(compressor: Compressor) -> None:
     rng = np.random.default_rng(1)
     for bin_length, count in ((50, 300_000), (500, 300_000)):
         hold(compressor, bin_length, count, 5, rng)
+
+
+@pytest.mark.slow
+def test_the_average_of_millions_of_elements(tmp_path: Path) -> None:
+    """Packets of several learners, one into the other's sums, as golden adds them; one is taken off again."""
+    averager, rng = Averager(AdaCompAverage(3), tmp_path), np.random.default_rng(1)
+    for bin_length, count in ((50, 300_000), (500, 300_000), (3, 100_000)):
+        sums, total, learners = np.zeros(count, np.float32), np.zeros(count, np.float32), 4
+        for learner in range(learners):
+            gradient = rng.normal(0, 1, count).astype(np.float32)
+            gradient *= np.exp2(rng.integers(-20, 20, count).astype(np.float32)) if learner % 2 else 1
+            gradient[rng.random(count) < (0.999, 0.2, 0, 0.9)[learner]] = 0
+            packet, _ = AdaComp(bin_length).compress(np.zeros_like(gradient), gradient)
+            share = np.float32(packet.scale) / np.float32(learners)
+            stalls = ((0, 0, 0), (90, 90, 90), (20, 200, 10), (0, 10, 200))[learner]
+            sums = averager.run(packet, share, sums, stalls)
+            packet.add_to(total, learners)
+            assert np.array_equal(sums.view(np.uint32), total.view(np.uint32))
+        packet.scatter(-share, total)
+        assert np.array_equal(averager.run(packet, -share, sums).view(np.uint32), total.view(np.uint32))
+        assert averager.cycles < count + 10
 
 
 @pytest.mark.slow

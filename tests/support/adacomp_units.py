@@ -1,4 +1,4 @@
-"""The compressor and a chain of averages, compiled, with every stream stalling at random."""
+"""The compressor and the average, compiled, with every stream stalling at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.compression import Packet
 from quaver.rtl.compression.adacomp import AdaCompUnit
+from quaver.rtl.compression.adacomp_average import AdaCompAverage
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.sim.verilated import compile_library
 
@@ -73,6 +75,79 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
     return cycles;
 }
 """
+
+
+#: Adds a packet to `count` sums; returns the cycles, or -1 when the unit hangs.
+AVERAGE_HARNESS = (
+    HARNESS[: HARNESS.index("// A layer")]
+    + r"""
+extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, const uint32_t* before,
+                            uint32_t* sums, int64_t packed, const uint16_t* packet, int64_t* used,
+                            const int* stalls) {
+    Vmodel& m = u->model;
+    int64_t sent = 0, got = 0, cycles = 0, idle = 0;
+    bool begun = false, offering = false, packing = false;
+    *used = 0;
+    memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
+    while (got < count) {
+        m.settings_valid = !begun;
+        if (!offering) offering = sent < count && !pauses(*u, stalls[0]);
+        if (!packing) packing = *used < packed && !pauses(*u, stalls[1]);
+        m.before_valid = offering;
+        m.packet_valid = packing;
+        if (offering) m.before_payload = before[sent];
+        if (packing) m.packet_payload = packet[*used];
+        m.sums_ready = !pauses(*u, stalls[2]);
+        m.eval();
+        idle++;
+        if (offering && m.before_ready) { sent++; offering = false; idle = 0; }
+        if (packing && m.packet_ready) { (*used)++; packing = false; idle = 0; }
+        if (m.sums_valid && m.sums_ready) { sums[got++] = m.sums_payload; idle = 0; }
+        if (!begun && m.settings_ready) begun = true;
+        tick(m);
+        cycles++;
+        if (idle > 10000) return -1;
+    }
+    return cycles;
+}
+"""
+)
+
+
+class Averager:
+    """An `AdaCompAverage`, compiled."""
+
+    def __init__(self, unit: AdaCompAverage, folder: Path) -> None:
+        harness = folder / "adacomp_average.cpp"
+        harness.write_text(AVERAGE_HARNESS)
+        self.unit = unit
+        self._library = compile_library(to_verilog(unit, "adacomp_average"), "adacomp_average", harness)
+        self._library.unit_new.restype = ctypes.c_void_p
+        self._library.unit_run.restype = ctypes.c_int64
+        self._handle = ctypes.c_void_p(self._library.unit_new())
+
+    def run(
+        self,
+        packet: Packet,
+        share: np.float32,
+        before: NDArray[Any],
+        stalls: tuple[int, int, int] = (0, 0, 0),
+    ) -> NDArray[Any]:
+        """The sums with a packet; all of its elements must have been taken."""
+        fields = {"length": packet.length, "bin_length": packet.bin_length}
+        layout = self.unit.settings.payload.shape()
+        bits = layout.const(fields | {"share": int(share.view(np.uint32))}).as_value().value
+        settings = np.array([bits >> 32 * i & 0xFFFFFFFF for i in range(3)], np.uint32)
+        elements, used = packet.elements.astype(np.uint16), ctypes.c_int64()
+        sums = np.zeros(packet.length, np.float32)
+        arrays = [x.ctypes.data_as(ctypes.c_void_p) for x in (settings, before, sums, elements)]
+        self.cycles = self._library.unit_run(
+            self._handle, arrays[0], ctypes.c_int64(packet.length), *arrays[1:3],
+            ctypes.c_int64(len(elements)), arrays[3], ctypes.byref(used), (ctypes.c_int * 3)(*stalls),
+        )  # fmt: skip
+        assert self.cycles >= 0, "the unit hangs"
+        assert used.value == len(elements)
+        return sums
 
 
 class Compressor:

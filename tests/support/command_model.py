@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from quaver.golden.compression import AdaComp, NonFinite
 from quaver.golden.contracts import Draws, HardwareRule
 from quaver.golden.random_bits import SOURCES, States
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
@@ -17,6 +18,7 @@ from quaver.rtl.commands import (
     MAGIC,
     MAX_LENGTH,
     CommandHeader,
+    CompressionArguments,
     GemmArguments,
     LoadArguments,
     Opcode,
@@ -45,9 +47,15 @@ class Response:
     opcode: int
     status: Status = Status.OK
     words: Sequence[int | None] = ()
+    parts: dict[Status, list[int]] = field(default_factory=dict)
+    """Of a response in parts, the words of each kind."""
 
-    def expects(self, words: Sequence[int]) -> bool:
-        """Whether `words`, header first, are this response."""
+    def expects(self, words: Sequence[int], parts: dict[Status, list[int]] | None = None) -> bool:
+        """Whether `words`, header first, are this response, after such parts."""
+        if {kind: told for kind, told in (parts or {}).items() if told} != {
+            kind: told for kind, told in self.parts.items() if told
+        }:
+            return False
         header = ResponseHeader.const(
             {"opcode": self.opcode, "status": self.status, "length": len(self.words)}
         )
@@ -55,6 +63,76 @@ class Response:
         return len(words) == len(expected) and all(
             wanted is None or wanted == got for wanted, got in zip(expected, words, strict=True)
         )
+
+
+class CompressedLayer:
+    """A layer of COMPRESS, all of whose numbers are finite."""
+
+    def __init__(self, length: int, bin_length: int, share: int) -> None:
+        self.length, self.to_come = length, length
+        self.rule = AdaComp(max(bin_length, 1), NonFinite.PASS)
+        self.pairs = np.empty((0, 2), np.float32)
+        self.told = {Status.RESIDUES: 0, Status.PACKET: 0}
+
+    def response(self, data: list[int]) -> Response:
+        """What so many more words of the layer give."""
+        pairs = np.array(data, np.uint32).view(np.float32).reshape(-1, 2)
+        self.pairs, self.to_come = np.concatenate([self.pairs, pairs]), self.to_come - len(pairs)
+        ended = self.to_come == 0
+        length = self.rule.bin_length
+        whole = len(self.pairs) if ended else len(self.pairs) // length * length
+        residues, gradients = np.ascontiguousarray(self.pairs[:whole].T)
+        packet, _ = self.rule.compress(residues, gradients)
+        elements = packet.elements.tolist()
+        if not ended and elements:  # the last one may yet be that of its bin, or a run of empty bins grow
+            place = (1 << packet.index_bits) - 1
+            elements = elements if elements[-1] == (3 << packet.index_bits | place) else elements[:-1]
+        halves = [*elements, 0] if ended else elements
+        words = [a | b << 16 for a, b in zip(halves[::2], halves[1::2], strict=False)]
+        told = {Status.RESIDUES: (residues + gradients).view(np.uint32).tolist(), Status.PACKET: words}
+        new = {kind: words[self.told[kind] :] for kind, words in told.items()}
+        self.told = {kind: len(words) for kind, words in told.items()}
+        scale = int(np.float32(packet.scale).view(np.uint32))
+        summary = [scale, len(packet.elements), packet.sent] if ended else []
+        return Response(Opcode.COMPRESS, words=summary, parts=new)
+
+
+class AveragedLayer:
+    """A layer of AVERAGE, of any packet elements whatever."""
+
+    def __init__(self, length: int, bin_length: int, share: int) -> None:
+        self.to_come, self.bin_length, self.index = length, bin_length, 0
+        self.share = np.array(share, np.uint32).view(np.float32)
+        self.elements: list[int] = []
+        self.done, self.empty = False, 0
+
+    def response(self, data: list[int]) -> Response:
+        """What so many more words of the layer give."""
+        bits = 6 if self.bin_length <= 63 else 14
+        sums = []
+        for word in data:
+            if not self.to_come:
+                break
+            waits = not self.done and not self.empty
+            if waits and not self.elements:
+                self.elements = [word & 0xFFFF, word >> 16]
+                continue
+            total = np.array(word, np.uint32).view(np.float32)
+            if waits:
+                place, upper = self.elements[0] & (1 << bits) - 1, self.elements[0] >> bits & 3
+                if place == (1 << bits) - 1:
+                    self.empty = upper + 1
+                    del self.elements[0]
+                elif place == self.index:
+                    total = total - self.share if upper & 1 else total + self.share
+                    self.done = upper > 1
+                    del self.elements[0]
+            sums.append(int(np.float32(total).view(np.uint32)))
+            self.to_come -= 1
+            self.index += 1
+            if self.index == self.bin_length or not self.to_come:
+                self.index, self.done, self.empty = 0, False, max(self.empty - 1, 0)
+        return Response(Opcode.AVERAGE, parts={Status.SUMS: sums})
 
 
 @dataclass
@@ -81,6 +159,8 @@ class CommandModel:
     """Rule, seed and groups of the open run."""
     requantisation: Requantisation | None = None
     """Of one tile's columns, while codes leave the array."""
+    layer: CompressedLayer | AveragedLayer | None = None
+    """The open layer."""
 
     def __post_init__(self) -> None:
         g, arithmetic = self.accelerator.geometry, self.accelerator.arithmetic
@@ -109,7 +189,7 @@ class CommandModel:
         self._close()
 
     def _close(self) -> None:
-        self.loaded, self.tile, self.run = set(), None, None
+        self.loaded, self.tile, self.run, self.layer = set(), None, None, None
 
     def answers(self, words: Sequence[int]) -> Iterator[Response]:
         """The responses to whole commands, one after the other."""
@@ -124,12 +204,13 @@ class CommandModel:
             try:
                 if header.magic != MAGIC:
                     raise Refused(Status.BAD_HEADER)
-                yield Response(opcode, words=self._command(opcode, body))
+                answer = self._command(opcode, body)
+                yield answer if isinstance(answer, Response) else Response(opcode, words=answer)
             except Refused as refusal:
                 self._close()
                 yield Response(opcode, refusal.args[0])
 
-    def _command(self, opcode: int, body: list[int]) -> Sequence[int | None]:
+    def _command(self, opcode: int, body: list[int]) -> Sequence[int | None] | Response:
         if opcode == Opcode.IDENTIFY:
             _refuse(body != [], Status.BAD_LENGTH)
             return self.accelerator.identity.to_words()
@@ -144,6 +225,8 @@ class CommandModel:
             return self._update(body)
         if opcode == Opcode.REQUANTISE and self.accelerator.identity.codes:
             return self._requantise(body)
+        if opcode in (Opcode.COMPRESS, Opcode.AVERAGE) and self.accelerator.compression_stream:
+            return self._compression(Opcode(opcode), body)
         raise Refused(Status.UNKNOWN_OPCODE)
 
     def _load(self, body: list[int]) -> Sequence[int]:
@@ -239,6 +322,27 @@ class CommandModel:
                 return sources[0], sources[1], sources[2]
 
         return Drawing(**vars(arithmetic)).gemm(a, b, seed=1)
+
+    def _compression(self, opcode: Opcode, body: list[int]) -> Response:
+        assert self.accelerator.compression_stream
+        unit = self.accelerator.compression_stream.unit
+        _refuse(not body, Status.BAD_LENGTH)
+        arguments, averages = CompressionArguments.from_bits(body[0]), opcode is Opcode.AVERAGE
+        settings = (1 + averages) * arguments.first
+        _refuse(len(body) - 1 < settings, Status.BAD_LENGTH)
+        (length, share), data = [*body[1 : 1 + settings], 0, 0][:2], body[1 + settings :]
+        kind = AveragedLayer if averages else CompressedLayer
+        layer = kind(length, arguments.bin_length, share) if arguments.first else self.layer
+        _refuse(not arguments.first and not (isinstance(layer, kind) and layer.to_come), Status.NOT_OPEN)
+        assert layer
+        _refuse(arguments.zero != 0, Status.BAD_ARGUMENT)
+        _refuse(not data or (not averages and len(data) % 2 == 1), Status.BAD_LENGTH)
+        if arguments.first:
+            _refuse(not 0 < length < 1 << unit.count_bits, Status.OUT_OF_RANGE)
+            _refuse(not 0 < arguments.bin_length <= unit.longest, Status.OUT_OF_RANGE)
+        _refuse(not averages and len(data) // 2 > layer.to_come, Status.OUT_OF_RANGE)
+        self.layer = layer
+        return layer.response(data)
 
     def _update(self, body: list[int]) -> Sequence[int | None]:
         _refuse(not body, Status.BAD_LENGTH)

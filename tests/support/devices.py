@@ -6,6 +6,7 @@ from functools import cache
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.sim.device import SimulatedDevice
 
 ARITHMETIC = ChunkedFloat()
@@ -21,6 +22,18 @@ def accelerator() -> Accelerator:
 @cache
 def _device() -> SimulatedDevice:
     return SimulatedDevice(accelerator())
+
+
+def compressing(of: type[Accelerator] = Accelerator) -> Accelerator:
+    """The smallest accelerator that compresses layers of up to 255 elements, in bins of up to 70: packet
+    elements of one byte and of two."""
+    unit = AdaCompUnit(70, count_bits=8, stages=1)
+    return of(ChunkedFloat(chunk=4), rows=1, columns=1, stages=1, depth=3, compression=unit)
+
+
+@cache
+def compressing_device() -> SimulatedDevice:
+    return SimulatedDevice(compressing())
 
 
 def device() -> SimulatedDevice:

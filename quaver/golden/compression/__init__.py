@@ -157,6 +157,7 @@ __all__ = [
     "Sign",
     "TopK",
     "Uncompressed",
+    "Values",
     "mean",
     "unpack",
     "unpack_all",

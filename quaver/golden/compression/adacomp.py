@@ -5,6 +5,7 @@ After Chen et al. 2018 (arXiv 1712.02679). The method is patented in the United 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -81,7 +82,7 @@ class AdaComp:
         """
         from quaver.golden.kernels import adacomp
 
-        old, new, shape = *self._check(residue, gradient), np.shape(residue)
+        old, new, shape = *self.check(residue, gradient), np.shape(residue)
         size = element_bytes(self.bin_length)
         pending = np.empty_like(old)
         elements = np.empty(len(old) + 1, f"u{size}")
@@ -90,7 +91,7 @@ class AdaComp:
         count, _ = adacomp.compress(old, new, self.bin_length, 8 * size - 2, *arrays)
         where = {"layer": layer, "learner": learner, "step": step}
         if count == adacomp.NOT_FINITE:
-            return self._not_finite(len(old), where), old.reshape(shape).copy()
+            return self.not_finite(len(old), where), old.reshape(shape).copy()
         scale = mean_of_maxima(sums, -(-len(old) // self.bin_length))
         packet = Packet(len(old), self.bin_length, scale, elements[:count].copy(), **where)
         packet.scatter(-scale, pending)
@@ -100,7 +101,7 @@ class AdaComp:
     def definition(self, residue: ArrayLike, gradient: ArrayLike) -> tuple[float, Values, Values]:
         """`compress` in exact fractions, an element at a time: the scale, the values sent (0 elsewhere) and
         the new residue. NaN for the scale says that something was not finite."""
-        old, new, shape = *self._check(residue, gradient), np.shape(residue)
+        old, new, shape = *self.check(residue, gradient), np.shape(residue)
 
         def rounded(x: Fraction) -> Fraction | None:
             """None: it is not finite."""
@@ -113,7 +114,7 @@ class AdaComp:
         r, d = ([Fraction(v) if isfinite(v) else None for v in x.tolist()] for x in (old, new))
         pending = list(map(added, r, d))
         if None in pending or None in map(added, pending, d):
-            self._not_finite(len(old), {})
+            self.not_finite(len(old), {})
             return nan, np.zeros_like(old).reshape(shape), old.reshape(shape).copy()
         g = [x for x in pending if x is not None]
         h = [rounded(x + y) or Fraction(0) for x, y in zip(g, d, strict=True) if y is not None]
@@ -128,7 +129,8 @@ class AdaComp:
                     sent[i], kept[i] = value, rounded(g[i] - value)
         return float(scale), sent.reshape(shape), kept.reshape(shape)
 
-    def _check(self, residue: ArrayLike, gradient: ArrayLike) -> tuple[Values, Values]:
+    def check(self, residue: ArrayLike, gradient: ArrayLike) -> tuple[Values, Values]:
+        """Both flat and contiguous. TypeError, ValueError: no float32 of one shape, or too long."""
         arrays = []
         for name, given in (("residue", residue), ("gradient", gradient)):
             array = np.asarray(given)
@@ -141,7 +143,11 @@ class AdaComp:
             arrays.append(np.ascontiguousarray(array).reshape(-1))
         return arrays[0], arrays[1]
 
-    def _not_finite(self, length: int, where: dict[str, int]) -> Packet:
+    def not_finite(self, length: int, where: Mapping[str, int]) -> Packet:
+        """The packet of a layer in which something was not finite; `where` has layer, learner and step.
+
+        ValueError: the policy refuses it.
+        """
         if self.non_finite is NonFinite.REFUSE:
             layer = f" of layer {where['layer']}" if where else ""
             raise ValueError(

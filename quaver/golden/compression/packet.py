@@ -144,6 +144,16 @@ class Packet:
         adacomp.places(self.elements, self.bin_length, self.index_bits, index, negative)
         return index, negative
 
+    def needed(self) -> NDArray[np.int64]:
+        """Of each element, of which place in the layer nothing can be said before it is known: rising."""
+        index = self.elements.astype(np.int64) & (1 << self.index_bits) - 1
+        upper = self.elements >> self.index_bits
+        is_run = index == (1 << self.index_bits) - 1
+        bins = np.where(is_run, upper + 1, upper >> 1).astype(np.int64)  # that it ends
+        after = np.cumsum(bins)
+        following = np.where(bins, after * self.bin_length, after * self.bin_length + index + 1)
+        return np.concatenate([[0], following])[: len(index)]
+
     @standard_floats
     def scatter(self, value: Any, out: NDArray[np.float32]) -> None:
         """Add `value`, with each sign, to the elements of flat `out` that are sent: float32, one rounding

@@ -14,6 +14,13 @@ from quaver.golden.engine import Engine
 from quaver.golden.nn.run import Call, Trace
 from quaver.golden.nn.trainer import Step, Trainer
 
+#: Role of a call that is no GEMM → what its results are.
+RESULTS = {
+    "update": ("weights", "momenta"),
+    "compress": ("packet", "residues"),
+    "average": ("average",),
+}
+
 
 @dataclass(frozen=True)
 class Mismatch:
@@ -28,7 +35,8 @@ class Mismatch:
         that one engine was not given.
     what
         What differs: "C" of a GEMM, "weights" or "momenta" of an update or of the state after the step,
-        "loss", or "calls": how many calls the step made of each engine.
+        "packet", "residues" or "average" of a compression, or the size of one of these, "loss", or "calls":
+        how many calls the step made of each engine.
     index
         Where in the array; empty where there is none.
     left, right
@@ -61,7 +69,7 @@ class Tally:
     layer, role
         As a `Call` has them.
     shape
-        M, K and N of the GEMM, or the number of elements of the update.
+        M, K and N of the GEMM, or the number of elements of the update or of the compression.
     calls, codes, mismatches
         How many calls there were, how many codes of their results were compared, and how many differed.
     """
@@ -183,10 +191,18 @@ def compare(
             )
         settle(done[0].step, [step.loss for step in done])
         comparison.steps += 1
-        for what in ("weights", "momenta"):
-            for name, codes in getattr(trainers[0], what).items():
+        states = [
+            {
+                "weights": trainer.weights,
+                "momenta": trainer.momenta,
+                "residues": trainer.learners.residues if trainer.learners else {},
+            }
+            for trainer in trainers
+        ]
+        for what, arrays in states[0].items():
+            for name, codes in arrays.items():
                 if comparison.first is None:
-                    other = getattr(trainers[1], what)[name]
+                    other = states[1][what][name]
                     comparison.first = _first(done[0].step, name, "state", what, codes, other)
         if progress is not None:
             progress(done[0])
@@ -199,28 +215,26 @@ def hold(
 ) -> None:
     """Hold one call against the other engine's: its codes into `tallies`, the first mismatch into
     `comparison`."""
-    update = left.role == "update"
-    a, b = left.operands[:2]
-    shape: tuple[int, ...] = (a.size,) if update else (a.shape[0], *b.shape)
+    whats = RESULTS.get(left.role, ("C",))
+    gemm = left.role not in RESULTS
+    a, b = left.operands[0], left.operands[-1]
+    shape: tuple[int, ...] = (a.shape[0], *b.shape) if gemm else (left.results[-1].size,)
     tally = tallies.setdefault((left.layer, left.role, shape), Tally(left.layer, left.role, shape))
     tally.calls += 1
-    for what, mine, other in zip(
-        ("weights", "momenta") if update else ("C",), left.results, right.results, strict=True
-    ):
+    for what, mine, other in zip(whats, left.results, right.results, strict=True):
         tally.codes += mine.size
         if not np.array_equal(mine, other):
             if comparison.first is None:
                 comparison.first = _first(left.step, left.layer, left.role, what, mine, other)
-            tally.mismatches += int(np.count_nonzero(mine != other))
+            alike = mine.shape == other.shape
+            tally.mismatches += int(np.count_nonzero(mine != other)) if alike else mine.size
 
 
 def _first(
     step: int, layer: str, role: str, what: str, left: NDArray[Any], right: NDArray[Any]
 ) -> Mismatch | None:
     if left.shape != right.shape:
-        raise ValueError(
-            f"step {step}, {layer} {role}: {what} is {left.shape} on the left, {right.shape} on the right"
-        )
+        return Mismatch(step, layer, role, f"size of {what}", (), left.size, right.size)
     bits = f"u{left.dtype.itemsize}"  # float32 weights too are compared by their bits
     differ = np.argwhere(left.view(bits) != right.view(bits))
     if not len(differ):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.golden.compression import Scheme, mean
+from quaver.golden.compression import Scheme
 from quaver.golden.nn.layers import Parameter
+from quaver.golden.nn.run import Run
 
 Gradients = dict[str, NDArray[Any]]
 
@@ -100,21 +101,22 @@ class Learners:
             self.residues = {name: np.zeros((count, size), np.float32) for name, size in self._sizes.items()}
 
     def average(
-        self, gradients: Sequence[Gradients], step: int
+        self, gradients: Sequence[Gradients], run: Run
     ) -> tuple[Gradients, Gradients, dict[str, Exchange]]:
         """The average of what the learners send of their gradients, by parameter and in its shape; the new
-        residues; and what was exchanged. Nothing here has changed: see `residues`."""
+        residues; and what was exchanged, by the engine of `run`. Nothing here has changed: see
+        `residues`."""
         averages, residues, exchanged = {}, {}, {}
         for name, (layer, compression) in self._layers.items():
             flat = [_outputs_first(each[name]).reshape(-1) for each in gradients]
             old = self.residues.get(name, np.zeros((self.count, 0), np.float32))
             sent = [
-                compression.compress(r, g, layer=layer, learner=learner, step=step % (1 << 32))
+                run.compress(name, compression, r, g, layer=layer, learner=learner)
                 for learner, (r, g) in enumerate(zip(old, flat, strict=True))
             ]
             contributions, kept = [c for c, _ in sent], np.stack([r for _, r in sent])
             shape = gradients[0][name].shape[::-1]
-            averages[name] = np.ascontiguousarray(mean(contributions).reshape(shape).T)
+            averages[name] = np.ascontiguousarray(run.mean(name, compression, contributions).reshape(shape).T)
             if self.residues:
                 residues[name] = kept
             exchanged[name] = Exchange(

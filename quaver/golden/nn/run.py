@@ -3,7 +3,7 @@ is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden import kernels
+from quaver.golden.compression import AdaComp, Compression, Contribution, Packet, mean
 from quaver.golden.contracts import Arithmetic, UpdateRule
-from quaver.golden.engine import Engine, requantised
+from quaver.golden.engine import CompressingEngine, Engine, requantised
 from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.quantisers import Quantised, Quantiser
@@ -42,18 +43,19 @@ class Call:
         Name of the layer, or for an update the name of the parameter, such as conv1.weight.
     role
         What the GEMM is for, a `Role`; `REQUANTISED`, of a forward GEMM whose results are the next layer's
-        codes; or "update".
+        codes; "update"; or "compress" or "average", of a learner's gradient or of all learners' packets.
     rule
-        The arithmetic of the GEMM, or the update rule.
+        The arithmetic of the GEMM, the update rule, or that of compression.
     operands, results
         Codes. Of a GEMM, A (M, K) and B (K, N), and C (M, N); of an update, weights, momenta and gradients,
-        and the new weights and momenta, in the parameter's shape.
+        and the new weights and momenta, in the parameter's shape. Of a compression, flat float32: residue and
+        gradient, and the packet's bytes and the new residue; of an average, packets' bytes, and float32.
     """
 
     step: int
     layer: str
     role: str
-    rule: Arithmetic | UpdateRule
+    rule: Arithmetic | UpdateRule | AdaComp
     operands: tuple[NDArray[Any], ...]
     results: tuple[NDArray[Any], ...]
 
@@ -181,6 +183,30 @@ class Run:
             self.trace(Call(self.step, name, "update", rule, (weights, momenta, gradients), results))
         return results
 
+    def compress(
+        self, name: str, rule: Compression, residue: Values, gradient: Values, *, layer: int, learner: int
+    ) -> tuple[Contribution, Values]:
+        """What a learner sends of the gradient of parameter `name`, and what it keeps; arrays are flat."""
+        where = {"layer": layer, "learner": learner, "step": self.step % (1 << 32)}
+        if not isinstance(rule, AdaComp) or not isinstance(self.engine, CompressingEngine):
+            return rule.compress(residue, gradient, **where)
+        packet, kept = self.engine.compress(rule, residue, gradient, **where)
+        if self.trace is not None:
+            results = _bytes(packet), kept
+            self.trace(Call(self.step, name, "compress", rule, (residue, gradient), results))
+        return packet, kept
+
+    def mean(self, name: str, rule: Compression, contributions: Sequence[Contribution]) -> Values:
+        """The average of what the learners send of parameter `name`, flat."""
+        packets = [each for each in contributions if isinstance(each, Packet)]
+        if not isinstance(rule, AdaComp) or not isinstance(self.engine, CompressingEngine):
+            return mean(contributions)
+        average = self.engine.mean(packets)
+        if self.trace is not None:
+            operands = tuple(map(_bytes, packets))
+            self.trace(Call(self.step, name, "average", rule, operands, (average,)))
+        return average
+
     def round(self, values: Values) -> Values:
         """Round what leaves an operation between GEMMs, once and to nearest, to the recipe's `elementwise`
         format; the shape stays."""
@@ -192,3 +218,7 @@ class Run:
             return None
         self.calls += 1
         return numbered_seed(self.seed, self.calls)
+
+
+def _bytes(packet: Packet) -> NDArray[np.uint8]:
+    return np.frombuffer(packet.pack(), np.uint8)

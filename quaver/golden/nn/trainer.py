@@ -281,7 +281,7 @@ class Trainer:
         overflows = run.overflows + sum(_not_finite(each) for each in gradients)
         average, exchange = gradients[0], None
         if self.learners and not overflows:
-            average, residues, exchange = self.learners.average(gradients, self.step)
+            average, residues, exchange = self.learners.average(gradients, run)
             average = {name: run.round(g) for name, g in average.items()}
             overflows = _not_finite(average)
             if not overflows:

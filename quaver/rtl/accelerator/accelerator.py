@@ -12,6 +12,7 @@ from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
+from quaver.rtl.accelerator.compression_stream import CompressionStream
 from quaver.rtl.accelerator.response_writer import ResponseWriter
 from quaver.rtl.accelerator.update_stream import UpdateStream
 from quaver.rtl.array.operand_buffer import OperandBuffer
@@ -30,6 +31,7 @@ from quaver.rtl.commands import (
     settings_words,
     slots_per_word,
 )
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.random_sources import Sources
 from quaver.rtl.update.unit import UpdateUnit
 
@@ -60,6 +62,9 @@ class Accelerator(wiring.Component):
     codes
         Bits of the next layer's codes, 1 … 8, that leave the array in place of sums after a REQUANTISE
         command; 0: there is no such command. For integers alone.
+    compression
+        The unit that COMPRESS commands go to, and AVERAGE commands to an average beside it; left out, there
+        are no such commands.
 
     Attributes
     ----------
@@ -94,6 +99,7 @@ class Accelerator(wiring.Component):
         depth: int = 512,
         update: UpdateUnit | None = None,
         codes: int = 0,
+        compression: AdaCompUnit | None = None,
     ):
         if not 1 <= depth <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
@@ -109,8 +115,13 @@ class Accelerator(wiring.Component):
             rows, columns, element.interleave, depth, element.group, element.product_cycles
         )
         self.identity = Identity(
-            self.geometry, descriptor(arithmetic.hardware), descriptor(update.rule) if update else None, codes
+            self.geometry,
+            descriptor(arithmetic.hardware),
+            descriptor(update.rule) if update else None,
+            compression.descriptor if compression else None,
+            codes,
         )
+        self.compression_stream = CompressionStream(compression) if compression else None
         self.requantiser = None
         if codes:
             if not isinstance(arithmetic, Integer):
@@ -160,8 +171,10 @@ class Accelerator(wiring.Component):
             random,
             self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
             self.code_words,
+            self.compression_stream.unit if self.compression_stream else None,
         )
-        m.submodules.response_writer = response_writer = ResponseWriter(identity)
+        compresses = self.compression_stream is not None
+        m.submodules.response_writer = response_writer = ResponseWriter(identity, compresses)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
         m.submodules.outbound = outbound = SyncFIFO(width=32, depth=2)
         m.submodules.headers = headers = SyncFIFOBuffered(width=ResponseHeader.size, depth=RESPONSES)
@@ -172,6 +185,18 @@ class Accelerator(wiring.Component):
             m.submodules.update_stream = self.update_stream
             connect(m, decoder.update_words, self.update_stream.words)
             connect(m, self.update_stream.results, response_writer.updates)
+        if self.compression_stream:
+            m.submodules.compression_stream = compression = self.compression_stream
+            connect(m, decoder.compression_words, compression.words)
+            connect(m, compression.parts, response_writer.parts)
+            m.d.comb += [
+                compression.job.eq(decoder.compression_job),
+                compression.begin.eq(decoder.compression_begins),
+                decoder.compression_to_come.eq(compression.to_come),
+                decoder.compression_ends.eq(
+                    compression.parts.valid & compression.parts.ready & compression.parts.payload.last
+                ),
+            ]
         connect(m, response_writer.responses, flipped(self.responses))
         m.d.comb += [
             headers.w_data.eq(decoder.responses.payload),

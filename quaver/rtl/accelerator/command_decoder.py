@@ -9,6 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.requantisation import MAX_SHIFT
+from quaver.rtl.accelerator.compression_stream import CompressionJob, LastWord
 from quaver.rtl.accelerator.update_stream import UpdateWord
 from quaver.rtl.array.sequencer import job_layout
 from quaver.rtl.commands import (
@@ -16,6 +17,7 @@ from quaver.rtl.commands import (
     MAX_LENGTH,
     PARAMETER_WORDS,
     CommandHeader,
+    CompressionArguments,
     GemmArguments,
     Geometry,
     LoadArguments,
@@ -27,6 +29,7 @@ from quaver.rtl.commands import (
     TileArguments,
     UpdateArguments,
 )
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.random_sources import Sources
 
 #: The order of a GEMM's sources.
@@ -65,6 +68,8 @@ class CommandDecoder(wiring.Component):
     code_words
         Words of one tile's results while they are codes; 0 if there is no requantisation, and REQUANTISE
         unknown.
+    compression
+        The unit of COMPRESS and AVERAGE; None if they are unknown.
 
     Ports
     -----
@@ -76,6 +81,9 @@ class CommandDecoder(wiring.Component):
         GEMM commands that are right.
     update_words : out, stream of `UpdateWord`
         Of UPDATE commands that are right: those of the settings, and those of the elements.
+    compression_job, compression_begins, compression_words, compression_to_come, compression_ends
+        If there is such a unit: what `CompressionStream` takes of COMPRESS and AVERAGE commands that are
+        right, its `to_come`, and a cycle at the end of its response, for which the next command waits.
     write_a, write_b : out
         Write `word` into A's or B's banks at the next edge.
     half, address, group, word : out
@@ -101,13 +109,21 @@ class CommandDecoder(wiring.Component):
         random: bool = False,
         update_draws: bool = False,
         code_words: int = 0,
+        compression: AdaCompUnit | None = None,
     ):
         self.geometry = geometry
         self.groups = {Operand.A: a_groups, Operand.B: b_groups}
         self.capacity = {Operand.A: geometry.depth, Operand.B: geometry.depth * geometry.interleave}
         self.tile_words, self.identity_words, self.settings_words = tile_words, identity_words, settings_words
-        self.random, self.update_draws = random, update_draws
         self.code_words, self.parameters = code_words, PARAMETER_WORDS * geometry.columns
+        self.random, self.update_draws, self.compression = random, update_draws, compression
+        of_compression = {
+            "compression_job": Out(CompressionJob),
+            "compression_begins": Out(1),
+            "compression_words": Out(stream.Signature(LastWord)),
+            "compression_to_come": In(32),
+            "compression_ends": In(1),
+        }
         super().__init__(
             {
                 "commands": In(stream.Signature(32)),
@@ -123,6 +139,7 @@ class CommandDecoder(wiring.Component):
                 "reading": In(4),
             }
             | (_requantisation(self.parameters) if code_words else {})
+            | (of_compression if compression else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -146,6 +163,7 @@ class CommandDecoder(wiring.Component):
         loaded = Signal(4)
         open_tile = Signal()
         open_run = Signal()
+        open_layer = Signal(2)  # of COMPRESS, of AVERAGE
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
         rows_left = Signal(range(depth + 1))
         columns_left = Signal(range(depth + 1))
@@ -235,12 +253,19 @@ class CommandDecoder(wiring.Component):
                             m.next = "REQUANTISE"
                             with m.If((header.length != 0) & (header.length != 1 + self.parameters)):
                                 refuse(Status.BAD_LENGTH)
+                    if self.compression:
+                        with m.Case(Opcode.COMPRESS, Opcode.AVERAGE):
+                            m.next = "COMPRESSION ARGUMENTS"
+                            with m.If(header.length == 0):
+                                refuse(Status.BAD_LENGTH)
                     with m.Default():
                         refuse(Status.UNKNOWN_OPCODE)
 
             with m.State("DROP"):
                 m.d.comb += self.commands.ready.eq(left != 0)
                 m.d.sync += [response.length.eq(0), loaded.eq(0), open_tile.eq(0), open_run.eq(0)]
+                if self.compression:
+                    m.d.sync += open_layer.eq(0)
                 with m.If(left == 0):
                     m.next = "RESPOND"
                 with m.Elif(come):
@@ -409,6 +434,10 @@ class CommandDecoder(wiring.Component):
                 update_takes()
                 with m.If(come & self.update_words.ready & (left == 1)):
                     m.next = "HEADER"
+
+            if self.compression:
+                args = response.opcode, left, verdict, open_layer
+                self._compression_states(m, self.compression, refuse, judge, *args)
         return m
 
     def _requantise(self, m: Module, left: Signal, refuse: Callable[[ValueLike], None]) -> None:
@@ -442,3 +471,81 @@ class CommandDecoder(wiring.Component):
                 ]
                 with m.If(left == 1):
                     m.next = "RESPOND"
+
+    def _compression_states(
+        self,
+        m: Module,
+        unit: AdaCompUnit,
+        refuse: Callable[[ValueLike], None],
+        judge: Callable[[Value, Status], None],
+        opcode: Value,
+        left: Signal,
+        verdict: Signal,
+        open_layer: Signal,
+    ) -> None:
+        """The states of COMPRESS and AVERAGE."""
+        word, come = self.commands.payload, self.commands.valid
+        arguments = Signal(CompressionArguments)
+        job, words = self.compression_job, self.compression_words
+        length, share = Signal(32), Signal(32)
+        average, layer = opcode == Opcode.AVERAGE, Signal(2)
+        m.d.comb += [
+            layer.eq(Mux(average, 2, 1)),
+            job.average.eq(average),
+            job.first.eq(arguments.first),
+            job.bin_length.eq(arguments.bin_length),
+            job.length.eq(length),
+            job.share.eq(share),
+            words.payload.word.eq(word),
+            words.payload.last.eq(left == 1),
+        ]
+
+        with m.State("COMPRESSION ARGUMENTS"):
+            m.d.comb += self.commands.ready.eq(1)
+            with m.If(come):
+                m.d.sync += [arguments.eq(word), left.eq(left - 1)]
+                m.next = "COMPRESSION CHECK"
+                with m.If(CompressionArguments(word).first):
+                    m.next = "COMPRESSION LENGTH"
+        for state, setting, following in (
+            ("COMPRESSION LENGTH", length, Mux(average, 1, 0)),
+            ("COMPRESSION SHARE", share, Const(0)),
+        ):
+            with m.State(state):
+                m.d.comb += self.commands.ready.eq(left != 0)
+                with m.If(left == 0):
+                    refuse(Status.BAD_LENGTH)
+                with m.Elif(come):
+                    m.d.sync += [setting.eq(word), left.eq(left - 1)]
+                    m.next = "COMPRESSION CHECK"
+                    with m.If(following):
+                        m.next = "COMPRESSION SHARE"
+        with m.State("COMPRESSION CHECK"):
+            to_come = Mux(arguments.first, length, self.compression_to_come)
+            too_long = (length >> unit.count_bits).any() | (arguments.bin_length > unit.longest)
+            none = (length == 0) | (arguments.bin_length == 0)
+            judge(~average & (left[1:] > to_come), Status.OUT_OF_RANGE)
+            judge(arguments.first & (too_long | none), Status.OUT_OF_RANGE)
+            judge((left == 0) | (~average & left[0]), Status.BAD_LENGTH)
+            judge(arguments.zero != 0, Status.BAD_ARGUMENT)
+            judge(~arguments.first & ((open_layer != layer) | (to_come == 0)), Status.NOT_OPEN)
+            m.next = "COMPRESSION BEGIN"
+        with m.State("COMPRESSION BEGIN"):
+            with m.If(verdict != Status.OK):
+                refuse(verdict)
+            with m.Else():
+                m.d.comb += self.compression_begins.eq(1)
+                m.d.sync += open_layer.eq(layer)
+                m.next = "COMPRESSION RESPOND"
+        with m.State("COMPRESSION RESPOND"):  # at once: parts of it leave while words come
+            m.d.comb += self.responses.valid.eq(1)
+            with m.If(self.responses.ready):
+                m.next = "COMPRESSION"
+        with m.State("COMPRESSION"):
+            m.d.comb += [words.valid.eq(come), self.commands.ready.eq(words.ready)]
+            with m.If(come & words.ready):
+                m.d.sync += left.eq(left - 1)
+                with m.If(left == 1):
+                    m.next = "COMPRESSION END"
+        with m.State("COMPRESSION END"), m.If(self.compression_ends):
+            m.next = "HEADER"

@@ -9,7 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from quaver.rtl.commands import Opcode, ResponseHeader
+from quaver.rtl.accelerator.compression_stream import LastWord
+from quaver.rtl.commands import Opcode, ResponseHeader, Status
 
 
 class ResponseWriter(wiring.Component):
@@ -19,18 +20,22 @@ class ResponseWriter(wiring.Component):
     ----------
     identity
         The words of the answer to IDENTIFY.
+    compresses
+        Whether there are COMPRESS and AVERAGE, whose responses come ready-made.
 
     =========== === ==========================================================================================
     headers     in  stream of `ResponseHeader`: the responses to give, in order
     results     in  stream of 32 bits: words of GEMM results
     updates     in  stream of 32 bits: words of UPDATE results
+    parts       in  stream of `LastWord`, if it `compresses`: responses to COMPRESS and AVERAGE; their headers
+                    in `headers` only say that they are next
     multiplying in  every processing element is handed a product to add in this cycle
     responses   out stream of 32 bits: one word a cycle, from a register
     =========== === ==========================================================================================
     """
 
-    def __init__(self, identity: Sequence[int]):
-        self.identity = list(identity)
+    def __init__(self, identity: Sequence[int], compresses: bool = False):
+        self.identity, self.compresses = list(identity), compresses
         super().__init__(
             {
                 "headers": In(stream.Signature(ResponseHeader)),
@@ -39,6 +44,7 @@ class ResponseWriter(wiring.Component):
                 "multiplying": In(1),
                 "responses": Out(stream.Signature(32)),
             }
+            | ({"parts": In(stream.Signature(LastWord))} if compresses else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -80,6 +86,13 @@ class ResponseWriter(wiring.Component):
                 ]
                 m.d.sync += [left.eq(header.length), position.eq(0), seen.eq(Cat(cycles, multiplied))]
                 m.d.comb += words.addr.eq(0)
+                if self.compresses:
+                    is_next = (header.status == Status.OK) & (
+                        (header.opcode == Opcode.COMPRESS) | (header.opcode == Opcode.AVERAGE)
+                    )
+                    with m.If(is_next & self.headers.valid & leaves):
+                        m.d.comb += valid.eq(0)
+                        m.next = "PARTS"
                 with m.If(self.headers.valid & leaves & (header.length != 0)), m.Switch(header.opcode):
                     with m.Case(Opcode.GEMM):
                         m.next = "RESULTS"
@@ -95,6 +108,15 @@ class ResponseWriter(wiring.Component):
             with m.State("UPDATES"):
                 m.d.comb += self.updates.ready.eq(leaves)
                 word(self.updates.payload, self.updates.valid)
+            if self.compresses:
+                with m.State("PARTS"):
+                    m.d.comb += [
+                        payload.eq(self.parts.payload.word),
+                        valid.eq(self.parts.valid),
+                        self.parts.ready.eq(leaves),
+                    ]
+                    with m.If(valid & leaves & self.parts.payload.last):
+                        m.next = "HEADER"
             with m.State("COUNTERS"):
                 word(seen.word_select(left == 1, 32), 1)
             with m.State("IDENTITY"):

@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.compression.packet import LONGEST, LONGEST_SHORT
+from quaver.golden.descriptor import Descriptor
 from quaver.golden.formats import FP32
 from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
 from quaver.rtl.float.adder import CUTS, FloatAdder
@@ -80,6 +81,8 @@ class AdaCompUnit(wiring.Component):
         if not 1 <= stages <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
         self.longest, self.count_bits, self.stages = longest, count_bits, stages
+        #: What an accelerator says that has it: no more than that matters to who sends.
+        self.descriptor = Descriptor("adacomp", {"longest": str(longest), "count_bits": str(count_bits)})
         super().__init__(
             {
                 "settings": In(stream.Signature(Settings)),

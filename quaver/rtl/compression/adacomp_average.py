@@ -10,7 +10,8 @@ from quaver.golden.compression.packet import LONGEST, LONGEST_SHORT
 from quaver.golden.formats import FP32
 from quaver.rtl.float.adder import CUTS, FloatAdder
 
-#: What begins a layer: its length, that of its bins, and the share of a value, round(scale / learners).
+#: What begins a layer: its length, that of its bins, and the share of a value, round(scale / learners); a
+#: negative one takes values off.
 Settings = data.StructLayout({"length": 32, "bin_length": 14, "share": 32})
 
 
@@ -32,6 +33,7 @@ class AdaCompAverage(wiring.Component):
     settings  in  stream of `Settings`: begins a layer; taken when all sums of the one before have left
     packet    in  stream of 16 bits: the packet's elements
     before    in  stream of 32 bits: the sums so far, float32
+    waits     out the next sum waits until it is known what the packet's next element is
     sums      out stream of 32 bits: the sums with this packet
     ========= === ===================================================================================
 
@@ -52,6 +54,7 @@ class AdaCompAverage(wiring.Component):
                 "settings": In(stream.Signature(Settings)),
                 "packet": In(stream.Signature(16)),
                 "before": In(stream.Signature(32)),
+                "waits": Out(1),
                 "sums": Out(stream.Signature(32)),
             }
         )
@@ -76,11 +79,12 @@ class AdaCompAverage(wiring.Component):
         place = Mux(short, word[:6], word[:14])
         upper = Mux(short, word[6:8], word[14:16])
         is_run = place == Mux(short, LONGEST_SHORT, LONGEST)
-        waits = ~done & (empty == 0)  # for the next element
+        waits = ~done & (empty == 0)
         hit = Signal()
         run = Signal()
         last = (index == settings.bin_length - 1) | (to_come == 1)
         m.d.comb += [
+            self.waits.eq(waits & (to_come != 0)),
             hit.eq(waits & ~is_run & (place == index)),
             run.eq(waits & is_run),
             moves.eq(self.sums.ready | ~self.sums.valid),
@@ -102,7 +106,7 @@ class AdaCompAverage(wiring.Component):
         m.submodules.pipeline = EnableInserter(moves)(pipeline := Module())
         pipeline.submodules.add = add = FloatAdder(FP32, stages=self.stages)
         # −0 changes nothing.
-        share = Cat(settings.share[:31], upper[0])
+        share = Cat(settings.share[:31], upper[0] ^ settings.share[31])
         m.d.comb += [
             add.a.eq(self.before.payload),
             add.b.eq(Mux(hit, share, Cat(Const(0, 31), Const(1, 1)))),

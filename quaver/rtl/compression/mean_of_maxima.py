@@ -31,7 +31,8 @@ class MeanOfMaxima(wiring.Component):
     mean      out stream of 32 bits: the float32, one for each run
     ========= === ===============================================================================
 
-    A magnitude takes two cycles; the mean comes 2 · (279 + `count_bits`) + 5 cycles after the last one.
+    A magnitude takes two cycles; the mean comes 2 · (279 + `count_bits`) + 5 cycles after the last one. A
+    reset, which may cut a run short, is followed by 256 cycles in which the memory is cleared.
 
     Raises
     ------
@@ -61,6 +62,7 @@ class MeanOfMaxima(wiring.Component):
         last = Signal()
         count = Signal(self.count_bits)
         place = Signal(range(-1, length + 1))
+        cleared = Signal(range(sums.depth))
         carry = Signal(width + 1)
         total = Signal(width + 2)
         rest = Signal(self.count_bits)
@@ -84,6 +86,11 @@ class MeanOfMaxima(wiring.Component):
             digit.eq(twice >= count),
         ]
         with m.FSM():
+            with m.State("CLEAR"):
+                m.d.comb += [sum_write.addr.eq(cleared), sum_write.en.eq(1)]
+                m.d.sync += cleared.eq(cleared + 1)
+                with m.If(cleared == sums.depth - 1):
+                    m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.maxima.ready.eq(1)
                 m.d.sync += [

@@ -210,7 +210,14 @@ def _systolic_array(rows: int, columns: int, stages: int, **arithmetic: Any) -> 
 
 
 def _accelerator(
-    rows: int, columns: int, stages: int, depth: int, update: str, codes: int, **others: Any
+    rows: int,
+    columns: int,
+    stages: int,
+    depth: int,
+    update: str,
+    compression: str,
+    codes: int,
+    **others: Any,
 ) -> Accelerator:
     _sized(rows, columns)
     of_unit = {name: others.pop(name) for name in UPDATE_FORMATS}
@@ -226,8 +233,16 @@ def _accelerator(
         )
     elif update != "none" and (rule := arithmetic.default_update):
         unit = unit_for(replace(cast("Any", rule), rounding=update))
-    size = {"rows": rows, "columns": columns, "stages": stages, "depth": depth}
-    return Accelerator(arithmetic, **size, update=unit, codes=codes)
+    return Accelerator(
+        arithmetic,
+        rows=rows,
+        columns=columns,
+        stages=stages,
+        depth=depth,
+        update=unit,
+        codes=codes,
+        compression=AdaCompUnit(stages=stages) if compression == "adacomp" else None,
+    )
 
 
 def _axi_accelerator(**options: Any) -> wiring.Component:
@@ -258,6 +273,7 @@ _ACCELERATOR = (
     Option(
         "codes", (int,), 0, "integers: bits of the next layer's codes that leave in place of sums; 0: none"
     ),
+    Option("compression", (), "none", "unit that compresses gradients", ("none", "adacomp")),
     _STAGES,
 )
 
