@@ -24,13 +24,16 @@ from quaver.rtl.rounding import Rounding
 #: Where the fused sum is cut for a number of lanes: after which steps, beside the register at its end.
 CUTS: dict[int, tuple[str, ...]] = {
     1: (),
-    2: ("align",),
-    3: ("compare", "add"),
-    4: ("compare", "align", "add"),
+    2: ("add",),
+    3: ("align", "add"),
+    4: ("align", "add", "count"),
     5: ("compare", "align", "add", "count"),
     6: ("compare", "align", "compress", "add", "count"),
     7: ("compare", "align", "compress", "add", "count", "normalise"),
 }
+
+#: Exponents of which one register keeps the largest.
+COMPARED = 4
 
 
 def largest(m: Module, values: Sequence[Value]) -> Value:
@@ -44,15 +47,19 @@ def largest(m: Module, values: Sequence[Value]) -> Value:
     return found
 
 
-def carry_save(m: Module, terms: Sequence[Value], width: int) -> tuple[Value, Value]:
-    """Two numbers of `width` bits whose sum is that of `terms`, modulo 2**width: 3 become 2, without carries
-    that run."""
-    terms = list(terms)
+def carry_save(m: Module, terms: Sequence[Value], ones: Sequence[Value], width: int) -> tuple[Value, Value]:
+    """Two numbers of `width` bits whose sum is that of `terms` and of the bits `ones`, modulo 2**width.
+
+    3 terms become 2, without carries that run. The carries leave bit 0 free for one of `ones` each time,
+    which are at most as many as the terms less 2.
+    """
+    terms, ones = list(terms), list(ones)
     while len(terms) > 2:
         rest = terms[len(terms) // 3 * 3 :]
         for a, b, c in zip(*[iter(terms[: len(terms) // 3 * 3])] * 3, strict=True):
             saved, carried = Signal(width), Signal(width)
-            m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(((a & b) | (a & c) | (b & c)) << 1)]
+            one = ones.pop() if ones else Const(0, 1)
+            m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(Cat(one, (a & b) | (a & c) | (b & c)))]
             rest += [saved, carried]
         terms = rest
     return terms[0], terms[1]
@@ -100,14 +107,16 @@ class AlignedFloatPE(ProcessingElement):
     ----------
     interleave
         Lanes L.
+    comparisons
+        Cycles D in which the group's largest exponent is found: its logarithm to the base 4, at least 1.
     latency
-        L + 3.
+        L + 2 + D.
     sum, total
         The `Unpacked` of partial sums and totals.
 
     Ports and timing are every `ProcessingElement`'s, with N = 1 and `group` k at once: all inputs of cycle t
     belong to lane t mod L. Between two groups of folds lies at least one product a lane, and between a
-    group's first cycle t and t + 2L + 2 `shift` is 0.
+    group's first cycle t and t + 2L + D + 1 `shift` is 0.
 
     Raises
     ------
@@ -128,6 +137,7 @@ class AlignedFloatPE(ProcessingElement):
                 f"total_rounding is {arithmetic.total_rounding}, but the hardware adds totals to nearest"
             )
         self.arithmetic = arithmetic
+        self.comparisons = max(-(-(arithmetic.group - 1).bit_length() // 2), 1)
         acc = arithmetic.accumulator
         self.operands = Unpacked.of(arithmetic.a), Unpacked.of(arithmetic.b)
         self.lowest = sum(operand.min_exponent for operand in self.operands)
@@ -142,7 +152,7 @@ class AlignedFloatPE(ProcessingElement):
             b=data.ArrayLayout(self.operands[1].layout, arithmetic.group),
             total=self.total.layout,
             interleave=stages,
-            latency=stages + 3,
+            latency=stages + 2 + self.comparisons,
             group=arithmetic.group,
             multiplies_in_dsp=max(operand.precision for operand in self.operands) > LARGEST_IN_LOGIC,
         )
@@ -167,8 +177,9 @@ class AlignedFloatPE(ProcessingElement):
             m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
         )
 
-        # Exponents on one scale, on which only a zero's is 0.
-        bias = 1 - min(self.lowest, self.sum.min_exponent)
+        # Exponents on one scale, that of the sums where none of theirs, not even a zero's, is above a
+        # product's; a product that is zero has 0.
+        bias = self.sum.bias if self.sum.min_exponent <= self.lowest else 1 - self.lowest
         highest = max(sum(operand.max_exponent for operand in self.operands), self.sum.max_exponent)
         exponent_bits = (highest + 2 + bias + self.group.bit_length()).bit_length()
         terms, exponents, nans, plus, minus = [], [], [], [], []
@@ -194,29 +205,35 @@ class AlignedFloatPE(ProcessingElement):
             plus.append(infinite & ~sign)
             minus.append(infinite & sign)
 
-        # Their largest exponent, and specials, of all.
-        top = Signal(exponent_bits, reset_less=True)
-        nan, above, below = (Signal(name=name, reset_less=True) for name in ("nan", "above", "below"))
-        m.d.sync += [
-            top.eq(largest(m, exponents)),
-            nan.eq(Cat(nans).any()),
-            above.eq(Cat(plus).any()),
-            below.eq(Cat(minus).any()),
-        ]
-        products = []
-        for i, parts in enumerate(terms):
-            held = [Signal.like(part, name=f"{part.name}_held_{i}", reset_less=True) for part in parts]
-            m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-            products.append(held)
-        fold, first = control.fold, control.first
-        folds = Signal(lanes + 2, reset_less=True)  # bit i: what is so many registers further is a fold
-        m.d.sync += folds.eq(Cat(fold, folds))
-        first_fold = Signal(reset_less=True)
-        m.d.sync += first_fold.eq(first)
-        pops, folded = folds[0], folds[lanes]
+        # Their largest exponent, four to one in each cycle, and specials, of all; products wait.
+        for level in range(self.comparisons):
+            tops = []
+            for i in range(0, len(exponents), COMPARED):
+                top = Signal(exponent_bits, name=f"top_{level}_{i // COMPARED}", reset_less=True)
+                m.d.sync += top.eq(largest(m, exponents[i : i + COMPARED]))
+                tops.append(top)
+            exponents = tops
+            flags = [Signal(name=f"{n}_{level}", reset_less=True) for n in ("nan", "above", "below")]
+            for flag, of in zip(flags, (nans, plus, minus), strict=True):
+                m.d.sync += flag.eq(Cat(of).any())
+            nans, plus, minus = ([flag] for flag in flags)
+            products = []
+            for i, parts in enumerate(terms):
+                held = [Signal.like(part, name=f"{part.name}_{level}_{i}", reset_less=True) for part in parts]
+                m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
+                products.append(held)
+            terms = products
+        (top,), (nan,), (above,), (below,) = exponents, nans, plus, minus
+
+        # Bit i: what is i registers behind the products' own is a fold, and an output's first.
+        last = self.comparisons - 1
+        folds = Signal(last + lanes + 1, reset_less=True)
+        firsts = Signal(last + 1, reset_less=True)
+        m.d.sync += [folds.eq(Cat(control.fold, folds)), firsts.eq(Cat(control.first, firsts))]
+        pops, folded, first_fold = folds[last], folds[last + lanes], firsts[last]
 
         partial = Signal(self.sum.layout, init=self.sum.zero, reset_less=True)
-        new = self._fused(m, bias, products, top, (nan, above, below), partial)
+        new = self._fused(m, bias, terms, top, (nan, above, below), partial)
         m.d.sync += partial.eq(Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), new.as_value()))
 
         # The totals: a ring through their adder while folding, a chain down the column while shifting.
@@ -250,9 +267,11 @@ class AlignedFloatPE(ProcessingElement):
         acc, F = self.arithmetic.accumulator, self.arithmetic.fraction_bits
         sum_ = self.sum
         pipe = Pipeline(m, CUTS[self.interleave])
-        nonzero = partial.significand.any()
         own = Signal(len(top))
-        m.d.comb += own.eq(Mux(nonzero, partial.exponent + (bias - sum_.bias), 0))
+        if bias == sum_.bias:
+            m.d.comb += own.eq(partial.exponent)
+        else:
+            m.d.comb += own.eq(Mux(partial.significand.any(), partial.exponent + (bias - sum_.bias), 0))
         nan, above, below = specials
         pipe.nan = nan | partial.nan | (above & below) | (partial.infinite & Mux(partial.sign, above, below))
         pipe.infinite = above | below | partial.infinite
@@ -284,8 +303,9 @@ class AlignedFloatPE(ProcessingElement):
         for i in names:
             sign, kept = getattr(pipe, f"sign_{i}"), getattr(pipe, f"term_{i}")
             signed.append((Cat(kept, Const(0, width - len(kept))) ^ sign.replicate(width))[:width])
-        count = sum(getattr(pipe, f"sign_{i}") for i in names)
-        pipe.saved, pipe.carried = carry_save(m, [*signed, Cat(count, Const(0, width))[:width]], width)
+        first, *ones = (getattr(pipe, f"sign_{i}") for i in names)
+        terms = [*signed, Cat(first, Const(0, width - 1))]
+        pipe.saved, pipe.carried = carry_save(m, terms, ones, width)
         for i in names:
             delattr(pipe, f"sign_{i}")
             delattr(pipe, f"term_{i}")
