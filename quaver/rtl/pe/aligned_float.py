@@ -14,7 +14,7 @@ from quaver.golden.formats import FloatFormat
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, leading_zeros, total_of
+from quaver.rtl.float.unpacked import Normalise, Pack, Unpack, Unpacked, fold_of, leading_zeros
 from quaver.rtl.pe.chunked_float import LARGEST_IN_LOGIC
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
@@ -27,9 +27,9 @@ CUTS: dict[int, tuple[str, ...]] = {
     2: ("add",),
     3: ("align", "add"),
     4: ("align", "add", "count"),
-    5: ("compare", "align", "add", "count"),
-    6: ("compare", "align", "compress", "add", "count"),
-    7: ("compare", "align", "compress", "add", "count", "normalise"),
+    5: ("align", "add", "negate", "count"),
+    6: ("compare", "align", "add", "negate", "count"),
+    7: ("compare", "align", "compress", "add", "negate", "count"),
 }
 
 #: Exponents of which one register keeps the largest.
@@ -110,19 +110,20 @@ class AlignedFloatPE(ProcessingElement):
     comparisons
         Cycles D in which the group's largest exponent is found: its logarithm to the base 4, at least 1.
     latency
-        L + 2 + D.
+        L + 2 + D + W.
     sum, total
         The `Unpacked` of partial sums and totals.
+    waits
+        W, cycles that a partial sum takes on its way to the total: 1 where its subnormals are normalised.
 
     Ports and timing are every `ProcessingElement`'s, with N = 1 and `group` k at once: all inputs of cycle t
     belong to lane t mod L. Between two groups of folds lies at least one product a lane, and between a
-    group's first cycle t and t + 2L + D + 1 `shift` is 0.
+    group's first cycle t and t + 2L + D + W + 1 `shift` is 0.
 
     Raises
     ------
     ValueError
-        `stages` out of range, terms that are aligned to nearest, totals that are truncated, or a total as of
-        `quaver.rtl.float.unpacked.total_of`.
+        `stages` out of range, terms that are aligned to nearest, totals that are truncated, or a DLFloat.
     """
 
     def __init__(self, arithmetic: AlignedFloat, *, stages: int = 4) -> None:
@@ -145,14 +146,15 @@ class AlignedFloatPE(ProcessingElement):
         if self.lowest - arithmetic.fraction_bits >= acc.min_exponent:
             # Sums are multiples of that, and none is subnormal.
             self.sum = Unpacked(acc.precision, self.lowest - arithmetic.fraction_bits, acc.max_exponent)
-        self.total = total_of(arithmetic.total, self.sum)
+        self.total, self.folded = fold_of(arithmetic.total, self.sum)
+        self.waits = int(self.folded != self.sum)
         super().__init__(
             arithmetic,
             a=data.ArrayLayout(self.operands[0].layout, arithmetic.group),
             b=data.ArrayLayout(self.operands[1].layout, arithmetic.group),
             total=self.total.layout,
             interleave=stages,
-            latency=stages + 2 + self.comparisons,
+            latency=stages + 2 + self.comparisons + self.waits,
             group=arithmetic.group,
             multiplies_in_dsp=max(operand.precision for operand in self.operands) > LARGEST_IN_LOGIC,
         )
@@ -227,14 +229,23 @@ class AlignedFloatPE(ProcessingElement):
 
         # Bit i: what is i registers behind the products' own is a fold, and an output's first.
         last = self.comparisons - 1
-        folds = Signal(last + lanes + 1, reset_less=True)
-        firsts = Signal(last + 1, reset_less=True)
+        folds = Signal(last + lanes + 2, reset_less=True)
+        firsts = Signal(last + 2, reset_less=True)
         m.d.sync += [folds.eq(Cat(control.fold, folds)), firsts.eq(Cat(control.first, firsts))]
-        pops, folded, first_fold = folds[last], folds[last + lanes], firsts[last]
+        pops, folded, first_fold = folds[last + self.waits], folds[last + lanes], firsts[last + self.waits]
+        complete = folds[last + lanes + self.waits]
 
         partial = Signal(self.sum.layout, init=self.sum.zero, reset_less=True)
         new = self._fused(m, bias, terms, top, (nan, above, below), partial)
         m.d.sync += partial.eq(Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), new.as_value()))
+
+        # What is added to the totals; with a register before it where its subnormals are normalised.
+        addend: data.View = partial
+        if self.waits:
+            m.submodules.normalise = normalise = Normalise(self.sum)
+            addend = Signal(self.folded.layout, name="addend", reset_less=True)
+            m.d.comb += normalise.number.eq(partial)
+            m.d.sync += addend.eq(normalise.normal)
 
         # The totals: a ring through their adder while folding, a chain down the column while shifting.
         totals = [
@@ -242,14 +253,14 @@ class AlignedFloatPE(ProcessingElement):
             for i in range(lanes)
         ]
         m.submodules.fold = folder = UnpackedAdder(
-            self.arithmetic.total, self.total, self.sum, registers=lanes - 1
+            self.arithmetic.total, self.total, self.folded, registers=lanes - 1
         )
         augend = Signal(self.total.layout, init=self.total.zero, reset_less=True)
         zero = self.total.layout.const(self.total.zero).as_value()
         m.d.sync += augend.eq(Mux(first_fold, zero, totals[-1].as_value()))
-        m.d.comb += [folder.a.eq(augend), folder.b.eq(partial)]
-        with m.If(pops | folded | self.shift):
-            m.d.sync += totals[0].eq(Mux(folded, folder.sum.as_value(), self.chain_in.as_value()))
+        m.d.comb += [folder.a.eq(augend), folder.b.eq(addend)]
+        with m.If(pops | complete | self.shift):
+            m.d.sync += totals[0].eq(Mux(complete, folder.sum.as_value(), self.chain_in.as_value()))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(totals)]
         m.d.comb += self.chain_out.eq(totals[-1])
         return m
@@ -316,15 +327,18 @@ class AlignedFloatPE(ProcessingElement):
         # Normalise: the leading 1 to the top, but no further than the smallest exponent.
         pipe.sign = pipe.total[-1]
         pipe.magnitude = ((pipe.total ^ pipe.sign.replicate(width)) + pipe.sign)[: width - 1]
-        pipe.zero = ~pipe.magnitude.any()
-        zeros = leading_zeros(m, pipe.magnitude)
         # An exponent of the top bit; where sums are not gradual, none that is not 0 falls below the smallest.
         pipe.exponent = (pipe.exponent + (width - 2 - F))[: len(top)]
+        pipe.step("negate", "total")
+        pipe.zero = ~pipe.magnitude.any()
+        counted, least = pipe.magnitude, sum_.min_exponent + bias
         if sum_.gradual:
+            room = (pipe.exponent - least)[: len(top)]
+            counted |= (Const(1 << (width - 2), width - 1) >> room)[: width - 1]  # there the count ends
+        pipe.shift = leading_zeros(m, counted)
+        if sum_.gradual and self.lowest + width - 2 - F < sum_.min_exponent:
             # Or the other way: a sum far below the smallest exponent goes down to it, and its lost bits
             # stick.
-            least = sum_.min_exponent + bias
-            room = (pipe.exponent - least)[: len(top)]
             under, deep = Signal(), Signal(len(top))
             m.d.comb += [under.eq(pipe.exponent < least), deep.eq(least - pipe.exponent)]
             levels = (width - 1).bit_length()
@@ -332,12 +346,10 @@ class AlignedFloatPE(ProcessingElement):
             with m.If(~deep[levels:].any()):
                 m.d.comb += down.eq(pipe.magnitude >> deep[:levels])
             lost = Mux(deep[levels:].any(), ~pipe.zero, ((down << deep[:levels]) != pipe.magnitude))
-            pipe.shift = Mux(under, 0, Mux(zeros > room, room, zeros))[: len(zeros)]
+            pipe.shift = Mux(under, 0, pipe.shift)
             pipe.magnitude = Mux(under, down | lost, pipe.magnitude)
             pipe.exponent = Mux(under, least, pipe.exponent)
-        else:
-            pipe.shift = zeros
-        pipe.step("count", "total")
+        pipe.step("count")
         pipe.normal = (pipe.magnitude << pipe.shift)[: width - 1]
         pipe.exponent = (pipe.exponent - pipe.shift)[: len(top)]
         pipe.step("normalise", "magnitude", "shift")
@@ -356,7 +368,8 @@ class AlignedFloatPE(ProcessingElement):
         special = pipe.nan | pipe.infinite
         field = (exponent - (bias - sum_.bias))[: sum_.exponent_bits]
         m.d.comb += [
-            new.significand.eq(Mux(pipe.zero, 0, significand)),
+            # What infinities' significands add up to may be 0: one needs its leading 1.
+            new.significand.eq(Mux(pipe.zero, 0, significand) | (pipe.infinite << (acc.precision - 1))),
             new.exponent.eq(Mux(~significand.any() | pipe.zero, int(sum_.gradual), field)),
             new.sign.eq(Mux(special, pipe.negative_infinity, pipe.sign & significand.any())),
             new.infinite.eq(pipe.infinite | over),
