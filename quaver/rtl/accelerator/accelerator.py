@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
-from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.response_writer import ResponseWriter
 from quaver.rtl.accelerator.update_stream import UpdateStream
@@ -140,7 +139,7 @@ class Accelerator(wiring.Component):
             len(identity),
             self.settings_words,
             random,
-            self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
+            self.update_stream is not None and self.update_stream.unit.rounding.draws,
         )
         m.submodules.response_writer = response_writer = ResponseWriter(identity)
         # Whoever takes a row's last word moves the addresses of all columns' memories: not from far away.
