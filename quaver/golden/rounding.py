@@ -9,6 +9,10 @@ aside: `round_integer` is its definition.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Random bits that one stochastic rounding takes unless it is told otherwise.
 RANDOM_BITS = 16
@@ -37,13 +41,19 @@ class Rounding(StrEnum):
         """Whether it takes random bits."""
         return self in (Rounding.STOCHASTIC, Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C)
 
+    @property
+    def looks_further(self) -> int:
+        """Bits below the random ones, beyond which at most the presence of others matters."""
+        return int(self in (Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C))
 
-def update_rounding(rounding: Rounding | str) -> Rounding:
-    """The rounding of a weight update. ValueError: it is not one that updates have."""
-    rounding = Rounding(rounding)
-    if rounding.draws and rounding is not Rounding.STOCHASTIC:
-        raise ValueError(f"rounding is {rounding}, but updates take nearest, truncate or stochastic")
-    return rounding
+
+#: To nearest, and the three that draw.
+NEAREST_OR_DRAWN = (
+    Rounding.NEAREST_EVEN,
+    Rounding.STOCHASTIC,
+    Rounding.STOCHASTIC_B,
+    Rounding.STOCHASTIC_C,
+)
 
 
 def round_magnitude(
@@ -125,3 +135,29 @@ def round_integer(
         )
     magnitude = round_magnitude(abs(value), dropped_bits, rounding, random, random_bits)
     return -magnitude if value < 0 else magnitude
+
+
+def round_integers(
+    values: NDArray[np.int64],
+    dropped_bits: int,
+    rounding: Rounding | str,
+    random: NDArray[Any] | None = None,
+    random_bits: int = RANDOM_BITS,
+) -> NDArray[np.int64]:
+    """`round_integer` of an array, whose values are int64 with half a step more, or a random number, too."""
+    rounding, dropped = Rounding(rounding), dropped_bits
+    if dropped <= 0:
+        return values << -dropped
+    if rounding is Rounding.TOWARD_ZERO:
+        return (values + np.where(values < 0, (1 << dropped) - 1, 0)) >> dropped
+    if rounding is Rounding.NEAREST_EVEN:
+        return (values + (1 << (dropped - 1)) - 1 + ((values >> dropped) & 1)) >> dropped
+    if random is None:
+        raise ValueError(f"rounding is {rounding}, which takes random bits; give one draw for each value")
+    drawn = random.astype(np.int64)
+    if rounding is Rounding.STOCHASTIC_B:
+        drawn, random_bits = 2 * drawn + 1, random_bits + 1
+    if rounding is Rounding.STOCHASTIC_C and dropped > random_bits:
+        values, dropped = round_integers(values, dropped - random_bits, Rounding.NEAREST_EVEN), random_bits
+    shift = dropped - random_bits
+    return (values + (drawn << shift if shift >= 0 else drawn >> -shift)) >> dropped

@@ -284,7 +284,7 @@ class Identity:
 
     def to_words(self) -> list[int]:
         """Version and geometry; then up to four lines of text, four bytes a word: arithmetic, update,
-        compression, and "codes", a space and their bits. What is not there is empty, or at the end left out."""
+        compression, and "codes", a space and their bits. What is not there is empty, at the end left out."""
         lines = [self.arithmetic, self.update or "", self.compression or ""]
         lines += [f"codes {self.codes}" if self.codes else ""]
         text = "\n".join(map(str, lines)).rstrip("\n").encode("ascii")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,7 +23,7 @@ class RoundAndSaturate(wiring.Component):
     result
         The format of what is left.
     rounding, random_bits
-        Nearest, or stochastic with so many random bits.
+        Nearest, or stochastic with so many random bits, of whichever variant.
     registers
         0: combinational. 1: a register behind the addition, a cycle of latency.
 
@@ -52,7 +52,7 @@ class RoundAndSaturate(wiring.Component):
         if self.rounding is RoundingMode.TOWARD_ZERO:
             raise ValueError(f"rounding is {rounding}, but sums round to nearest or stochastically")
         ports = {"number": In(signed(width)), "code": Out(result.width)}
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             ports["random"] = In(random_bits)
         super().__init__(ports)
 
@@ -60,10 +60,20 @@ class RoundAndSaturate(wiring.Component):
         m = Module()
         dropped, highest = self.dropped_bits, self.result.max_code
         # What is added to the sum before its low bits are cut off.
-        up = Signal(max(dropped, 1))
-        if dropped and self.rounding is RoundingMode.STOCHASTIC:
-            shift = dropped - self.random_bits
-            m.d.comb += up.eq(self.random << shift if shift >= 0 else self.random >> -shift)
+        up = Signal(dropped + 1)
+        if dropped and self.rounding.draws:
+            bits, random = self.random_bits, self.random
+            if self.rounding is RoundingMode.STOCHASTIC_B:
+                bits, random = bits + 1, Cat(Const(1, 1), random)
+            shift = dropped - bits
+            aligned = (random << shift if shift >= 0 else random >> -shift)[:dropped]
+            if self.rounding is RoundingMode.STOCHASTIC_C and shift > 0:
+                # Half of a step of the random bits, less one unless the step is odd: to nearest even.
+                half = Signal(shift)
+                m.d.comb += half.eq((1 << (shift - 1)) - 1 + self.number[shift])
+                aligned = Signal(dropped + 1)
+                m.d.comb += aligned.eq((random << shift) + half)
+            m.d.comb += up.eq(aligned)
         elif dropped:
             m.d.comb += up.eq((1 << (dropped - 1)) - 1 + self.number[dropped])
         total = Signal(signed(len(self.number) + 1))

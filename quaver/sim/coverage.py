@@ -7,9 +7,12 @@ small format), so a bin that stays empty is a hole in the bench, and the bench f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from itertools import product
 
+from quaver.golden import exact
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.formats import FixedFormat, FloatFormat
 from quaver.golden.rounding import Rounding, round_magnitude
@@ -288,6 +291,23 @@ class AdderCoverage(Coverage):
             self.hit("random bits", f"{operation}: bits below the random ones")
 
 
+def _in_time(lanes: int) -> dict[str, Iterable[str]]:
+    """What a schedule of `quaver.sim.benches.element` varies, whatever the numbers are."""
+    return {
+        "chunk length": ["1", "2", "3", "between", "chunk"],
+        "chunks": ["1", "2", "3 and more"],
+        "bubble": ["before a chunk", "within a chunk", "before a fold", "a whole step"],
+        "lane": [str(lane) for lane in range(lanes)],
+        "shift": [
+            "at once",
+            "later",
+            "interrupted",
+            "no two totals alike",
+            "passes on what comes from above",
+        ],
+    }
+
+
 class PECoverage(Coverage):
     """Coverage of the processing element of a chunked_float arithmetic.
 
@@ -327,18 +347,7 @@ class PECoverage(Coverage):
                 "rounding carries": ["within the binade", "into the next binade"],
                 "overflow": ["+", "−"],
                 "NaN by": ["operand", "infinity · 0", "infinity − infinity", "partial"],
-                "chunk length": ["1", "2", "3", "between", "chunk"],
-                "chunks": ["1", "2", "3 and more"],
-                "bubble": ["before a chunk", "within a chunk", "before a fold", "a whole step"],
-                "bubble on": ["+0", "finite", "infinity", "NaN"],
-                "lane": [str(lane) for lane in range(lanes)],
-                "shift": [
-                    "at once",
-                    "later",
-                    "interrupted",
-                    "no two totals alike",
-                    "passes on what comes from above",
-                ],
+                **_in_time(lanes),
             }
         )
 
@@ -391,3 +400,153 @@ class PECoverage(Coverage):
         self.counts["rounding carries"] = dict(self._sums.counts["rounding carries"])
         for name, n in self._sums.counts["overflow by"].items():
             self.counts["overflow"][name[0]] += n
+
+
+class AlignedCoverage(Coverage):
+    """Coverage of the processing element of an aligned_float arithmetic.
+
+    Parameters
+    ----------
+    arithmetic
+        Its totals must hold its sums, and terms be truncated.
+    lanes
+        Outputs that the element works on in turn.
+    """
+
+    def __init__(self, arithmetic: AlignedFloat, lanes: int) -> None:
+        self.arithmetic = arithmetic
+        a, b, acc = arithmetic.a, arithmetic.b, arithmetic.accumulator
+        infinite = None not in (a.infinity_code, b.infinity_code)
+        most = arithmetic.chunk * Fraction(a.max_value) * Fraction(b.max_value)
+        overflows = most >= Fraction(2) ** (acc.max_exponent + 1)
+        subnormal = a.min_exponent + b.min_exponent - arithmetic.fraction_bits < acc.min_exponent
+
+        def reached(fmt: FloatFormat) -> list[str]:
+            """Classes of sums: the sum of no numbers is −0."""
+            absent = {"−0"} | ({"+infinity", "−infinity"} if not infinite and not overflows else set())
+            gradual = subnormal and fmt.min_exponent >= acc.min_exponent
+            absent |= set() if gradual else {"+subnormal", "−subnormal"}
+            return [name for name in operand_classes(fmt) if name not in absent]
+
+        several = arithmetic.group > 1
+        specials = ["operand", "sum"]
+        specials += ["infinity · 0"] * infinite + ["two products"] * (infinite and several)
+        specials += ["product and sum"] * infinite
+        cuts = ["exact", "below half", "tie to even kept", "tie to odd raised", "above half"]
+        if arithmetic.rounding is Rounding.TOWARD_ZERO:
+            cuts = ["exact", "loses bits"]
+        super().__init__(
+            {
+                "sum before": reached(acc),
+                "largest exponent": ["a product", "the sum", "both", "none"],
+                "alignment": [
+                    f"{term} {what}"
+                    for term in ("product", "sum")
+                    for what in ("whole", "loses bits", "below the last bit")
+                ],
+                "leading bit": ["carry 2 and more", "carry 1", "in place", "left 1", "left 2 and more"],
+                "zero by": ["zeros", "cancellation"],
+                "cut": cuts,
+                "new sum": reached(acc),
+                "overflow": ["+", "−"] * overflows,
+                "NaN by": specials,
+                "fold, first": reached(acc),
+                "fold, next: total": reached(arithmetic.total),
+                "fold, next: partial": reached(acc),
+                "bubble on": ["+0", "finite"] + ["infinity"] * (infinite or overflows) + ["NaN"],
+                **_in_time(lanes),
+            }
+        )
+
+    def step(self, partial: int, pairs: Sequence[tuple[int, int]], new: int) -> None:
+        """A group of products of `pairs` makes `new` of `partial`."""
+        ar = self.arithmetic
+        acc = ar.accumulator
+        before = operand_class(acc, partial)
+        self.hit("sum before", before)
+        self.hit("new sum", operand_class(acc, new))
+        products = [exact.multiply(exact.decode(ar.a, a), exact.decode(ar.b, b)) for a, b in pairs]
+        infinite = {value for value in products if value in (float("inf"), float("-inf"))}
+        if operand_class(acc, new) == "NaN":
+            classes = [(operand_class(ar.a, a), operand_class(ar.b, b)) for a, b in pairs]
+            if before == "NaN":
+                self.hit("NaN by", "sum")
+            elif any("NaN" in pair for pair in classes):
+                self.hit("NaN by", "operand")
+            elif any(value != value for value in products):
+                self.hit("NaN by", "infinity · 0")
+            else:
+                self.hit("NaN by", "two products" if len(infinite) == 2 else "product and sum")
+        elif before in ("+infinity", "−infinity") or infinite:
+            return
+        else:
+            self._finite(partial, pairs, products, new)
+
+    def _finite(
+        self, partial: int, pairs: Sequence[tuple[int, int]], products: Sequence[exact.Exact], new: int
+    ) -> None:
+        ar = self.arithmetic
+        acc, F = ar.accumulator, ar.fraction_bits
+        exponents = [_exponent(ar.a, a) + _exponent(ar.b, b) for a, b in pairs]
+        terms = [(x, e, "product") for x, e in zip(products, exponents, strict=True) if x]
+        own = exact.decode(acc, partial)
+        top = max((e for _, e, _ in terms), default=None)
+        if own:
+            e = _exponent(acc, partial)
+            who = "the sum" if top is None or e > top else "both" if e == top else "a product"
+            terms.append((own, e, "sum"))
+        else:
+            who = "none" if top is None else "a product"
+        self.hit("largest exponent", who)
+        if not terms:
+            self.hit("zero by", "zeros")
+            return
+        unit = Fraction(2) ** (max(e for _, e, _ in terms) - F)
+        total = 0
+        for x, _, kind in terms:
+            scaled = abs(Fraction(x)) / unit
+            whole = scaled.numerator // scaled.denominator
+            lost = "whole" if whole == scaled else "loses bits" if whole else "below the last bit"
+            self.hit("alignment", f"{kind} {lost}")
+            total += whole if x > 0 else -whole
+        if total == 0:
+            self.hit("zero by", "cancellation")
+            return
+        up = abs(total).bit_length() - 1 - F
+        names = {1: "carry 1", 0: "in place", -1: "left 1"}
+        self.hit("leading bit", names.get(up, "carry 2 and more" if up > 0 else "left 2 and more"))
+        value = abs(total) * unit
+        if operand_class(acc, new).endswith("infinity"):
+            self.hit("overflow", "+" if total > 0 else "−")
+            return
+        step = Fraction(2) ** max(acc.quantum_exponent, up + _log2(unit) + F - acc.mantissa_bits)
+        kept, rest = divmod(value, step)
+        if ar.rounding is Rounding.TOWARD_ZERO:
+            self.hit("cut", "loses bits" if rest else "exact")
+        elif rest == step / 2:
+            self.hit("cut", "tie to odd raised" if kept & 1 else "tie to even kept")
+        else:
+            self.hit("cut", "exact" if not rest else "below half" if rest < step / 2 else "above half")
+
+    def fold(self, total: int, partial: int, first: bool) -> None:
+        """`partial` goes to `total`, or to +0 with `first`."""
+        kind = operand_class(self.arithmetic.accumulator, partial)
+        if first:
+            self.hit("fold, first", kind)
+            return
+        self.hit("fold, next: total", operand_class(self.arithmetic.total, total))
+        self.hit("fold, next: partial", kind)
+
+    def bubble(self, partial: int) -> None:
+        """A bubble meets `partial`."""
+        kind = operand_class(self.arithmetic.accumulator, partial).lstrip("+−")
+        self.hit("bubble on", {"0": "+0", "infinity": kind, "NaN": kind}.get(kind, "finite"))
+
+
+def _exponent(fmt: FloatFormat, code: int) -> int:
+    field = (code & (fmt.sign_code - 1)) >> fmt.mantissa_bits
+    return max(field - fmt.bias, fmt.min_exponent)
+
+
+def _log2(power: Fraction) -> int:
+    return power.numerator.bit_length() - power.denominator.bit_length()

@@ -153,6 +153,8 @@ class AdderPairs(Pairs):
             raise TypeError(f"the addend is {addend}, but its pairs are enumerated as codes of a FloatFormat")
         if adder.stages:
             raise ValueError(f"the adder has {adder.stages} stages, but pairs are for a combinational one")
+        if adder.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
+            raise ValueError(f"rounding is {adder.rounding}, but the definition has nearest and stochastic")
         stochastic = adder.rounding is Rounding.STOCHASTIC
         random_bits = adder.random_bits if stochastic else 0
         span = max(fmt.max_exponent, addend.max_exponent) - min(fmt.quantum_exponent, addend.quantum_exponent)

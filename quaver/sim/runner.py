@@ -39,6 +39,7 @@ UNITS = (
     "lfsr",
     "rounding",
     "pe",
+    "pe_aligned_float",
     "systolic",
     "accelerator",
     "axi_accelerator",

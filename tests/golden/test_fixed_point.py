@@ -136,7 +136,7 @@ def test_listed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(rounding="truncate"), "rounding is 'truncate', but it must be 'nearest' or 'stochastic'"),
+        (dict(rounding="truncate"), "rounding is 'truncate', but it must be one of nearest, stochastic"),
         (dict(random_bits=33), "random_bits is 33, but stochastic rounding takes 1 … 32"),
         (
             dict(accumulator_bits=31),

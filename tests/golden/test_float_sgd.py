@@ -34,12 +34,15 @@ SCALARS = [
 
 
 @pytest.mark.parametrize("scalars", SCALARS, ids=lambda s: str(s["rate"]))
-@pytest.mark.parametrize(("rounding", "random_bits"), [("nearest", 16), ("truncate", 16), ("stochastic", 16)])
+@pytest.mark.parametrize(
+    ("rounding", "random_bits"),
+    [("nearest", 16), ("truncate", 16), ("stochastic", 16), ("stochastic-b", 4), ("stochastic-c", 4)],
+)
 def test_update_equals_its_definition(scalars, rounding, random_bits):
     update = FloatSGD(**scalars, rounding=rounding, random_bits=random_bits)
     rng = np.random.default_rng(1)
     codes = [random_codes(FP16, rng, 900) for _ in range(3)]
-    seed = 0xC0FFEE if rounding == "stochastic" else None
+    seed = 0xC0FFEE if update.stochastic else None
     for fast, defined in zip(
         update.update(*codes, seed=seed), update.definition(*codes, seed=seed), strict=True
     ):

@@ -9,10 +9,7 @@ import pytest
 from quaver.golden import exact
 from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import Rounding, round_integer, round_magnitude
-from quaver.golden.update.adam import Adam
-from quaver.golden.update.fixed_sgd import FixedSGD
-from quaver.golden.update.float_sgd import FloatSGD
+from quaver.golden.rounding import Rounding, round_integer, round_integers, round_magnitude
 
 SMALL = [(magnitude, dropped) for magnitude in range(128) for dropped in range(7)]
 
@@ -132,8 +129,13 @@ def test_only_the_first_is_biased_with_few_bits() -> None:
     assert abs(bias[Rounding.STOCHASTIC_C]) < 2.0**-10
 
 
-@pytest.mark.parametrize("rule", [FloatSGD, FixedSGD, Adam])
-@pytest.mark.parametrize("rounding", ["stochastic-b", "stochastic-c"])
-def test_updates_have_one_stochastic_rounding(rule: type, rounding: str) -> None:
-    with pytest.raises(ValueError, match=f"rounding is {rounding}, but updates take nearest, truncate or"):
-        rule(0.1, rounding=rounding)
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("bits", [1, 5, 8])
+def test_an_array_of_integers_rounds_as_one(rounding: Rounding, bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    values, random = rng.integers(-5000, 5000, 300), rng.integers(0, 1 << bits, 300)
+    for dropped in (0, 1, 3, 5, 9):
+        pairs = zip(values.tolist(), random.tolist(), strict=True)
+        expected = [round_integer(x, dropped, rounding, r * rounding.draws, bits) for x, r in pairs]
+        found = round_integers(values, dropped, rounding, random if rounding.draws else None, bits)
+        np.testing.assert_array_equal(found, expected)

@@ -218,3 +218,26 @@ def test_cocotb_catches_a_mutant_of_the_element(old: str, new: str) -> None:
         unit.pe = mutant.ChunkedFloatPE(unit.arithmetic, stages=unit.pe.interleave)
         verilog = to_verilog(unit, "pe")
     assert any("expected" in line for line in run_bench("pe", verilog=verilog).failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("magnitude >> distance[:levels])[: F + 2]", "magnitude >> distance[:levels])[: F + 2] | 1"),
+        ("Mux(first_fold, zero, totals[-1].as_value())", "totals[-1].as_value()"),
+        ("one = ones.pop() if ones else Const(0, 1)", "one = Const(0, 1)"),
+        ("| (pipe.infinite << (acc.precision - 1))", ""),
+    ],
+    ids=["a bit of every term", "fold without first", "no ones", "an infinity without its leading 1"],
+)
+def test_cocotb_catches_a_mutant_of_the_fused_dot_product(old: str, new: str) -> None:
+    from quaver.sim.benches import pe_aligned_float as pe_bench
+
+    name = "pe_aligned_float"
+    with mutated("pe/aligned_float", old, new):
+        mutant = sys.modules["quaver.rtl.pe.aligned_float"]
+        unit = pe_bench.VARIANTS[name]()
+        unit.pe = mutant.AlignedFloatPE(unit.arithmetic, stages=unit.pe.interleave)
+        verilog = to_verilog(unit, name)
+    assert any("expected" in line for line in run_bench(name, verilog=verilog).failures)

@@ -55,8 +55,8 @@ def run(pe, tiles, bubbles=None):
                 if (k + 1) % arithmetic.chunk == 0 or k == k_count - 1:
                     await group(0, [0] * lanes, fold=1, first=first, draws=draws)
                     first = 0
-            for _ in range(2):  # the totals are there 2L + 1 cycles after the fold began
-                await group(idle_a, [idle_b] * lanes)
+            for _ in range(-(-pe.latency // lanes)):  # the totals are there latency + L − 1 cycles after
+                await group(idle_a, [idle_b] * lanes)  # the fold began
             tile = []
             for _ in range(lanes):
                 ctx.set(pe.shift, 1)
@@ -160,8 +160,20 @@ def test_totals_of_a_format_of_their_own(arithmetic):
         np.testing.assert_array_equal(codes, arithmetic.gemm(a, b, **seed)[0])
 
 
-def test_totals_that_the_hardware_cannot_fold():
-    with pytest.raises(
-        ValueError, match=r"total is e8m23, whose smallest exponent is -126, but the sums .* subnormal below"
-    ):
-        ChunkedFloatPE(ChunkedFloat(FP16, FP16, total=FP32))
+@pytest.mark.parametrize("stages", [1, 2, 5])
+@pytest.mark.parametrize("total", [FP32, FloatFormat(7, 5), FloatFormat(7, 9)], ids=str)
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_totals_below_whose_sums_are_subnormal(stages, total, rounding):
+    arithmetic = ChunkedFloat(FP16, FloatFormat(5, 9), 4, rounding, total=total)
+    rng = np.random.default_rng(stages)
+    pe = ChunkedFloatPE(arithmetic, stages=stages)
+    assert pe.waits == 1
+    tiles = [
+        tuple(FP16.encode(rng.standard_normal(shape) * 2.0**scale) for shape in ((1, k), (k, stages)))
+        for k, scale in ((1, -8), (9, -8), (14, -10), (13, 0), (14, -12))
+    ]
+    seed = {"seed": SEED} if arithmetic.stochastic else {}
+    sums = [arithmetic.definition(a, b, **seed)[0] for a, b in tiles]
+    np.testing.assert_array_equal(run(pe, tiles), sums)
+    values = np.abs(total.decode(sums))
+    assert (values[(values > 0)] < 2.0**arithmetic.accumulator.min_exponent).any()

@@ -52,7 +52,7 @@ def run(pe: AlignedFloatPE, tiles: list[tuple[np.ndarray, np.ndarray]], bubbles:
                     anything = np.full(group, 3), np.full((group, lanes), 5)
                     await step(*anything, fold=1, first=first)
                     first = 0
-            for _ in range(4):
+            for _ in range(-(-pe.latency // lanes)):
                 await step(*nothing)
             tile = []
             for _ in range(lanes):
@@ -100,12 +100,24 @@ def test_every_depth(stages: int) -> None:
         AlignedFloat(FP8, FP8, 2, 9, FP16, 4, FP16, rounding="nearest"),
         AlignedFloat(E4M3, E4M3, 3, 5, FloatFormat(4, 4), 6, FloatFormat(4, 6)),  # subnormal sums
         AlignedFloat(E4M3, E4M3, 3, 3, FloatFormat(3, 3), 6, FloatFormat(3, 3), rounding="nearest"),
+        AlignedFloat(E4M3, E4M3, 2, 4, FloatFormat(4, 4), 6, FP32),  # normalised on their way to the total
+        AlignedFloat(E4M3, E4M3, 2, 4, FloatFormat(4, 4), 6, FloatFormat(5, 2)),
         AlignedFloat(BFLOAT16, BFLOAT16, 2, 25, FP32, NO_CHUNKS),
     ],
     ids=lambda one: f"{one.a} {one.b} {one.group} {one.fraction_bits} {one.accumulator} {one.total}",
 )
 def test_every_class_of_operands(arithmetic: AlignedFloat) -> None:
     assert_golden(arithmetic, 3, ("any", "finite", "low", "sparse", "normal"))
+
+
+def test_an_infinity_whose_significand_cancels_keeps_its_sign() -> None:
+    arithmetic = AlignedFloat(FP8, FP8, 2, chunk=2)
+    a = FP8.encode([[-3.0, 0.0, 0.0, -(2.0**15)]])
+    a[0, 2] = FP8.infinity_code
+    b = FP8.encode([[1.0], [0.0], [1.0], [2.0]])
+    got = run(AlignedFloatPE(arithmetic, stages=1), [(a, b)])
+    assert FP32.decode(got.astype(np.uint32))[0, 0] == np.inf
+    np.testing.assert_array_equal(got, arithmetic.gemm(a, b))
 
 
 def test_refusals() -> None:

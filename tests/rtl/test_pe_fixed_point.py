@@ -31,6 +31,10 @@ FEET = [
     FixedPoint(rounding="nearest"),
     FixedPoint(Q2_6, Q2_6, Q2_6, random_bits=3, accumulator_bits=24),
     FixedPoint(Q2_6, Q2_6, Q2_6, random_bits=32, accumulator_bits=24),
+    FixedPoint(Q2_6, Q2_6, Q2_6, "stochastic-b", 3, accumulator_bits=24),
+    FixedPoint(Q2_6, Q2_6, Q2_6, "stochastic-b", 6, accumulator_bits=24),
+    FixedPoint(Q2_6, Q2_6, Q2_6, "stochastic-c", 3, accumulator_bits=24),
+    FixedPoint(Q2_6, Q2_6, Q2_6, "stochastic-c", 8, accumulator_bits=24),
     FixedPoint(Q2_6, Q2_6, FixedFormat(2, 12), "nearest", accumulator_bits=20),
     FixedPoint(Q2_6, Q2_6, FixedFormat(7, 1), "nearest", accumulator_bits=20),
     FixedPoint(FixedFormat(4, 16), FixedFormat(4, 16), FixedFormat(4, 16), accumulator_bits=56),
@@ -132,7 +136,7 @@ def test_the_element_at_every_depth(stages):
 
 #: name → (old text, new text), and who must notice.
 FOOT_SLIPS = {
-    "no random bits": ("self.random << shift if", "0 if"),
+    "no random bits": ("random << shift if", "Const(0, dropped) if"),
     "one bit too high": ("self.random << shift if", "self.random << shift + 1 if"),
     "saturates a bit late": ("self.result.width - 1 :]", "self.result.width :]"),
     "saturates above alone": ("upper.any() & ~upper.all()", "upper.any() & ~upper[-1]"),

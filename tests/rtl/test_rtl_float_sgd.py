@@ -44,6 +44,7 @@ VARIANTS = [
     (BFLOAT16, Rounding.STOCHASTIC, 32, 3),
     (E4M3, Rounding.STOCHASTIC, 5, 7),
     (FP8, Rounding.NEAREST_EVEN, 16, 2),
+    (FP16, Rounding.STOCHASTIC_C, 6, 3),
 ]
 IDS = ["-".join(map(str, variant)) for variant in VARIANTS]
 
@@ -68,7 +69,7 @@ def test_equals_golden(
     ]
     for i, (rate, momentum, decay) in enumerate(scalars):
         rule = FloatSGD(rate, momentum, decay, fmt, rounding, random_bits)
-        seed = 0xC0FFEE + i if rounding is Rounding.STOCHASTIC else None
+        seed = 0xC0FFEE + i if rounding.draws else None
         data = elements(fmt, 100_000, i) if i else elements(fmt, 1_000_000)
         data = [np.concatenate(pair) for pair in zip(data, specials(fmt), strict=True)]
         count = len(data[0])

@@ -12,10 +12,10 @@ from small_formats import formats
 from test_mutations import mutated
 
 from quaver.golden.formats import E4M3, FP8, FloatFormat, Specials
-from quaver.golden.rounding import Rounding
+from quaver.golden.rounding import NEAREST_OR_DRAWN, Rounding
 
 KINDS = (Specials.IEEE, Specials.OCP_FN)  # the hardware refuses DLFloat
-ROUNDINGS = (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC)
+BOTH = (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC)
 FORMATS = formats(7, KINDS)
 #: Whether they saturate makes no difference in an operand.
 OPERANDS = formats(7, KINDS, [False])
@@ -34,7 +34,7 @@ def some(unit: Unit, count: int) -> list[Case]:
     pairs = [pair for kind in kinds.values() for pair in drawn.sample(kind, min(len(kind), 4))]
     chosen = drawn.sample(pairs, count)
     return sorted(
-        (Case(unit, *pair, drawn.choice(ROUNDINGS), drawn.randint(1, 3)) for pair in chosen),
+        (Case(unit, *pair, drawn.choice(NEAREST_OR_DRAWN), drawn.randint(1, 3)) for pair in chosen),
         key=lambda case: (str(case.format), case.rounding, case.random_bits),
     )
 
@@ -48,14 +48,14 @@ def test_some_pairs(unit: Unit, count: int) -> None:
     ("fmt", "addend"), [(OPEN_E4M3, FP8), (FP8, OPEN_E4M3), (E4M3, SATURATING_FP8)], ids=str
 )
 def test_every_sum_of_two_kinds_of_eight_bits(fmt: FloatFormat, addend: FloatFormat) -> None:
-    cases = [Case(Unit.ADDER, fmt, addend, rounding, 2) for rounding in ROUNDINGS]
+    cases = [Case(Unit.ADDER, fmt, addend, rounding, 2) for rounding in BOTH]
     assert [outcome.first for outcome in outcomes(cases) if outcome.wrong] == []
 
 
 @pytest.mark.parametrize("operand", [FloatFormat(2, 1), FloatFormat(2, 1, specials=Specials.OCP_FN)], ids=str)
 def test_sums_that_saturate_between_two_multiples_of_the_products(operand: FloatFormat) -> None:
     """The largest sum, 3.875, is no multiple of the products' 0.25, and neither is what is added to it."""
-    cases = [Case(Unit.ELEMENT, FloatFormat(2, 4, saturate=True), operand, mode, 10) for mode in ROUNDINGS]
+    cases = [Case(Unit.ELEMENT, FloatFormat(2, 4, saturate=True), operand, mode, 10) for mode in BOTH]
     assert [outcome.first for outcome in outcomes(cases) if outcome.wrong] == []
 
 
@@ -63,7 +63,9 @@ def test_sums_that_saturate_between_two_multiples_of_the_products(operand: Float
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_every_pair(fmt: FloatFormat) -> None:
     done = list(
-        outcomes(Case(unit, fmt, other, mode) for mode in ROUNDINGS for unit in Unit for other in OPERANDS)
+        outcomes(
+            Case(unit, fmt, other, mode) for mode in NEAREST_OR_DRAWN for unit in Unit for other in OPERANDS
+        )
     )
     for unit in Unit:
         of_unit = [outcome for outcome in done if outcome.case.unit is unit]

@@ -32,7 +32,7 @@ class MultiplyAdd(wiring.Component):
         self.multiplier = FloatMultiplier(operand, operand)
         self.adder = FloatAdder(fmt, self.multiplier.unpacked, rounding=rounding, random_bits=random_bits)
         ports = {"x": In(operand.width), "y": In(operand.width), "a": In(fmt.width), "sum": Out(fmt.width)}
-        if rounding is Rounding.STOCHASTIC:
+        if rounding.draws:
             ports["random"] = In(random_bits)
         super().__init__(ports)
 
@@ -133,7 +133,7 @@ class Case:
     random_bits: int = 3
 
     def __str__(self) -> str:
-        random = f" {self.random_bits}" if self.rounding is Rounding.STOCHASTIC else ""
+        random = f" {self.random_bits}" if self.rounding.draws else ""
         return f"{self.unit}: {self.other} into {self.format}, {self.rounding}{random}"
 
     @property

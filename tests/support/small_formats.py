@@ -68,7 +68,7 @@ class Sums:
 
     def __init__(self, fmt: FloatFormat, rounding: Rounding | str, random_bits: int = 1) -> None:
         self.format, self.rounding, self.random_bits = fmt, Rounding(rounding), random_bits
-        self.draws = 1 << random_bits if self.rounding is Rounding.STOCHASTIC else 1
+        self.draws = 1 << random_bits if self.rounding.draws else 1
         self._codes: dict[object, list[int]] = {}
 
     def _encoded(self, total: Exact) -> list[int]:

@@ -29,7 +29,7 @@ from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.kernels.dispatch import chunked_gemm, chunked_gemms
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.random_bits import States, draws_of, states
-from quaver.golden.rounding import Rounding
+from quaver.golden.rounding import NEAREST_OR_DRAWN, Rounding
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.golden.validation import set_integers
 
@@ -64,12 +64,13 @@ class ChunkedFloat:
     chunk
         Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
     rounding
-        "nearest" (ties as the accumulator has them) or "stochastic".
+        "nearest" (ties as the accumulator has them), "stochastic", or its variants "stochastic-b" and
+        "stochastic-c" of `quaver.golden.rounding.Rounding`, which lose nothing on average.
     random_bits
         R, the bits of each draw of stochastic rounding, 1 … 24. What lies more than R bits below the last one
         kept is cut off, which takes 2**−(R + 1) of a step from every sum: without chunks, a sum of 65,536
         terms keeps 0.70 of itself with 6 bits, 0.92 with 8 and 0.98 with 10 (`bench/random_bits.py`). Fewer
-        than 10 bits are a `FewRandomBits` warning.
+        than 10 bits are a `FewRandomBits` warning, but with the variants.
     total
         Format of the totals and of C: a second accumulator, as chunks promoted to FP32 have it. None: the
         accumulator's, and so is None if it is that.
@@ -115,17 +116,19 @@ class ChunkedFloat:
             raise ValueError(
                 f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
             )
-        if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
-            raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
+        if self.rounding not in NEAREST_OR_DRAWN:
+            raise ValueError(
+                f"rounding is {self.rounding!r}, but it must be one of {', '.join(NEAREST_OR_DRAWN)}"
+            )
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         if not 1 <= self.random_bits <= MAX_RANDOM_BITS:
             raise ValueError(
                 f"random_bits is {self.random_bits!r}, but a draw takes 1 … {MAX_RANDOM_BITS} bits"
             )
-        if self.stochastic and self.random_bits < ENOUGH_RANDOM_BITS:
+        if self.rounding is Rounding.STOCHASTIC and self.random_bits < ENOUGH_RANDOM_BITS:
             warnings.warn(
                 f"random_bits is {self.random_bits}: every sum loses 2**-{self.random_bits + 1} of a step on "
-                f"average, which adds up in long ones; take {ENOUGH_RANDOM_BITS} or more",
+                f"average, which adds up in long ones; take {ENOUGH_RANDOM_BITS} or more, or stochastic-c",
                 FewRandomBits,
                 stacklevel=3,
             )
@@ -148,7 +151,7 @@ class ChunkedFloat:
     @property
     def stochastic(self) -> bool:
         """Whether a GEMM takes a seed."""
-        return self.rounding is Rounding.STOCHASTIC
+        return Rounding(self.rounding).draws
 
     @property
     def draws(self) -> Draws:

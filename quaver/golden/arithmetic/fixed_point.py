@@ -20,7 +20,7 @@ from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.random_bits import States, draws_of, first_draws, states
-from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer
+from quaver.golden.rounding import NEAREST_OR_DRAWN, RANDOM_BITS, Rounding, round_integer, round_integers
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.validation import set_integers
 
@@ -38,7 +38,8 @@ class FixedPoint:
     result
         Format of C, with no more fraction bits than the products have.
     rounding
-        "stochastic" or "nearest" (ties to even).
+        "stochastic", its variants "stochastic-b" and "stochastic-c" of `quaver.golden.rounding.Rounding`, or
+        "nearest" (ties to even).
     random_bits
         R, the random bits of one stochastic rounding, 1 … 32.
     accumulator_bits
@@ -63,8 +64,10 @@ class FixedPoint:
             value = getattr(self, name)
             if not isinstance(value, FixedFormat):
                 raise TypeError(f"{name} is {value!r}, but it must be a FixedFormat, e.g. FixedFormat(8, 8)")
-        if self.rounding not in (Rounding.NEAREST_EVEN, Rounding.STOCHASTIC):
-            raise ValueError(f"rounding is {self.rounding!r}, but it must be 'nearest' or 'stochastic'")
+        if self.rounding not in NEAREST_OR_DRAWN:
+            raise ValueError(
+                f"rounding is {self.rounding!r}, but it must be one of {', '.join(NEAREST_OR_DRAWN)}"
+            )
         object.__setattr__(self, "rounding", Rounding(self.rounding))
         set_integers(self, "random_bits", "accumulator_bits")
         if not 1 <= self.random_bits <= 32:
@@ -116,7 +119,7 @@ class FixedPoint:
     @property
     def stochastic(self) -> bool:
         """Whether a GEMM takes a seed."""
-        return self.rounding is Rounding.STOCHASTIC
+        return Rounding(self.rounding).draws
 
     @property
     def draws(self) -> Draws:
@@ -156,14 +159,12 @@ class FixedPoint:
         total = np.zeros((a.shape[0], b.shape[1]), np.int64)
         for k in range(0, a.shape[1], step):
             total += (x[:, k : k + step] @ y[k : k + step]).astype(np.int64)
-        dropped = self.dropped_bits
-        if dropped and self.rounding is Rounding.NEAREST_EVEN:
-            total += (1 << (dropped - 1)) - 1 + ((total >> dropped) & 1)
-        elif dropped:
-            random = first_draws(self.sources(seed), *total.shape, self.random_bits).astype(np.int64)
-            shift = dropped - self.random_bits
-            total += np.left_shift(random, shift) if shift >= 0 else random >> -shift
-        return self.result.codes(total >> dropped)
+        random = None
+        if self.draws is Draws.RESULTS:
+            random = first_draws(self.sources(seed), *total.shape, self.random_bits)
+        return self.result.codes(
+            round_integers(total, self.dropped_bits, self.rounding, random, self.random_bits)
+        )
 
     @standard_floats
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:

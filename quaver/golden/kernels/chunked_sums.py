@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from quaver.golden.formats import FloatFormat
+from quaver.golden.rounding import Rounding
 
 
 class ChunkedSums(Protocol):
@@ -18,6 +19,8 @@ class ChunkedSums(Protocol):
     def total(self) -> FloatFormat | None: ...
     @property
     def chunk(self) -> int: ...
+    @property
+    def rounding(self) -> Rounding | str: ...
     @property
     def stochastic(self) -> bool: ...
     @property

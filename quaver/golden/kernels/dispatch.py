@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quaver.golden.formats import Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.random_bits import States
+from quaver.golden.rounding import Rounding
 
 Array = NDArray[Any]
 
@@ -25,8 +26,10 @@ def chunked_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) -
     how = vector.plan(sums, vector.largest_sum(sums, a, b))
     if sums.total is not None:
         held = sums.total.quantum_exponent <= sums.accumulator.quantum_exponent
-        if how and held and not sums.stochastic and Specials.DLFLOAT not in _specials(sums):
-            return vector.promoted_gemm(sums, how, a, b)
+        # A total is rounded from a float64 that is rounded to odd.
+        short = sums.total.precision + sums.random_bits + Rounding(sums.rounding).looks_further <= 51
+        if how and held and short and Specials.DLFLOAT not in _specials(sums):
+            return vector.promoted_gemm(sums, how, a, b, states)
         return scalar.scalar_gemm(sums, a, b, states)
     return vector.vector_gemm(sums, how, a, b, states) if how else scalar.scalar_gemm(sums, a, b, states)
 

@@ -16,6 +16,7 @@ from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.random_bits import moved, one_sum_on
 from quaver.golden.random_bits import SOURCES, States
+from quaver.golden.rounding import Rounding
 
 Array = NDArray[Any]
 
@@ -30,7 +31,8 @@ def scalar_gemm(sums: ChunkedSums, a: Array, b: Array, states: States | None) ->
     formats = _fields(operand, False), _fields(acc, acc.saturate), _fields(total, total.saturate)
     x, y, z = states or (0, 0, 0)
     drawn = random_bits, (np.uint64(x), np.uint64(y), np.uint64(z)), SOURCES
-    _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), *drawn, c)
+    variant = sums.rounding is Rounding.STOCHASTIC_B, sums.rounding is Rounding.STOCHASTIC_C
+    _gemm(a, columns, *formats, min(sums.chunk, a.shape[1] or 1), *drawn, variant, c)
     return c
 
 
@@ -74,10 +76,11 @@ def _parts(code, fmt):
 
 
 @numba.njit(cache=True, nogil=True)
-def _rounded_sum(significand, exponent, other, other_exponent, zero, fmt, random_bits, random):
+def _rounded_sum(significand, exponent, other, other_exponent, zero, fmt, random_bits, random, nearest):
     """The code of significand · 2**exponent + other · 2**other_exponent, significands below 2**58.
 
-    `zero` is the code of their sum if it is 0.
+    `zero` is the code of their sum if it is 0; `nearest`, whether what the random bits are added to is
+    rounded and not cut.
     """
     mantissa_bits, quantum, max_code, infinity, nan, sign, missing = fmt
     top = _bit_length(abs(significand)) + exponent
@@ -93,7 +96,7 @@ def _rounded_sum(significand, exponent, other, other_exponent, zero, fmt, random
     if significand == 0:
         return zero
     # The larger one's highest bit goes to bit 60. What the smaller one loses below bit 0 sticks in bit 0,
-    # which neither rounding looks at otherwise: at most 30 + 24 bits from the top are kept or drawn against.
+    # which no rounding looks at otherwise: at most 30 + 25 bits from the top are kept or drawn against.
     unit = top - 61
     total = significand << (exponent - unit)
     if other != 0:
@@ -118,6 +121,9 @@ def _rounded_sum(significand, exponent, other, other_exponent, zero, fmt, random
         else:
             below = dropped - random_bits
             drawn_against = (total >> min(below, 63)) if below >= 0 else total << -below
+            if nearest and 0 < below < 63:
+                lost, half = total & ((np.int64(1) << below) - 1), np.int64(1) << (below - 1)
+                drawn_against += lost > half or (lost == half and drawn_against & 1 == 1)
             kept = (drawn_against + random) >> random_bits
     elif dropped > 62:
         kept = np.int64(0)
@@ -145,7 +151,7 @@ def _product(left, right):
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(code, number, fmt, random_bits, random):
+def _add(code, number, fmt, random_bits, random, nearest):
     """The accumulator code after adding a number."""
     sum_significand, sum_exponent, sum_special = _parts(code, fmt)
     significand, exponent, special = number
@@ -156,14 +162,20 @@ def _add(code, number, fmt, random_bits, random):
             return nan
         return infinity | sign if special < 0 else infinity
     zero = sign if np.signbit(special) else np.int64(0)
-    return _rounded_sum(sum_significand, sum_exponent, significand, exponent, zero, fmt, random_bits, random)
+    terms = sum_significand, sum_exponent, significand, exponent
+    return _rounded_sum(*terms, zero, fmt, random_bits, random, nearest)
 
 
 @numba.njit(cache=True, nogil=True)
-def _gemm(a, b_columns, operand, accumulator, totals, chunk, random_bits, states, sources, c):
+def _gemm(a, b_columns, operand, accumulator, totals, chunk, random_bits, states, sources, variant, c):
     rows, columns = c.shape
     depth = a.shape[1]
     mask = np.uint64((1 << random_bits) - 1)
+    # Variant B takes a bit more, which is always 1.
+    (one_more, nearest), odd = variant, np.int64(0)
+    bits = random_bits
+    if one_more:
+        bits, odd = random_bits + 1, np.int64(1)
     for i in range(rows):
         first = states
         for j in range(columns):
@@ -172,12 +184,12 @@ def _gemm(a, b_columns, operand, accumulator, totals, chunk, random_bits, states
                 partial = np.int64(0)
                 for k in range(start, min(start + chunk, depth)):
                     number = _product(_parts(a[i, k], operand), _parts(b_columns[j, k], operand))
-                    random = np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask)
-                    partial = _add(partial, number, accumulator, random_bits, random)
+                    random = (np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask) << odd) | odd
+                    partial = _add(partial, number, accumulator, bits, random, nearest)
                     if random_bits:
                         drawn = one_sum_on(drawn, sources)
-                random = np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask)
-                total = _add(total, _parts(partial, accumulator), totals, random_bits, random)
+                random = (np.int64((drawn[0] ^ drawn[1] ^ drawn[2]) & mask) << odd) | odd
+                total = _add(total, _parts(partial, accumulator), totals, bits, random, nearest)
                 if random_bits:
                     drawn = one_sum_on(drawn, sources)
             c[i, j] = total

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.chunked_sums import ChunkedSums
+from quaver.golden.kernels.random_bits import advanced
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
     DEPTH,
@@ -29,7 +30,8 @@ from quaver.golden.kernels.vector_kernel import (
     VECTOR_BYTES,
     vector_kernel,
 )
-from quaver.golden.random_bits import SOURCES, States
+from quaver.golden.random_bits import SOURCES, States, first_draws
+from quaver.golden.rounding import Rounding
 
 Array = NDArray[Any]
 
@@ -57,6 +59,8 @@ class KernelPlan:
         To nearest, whether half a step is added to the magnitude and what lies below a step is cut off.
     gap
         Whether magnitudes of at most the accumulator's smallest power of two become 0.
+    own
+        Where random bits are added, whether to sums that are rounded as the float's addition rounds them.
     """
 
     value: type[np.floating]
@@ -66,6 +70,7 @@ class KernelPlan:
     directed: bool
     ties_away: bool = False
     gap: bool = False
+    own: bool = False
 
 
 def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> KernelPlan | None:
@@ -82,6 +87,8 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Kern
     - An accumulator as precise as the float, FP32 in float32, if no sum is subnormal: its rounding to nearest
       is the float's own. If it has the float's largest value too, so is its overflow to infinity.
     - Stochastic: the sum is truncated to w ≥ p + random_bits bits. Truncating twice is truncating once.
+      Variant B looks at one bit more. Variant C rounds to p + random_bits bits, to nearest even: the float's
+      own addition if w is just that, and no sum is subnormal.
     - Subnormal sums: if the product's quantum is a multiple of the accumulator's, then no sum lies between
       two subnormals, and rounding to p bits leaves every sum in their range as it is.
     - Ties away from zero (DLFloat): the sum is truncated to w ≥ p + 1 bits. The last of them alone says
@@ -106,8 +113,12 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Kern
         alike = own and acc.max_value == np.finfo(value).max  # then so does its overflow
         reach = 2 * operand.max_exponent + 2 if alike else top + dropped
         enough = 1 if ties_away else 0 if own else acc.precision + 2
+        nearest = sums.rounding is Rounding.STOCHASTIC_C
+        below = product_quantum < acc.quantum_exponent and not dlfloat
         if sums.stochastic:
-            enough = sums.random_bits
+            enough = sums.random_bits + (sums.rounding is Rounding.STOCHASTIC_B)
+            if nearest and (dropped > enough or below):
+                continue
         in_range = product_quantum - dropped >= min_exponent and reach < max_exponent
         if product_bits > precision or dropped < enough or not in_range:
             continue
@@ -115,11 +126,12 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Kern
         return KernelPlan(
             value,
             corrected=wide and not cut,
-            subnormal=product_quantum < acc.quantum_exponent and not dlfloat,
+            subnormal=below,
             checked=checked and not (alike and not acc.saturate),
-            directed=directed and (wide or cut),
+            directed=directed and (wide or cut) and not nearest,
             ties_away=ties_away,
             gap=dlfloat and product_quantum <= acc.min_exponent,
+            own=nearest,
         )
     return None
 
@@ -155,19 +167,30 @@ def vector_gemms(
     return sums.accumulator.encode(_values(sums, how, a, b, states))
 
 
-def promoted_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array) -> Array:
-    """The codes of C to nearest, with totals in a format of their own that holds the accumulator's smallest
-    value: there no sum of two chunks is −0, so that the sign of a chunk's zero does not matter."""
+def promoted_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
+    """The codes of C, with totals in a format of their own that holds the accumulator's smallest value: there
+    no sum of two chunks is −0, so that the sign of a chunk's zero does not matter."""
     if sums.total is None:
         raise ValueError("there is no format of totals")
-    total = np.zeros((len(a), b.shape[1]))
+    total, drawn = np.zeros((len(a), b.shape[1])), {}
     for first in range(0, len(b), sums.chunk):
         part = slice(first, first + sums.chunk)
-        partial = _values(sums, how, np.ascontiguousarray(a[None, :, part]), b[None, part], None)[0]
+        firsts = None if states is None else [states]
+        partial = _values(sums, how, np.ascontiguousarray(a[None, :, part]), b[None, part], firsts)[0]
+        if states is not None:
+            states = _sums_on(states, min(sums.chunk, len(b) - first))
+            random = first_draws(states, *total.shape, sums.random_bits).reshape(-1)
+            drawn = {"random": random, "random_bits": sums.random_bits}
+            states = _sums_on(states, 1)
         # To odd in float64, then as the total is: rounded once.
         summed = axpy_to_odd(1.0, np.ascontiguousarray(partial).reshape(-1), total.reshape(-1))
-        total = sums.total.round(summed).astype(np.float64).reshape(total.shape)
+        total = sums.total.round(summed, sums.rounding, **drawn).astype(np.float64).reshape(total.shape)
     return sums.total.encode(total)
+
+
+def _sums_on(states: States, sums: int) -> States:
+    x, y, z = (int(advanced(np.uint64(s), of, sums)) for s, of in zip(states, SOURCES, strict=True))
+    return x, y, z
 
 
 def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequence[States] | None) -> Array:
@@ -196,10 +219,12 @@ def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequ
     random, firsts = None, np.zeros((products, 3), np.uint64)
     if states is not None:
         firsts[:] = states
-        random = SOURCES, sums.random_bits
+        odd = sums.rounding is Rounding.STOCHASTIC_B
+        below = shift.dtype.type(odd << max(int(shift) - 1, 0))
+        random = SOURCES, sums.random_bits, below
         if turned:
             rows_source, columns_source, diagonals = (source.transposed for source in SOURCES)
-            random = (columns_source, rows_source, diagonals), sums.random_bits
+            random = (columns_source, rows_source, diagonals), sums.random_bits, below
             firsts = np.ascontiguousarray(firsts[:, [1, 0, 2]])
     table = _table(operand, totals.dtype)
     beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
@@ -213,6 +238,7 @@ def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequ
         True if how.directed else None,
         True if how.ties_away else None,
         how.value(2.0**acc.min_exponent) if how.gap else None,
+        True if how.own else None,
     )
     inputs = (left, right, turned, table, random, firsts, shift, chunk, partials, totals, clauses)
     whole = (0, products), (0, shape[0] // TILE_ROWS), (0, shape[1] // width)

@@ -47,9 +47,10 @@ def vector_kernel(
 
     Of each product, `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns,
     K). `table` holds what each code is worth. `random` is None, or the three sources, that of rows, of
-    columns, of diagonals, and the bits of a draw, which are shifted by `shift`; `states` (products, 3) are
-    theirs at the first output. `totals`, of zeros, and `partials` are (products, rows, columns), in whole
-    tiles. `partials` keeps the sums of chunks longer than `depth`; where there are none, nothing touches it.
+    columns, of diagonals, the bits of a draw, which are shifted by `shift`, and what is set below them;
+    `states` (products, 3) are theirs at the first output. `totals`, of zeros, and `partials` are (products,
+    rows, columns), in whole tiles. `partials` keeps the sums of chunks longer than `depth`; where there are
+    none, nothing touches it.
 
     A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
@@ -112,7 +113,7 @@ def _draw_panels(random, kind, rows, columns, products, chunk):
     none = np.empty((0, 0, 0), kind)
     if random is None:
         return none, none, none
-    (_, _, diagonals), _ = random
+    (_, _, diagonals), _, _ = random
     draws = products + products // chunk + 2  # a long chunk's fold, and the last one's
     down, right, step = diagonals.per_row, diagonals.per_column, diagonals.step
     wide = (down * rows + right * columns + step * draws) // right + 1
@@ -135,7 +136,7 @@ def _room(places):
 def _start_draws(random, seeds, row, columns, width, states):
     """The states before the first sum of a row's output in each tile of columns, into `states` (tiles, 3)."""
     if random is not None:
-        (row_source, lane_source, source), _ = random
+        (row_source, lane_source, source), _, _ = random
         rows = walked(seeds[0], row_source, row)
         lanes = walked(seeds[1], lane_source, columns[0] * width)
         places = source.per_row * row + source.per_column * columns[0] * width
@@ -150,8 +151,12 @@ def _start_draws(random, seeds, row, columns, width, states):
 def _draw(random, shift, states, sums, draws):
     """The draws of three sources from `states` on, which move on by so many sums."""
     if random is not None:
-        (rows, columns, diagonals), bits = random
+        (rows, columns, diagonals), bits, below = random
         fill(states[0], rows, bits, shift, draws[0])
+        if below:
+            places = draws[0].reshape(-1)
+            for place in range(len(places)):
+                places[place] |= below
         fill(states[1], columns, bits, shift, draws[1])
         fill(states[2], diagonals, bits, shift, draws[2])
         states[0] = advanced(states[0], rows, sums)
@@ -167,8 +172,8 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
     (K, width), `length` products from k on. Tile (i, j) of the draws of rows x, columns y and diagonals z,
     (right, n, places), comes with them from n on. The sums are at (row, column) of `totals`, and of
     `partials` before the chunk is resumed and while it is not finished. `clauses` are (scale, drawn, turned,
-    corrected, tiny, huge, directed, ties_away, gap). One that is None is not compiled, and Numba tells the
-    kernels apart by these types.
+    corrected, tiny, huge, directed, ties_away, gap, own). One that is None is not compiled, and Numba tells
+    the kernels apart by these types.
     """
 
     def codegen(context, builder, signature, values):
@@ -176,8 +181,8 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
         i_v, j_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(
             builder, at_v
         )
-        scale_v, _, _, _, tiny_v, huge_v, _, _, gap_v = cgutils.unpack_tuple(builder, clauses_v)
-        scale, drawn, turned, corrected, tiny, huge, directed, ties_away, gap = clauses
+        scale_v, _, _, _, tiny_v, huge_v, _, _, gap_v, _ = cgutils.unpack_tuple(builder, clauses_v)
+        scale, drawn, turned, corrected, tiny, huge, directed, ties_away, gap, own = clauses
         vector = _Vectors(context, builder, a.dtype)
         if scale is not types.none:
             vector.scale = vector.splat(scale_v)
@@ -189,6 +194,7 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
                 vector.half = vector.splat(half)
         vector.corrected = corrected is not types.none
         vector.directed = directed is not types.none
+        vector.own = own is not types.none
         if tiny is not types.none:
             vector.tiny = vector.splat(tiny_v)
         if gap is not types.none:
@@ -286,7 +292,7 @@ class _Vectors:
     """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
     half: ir.Value | None = None
     """Half of the last kept bit, which takes the place of random bits where ties go away from zero."""
-    corrected = directed = False
+    corrected = directed = own = False
     tiny = largest = beyond = gap = None
 
     def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Float) -> None:
@@ -358,7 +364,7 @@ class _Vectors:
             total = self.sum_to_odd(a, b, c) if self.corrected else self.multiply_add(a, b, c)
             result = total if self.scale is None else self.nearest(total)
         else:
-            total = self.truncated_sum(a, b, c)
+            total = self.multiply_add(a, b, c) if self.own else self.truncated_sum(a, b, c)
             result = self.stochastic(total, random)
             if self.tiny is not None:
                 below = emit.fcmp_ordered("<", self.magnitude_of(total), self.tiny)

@@ -28,7 +28,7 @@ from quaver.golden.nn.quantisers import (
     SAWBWeights,
     WeightQuantiser,
 )
-from quaver.golden.rounding import RANDOM_BITS, Rounding, update_rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.golden.validation import set_integers
@@ -240,7 +240,7 @@ class UpdatePrecision:
     def __post_init__(self) -> None:
         _check_kinds(self, format=FloatFormat)
         set_integers(self, "random_bits")
-        object.__setattr__(self, "rounding", update_rounding(self.rounding))
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
@@ -282,7 +282,7 @@ class FixedUpdatePrecision:
         fixed = dict.fromkeys(("weights", "updates", "gradients"), FixedFormat)
         _check_kinds(self, **fixed)
         set_integers(self, "random_bits")
-        object.__setattr__(self, "rounding", update_rounding(self.rounding))
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
@@ -300,7 +300,7 @@ class FixedUpdatePrecision:
 
 
 def _drawn(rounding: Rounding, random_bits: int) -> str:
-    return f"{rounding}, {random_bits} random bits" if rounding is Rounding.STOCHASTIC else rounding
+    return f"{rounding}, {random_bits} random bits" if rounding.draws else rounding
 
 
 @dataclass(frozen=True)

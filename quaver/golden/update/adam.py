@@ -17,7 +17,7 @@ from quaver.golden import exact
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import RANDOM_BITS, Rounding, update_rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.float_sgd import SEED_MASKS, FloatRule
 from quaver.golden.validation import set_integers
 
@@ -71,7 +71,7 @@ class Adam(FloatRule):
     masks: ClassVar = {**SEED_MASKS, "second": 0x03707344}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounding", update_rounding(self.rounding))
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
         set_integers(self, "step", "random_bits")
         for name in ("momentum", "second_momentum"):
             if not 0 <= getattr(self, name) < 1:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FixedFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer, update_rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integer, round_integers
 from quaver.golden.update.float_sgd import SEED_MASKS, Rule
 from quaver.golden.validation import set_integers
 
@@ -66,7 +66,7 @@ class FixedSGD(Rule):
     masks: ClassVar = {name: SEED_MASKS[name] for name in ("momentum", "rate")}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounding", update_rounding(self.rounding))
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
         set_integers(self, "random_bits")
         for name in ("rate", "momentum", "decay"):
             if not 0 <= getattr(self, name) <= SCALAR.max_value:
@@ -180,14 +180,7 @@ class FixedSGD(Rule):
         self, values: NDArray[np.int64], bits: int, fmt: FixedFormat, source: LFSR | None
     ) -> NDArray[Any]:
         dropped = bits - fmt.fraction_bits
-        if not dropped:
-            return fmt.codes(values)
-        if self.rounding is Rounding.NEAREST_EVEN:
-            values = values + ((1 << (dropped - 1)) - 1 + ((values >> dropped) & 1))
-        elif self.rounding is Rounding.TOWARD_ZERO:
-            values = values + np.where(values < 0, (1 << dropped) - 1, 0)
-        elif source is not None:
-            random = source.draws(values.size, self.random_bits).astype(np.int64).reshape(values.shape)
-            shift = dropped - self.random_bits
-            values = values + (random << shift if shift >= 0 else random >> -shift)
-        return fmt.codes(values >> dropped)
+        random = None
+        if dropped and source is not None:
+            random = source.draws(values.size, self.random_bits).reshape(values.shape)
+        return fmt.codes(round_integers(values, dropped, self.rounding, random, self.random_bits))

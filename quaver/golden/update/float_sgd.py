@@ -17,7 +17,7 @@ from quaver.golden import exact
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.rounding import RANDOM_BITS, Rounding, update_rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import set_integers
 
 #: What sets the three LFSRs of one seed apart (the first digits of π): each starts at seed XOR its mask.
@@ -37,7 +37,7 @@ class Rule:
     @property
     def stochastic(self) -> bool:
         """Whether an update takes a seed."""
-        return self.rounding is Rounding.STOCHASTIC
+        return self.rounding.draws
 
     def sources(self, seed: int | None) -> dict[str, LFSR]:
         """Line → its LFSR at the beginning of a call with this seed; empty where the rounding draws nothing.
@@ -72,7 +72,8 @@ class FloatRule(Rule):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
         if not 1 <= self.random_bits <= 32:
             raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
-        p, drawn = self.format.precision, self.random_bits if self.rounding is Rounding.STOCHASTIC else 0
+        p, drawn = self.format.precision, self.random_bits if self.rounding.draws else 0
+        drawn += self.rounding.looks_further
         if p > 24 or p + drawn > 51:
             raise ValueError(
                 f"format is {self.format}, {p} significant bits, with {drawn} random ones, but an update in "
@@ -82,14 +83,18 @@ class FloatRule(Rule):
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
         if there is a source."""
-        from quaver.golden.kernels.axpy import rounded_axpy
+        from quaver.golden.kernels.axpy import axpy_to_odd, rounded_axpy
 
         fmt, codes = self.format, np.empty(len(x), self.format.code_dtype)
         if source is None or alpha == 0:  # y is rounded already: no draw decides anything
             random, random_bits = None, 0
         else:
             random, random_bits = source.draws(len(x), self.random_bits), self.random_bits
-        how = fmt.encoding(np.float64, self.rounding, random_bits, fmt.saturate)
+        if random is not None and self.rounding is not Rounding.STOCHASTIC:
+            total = axpy_to_odd(alpha, x, y)
+            return fmt.encode(total, self.rounding, random=random, random_bits=random_bits)
+        rounding = Rounding.NEAREST_EVEN if random is None and self.rounding.draws else self.rounding
+        how = fmt.encoding(np.float64, rounding, random_bits, fmt.saturate)
         rounded_axpy(alpha, x, y, codes, random, *how)
         return codes
 
@@ -112,7 +117,8 @@ class FloatSGD(FloatRule):
     format
         Format of weights, momenta and gradients, before the step and after it.
     rounding
-        How all three lines are rounded; `Rounding.NEAREST_EVEN` is the ablation.
+        How all three lines are rounded; `Rounding.NEAREST_EVEN` is the ablation, `STOCHASTIC_B` and
+        `STOCHASTIC_C` the variants without a bias.
     random_bits
         R, 1 … 32. Stochastic rounding takes one draw of R bits an element from each line's own LFSR: the line
         of scalar `name` draws from ``LFSR(seed ^ SEED_MASKS[name])``, or the mask itself where that is zero.
@@ -142,7 +148,7 @@ class FloatSGD(FloatRule):
     masks: ClassVar = SEED_MASKS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounding", update_rounding(self.rounding))
+        object.__setattr__(self, "rounding", Rounding(self.rounding))
         set_integers(self, "random_bits")
         self._check_scalars(decay=self.decay, momentum=self.momentum, rate=self.rate)
 

@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
-from quaver.golden.rounding import Rounding
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.compression_stream import CompressionStream
 from quaver.rtl.accelerator.response_writer import ResponseWriter
@@ -169,7 +168,7 @@ class Accelerator(wiring.Component):
             len(identity),
             self.settings_words,
             random,
-            self.update_stream is not None and self.update_stream.unit.rounding is Rounding.STOCHASTIC,
+            self.update_stream is not None and self.update_stream.unit.rounding.draws,
             self.code_words,
             self.compression_stream.unit if self.compression_stream else None,
         )

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.formats import FloatFormat, Specials
-from quaver.golden.rounding import RANDOM_BITS
+from quaver.golden.rounding import NEAREST_OR_DRAWN, RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, leading_zeros
 from quaver.rtl.pipeline import Pipeline
@@ -47,7 +47,7 @@ class UnpackedAdder(wiring.Component):
         its smallest exponent. Where it is not, neither may the addend be, which must be a multiple of the
         augend's quantum, so that a sum below the smallest normal number of `fmt` is exact.
     rounding, random_bits
-        Nearest even or stochastic.
+        Nearest even or stochastic, of whichever variant.
     registers
         Registers inside, 0 … 8: the latency in cycles. Initiation interval 1.
 
@@ -72,7 +72,7 @@ class UnpackedAdder(wiring.Component):
         self.rounding = RoundingMode(rounding)
         if not 1 <= random_bits <= 32:
             raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
-        if self.rounding not in (RoundingMode.NEAREST_EVEN, RoundingMode.STOCHASTIC):
+        if self.rounding not in NEAREST_OR_DRAWN:
             raise ValueError(f"rounding is {self.rounding}, but an adder rounds to nearest or stochastically")
         if augend.precision != fmt.precision:
             raise ValueError(
@@ -96,19 +96,20 @@ class UnpackedAdder(wiring.Component):
         self.format, self.augend, self.addend = fmt, augend, addend
         self.random_bits, self.registers = random_bits, registers
         ports = {"a": In(augend.layout), "b": In(addend.layout), "sum": Out(augend.layout)}
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             ports["random"] = In(random_bits)
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         fmt, augend, addend = self.format, self.augend, self.addend
-        stochastic = self.rounding is RoundingMode.STOCHASTIC
+        stochastic = self.rounding.draws
         p = fmt.precision
         operand_bits = max(p, addend.precision)
         # Below the larger operand's leading bit: far apart, one bit of normalisation and what the rounding
         # looks at; close together, every bit of the smaller. What lies deeper is one sticky bit.
-        window = max(operand_bits + 1, p + (self.random_bits + 1 if stochastic else 2))
+        looked_at = self.random_bits + self.rounding.looks_further if stochastic else 1
+        window = max(operand_bits + 1, p + looked_at + 1)
 
         # A negative difference that is exact, as p bits hold it, may be inverted, filled with ones below and
         # rounded up: cheaper than −x = ~x + 1, and equal to it only where every dropped bit of −x is 0.
@@ -292,7 +293,7 @@ class FloatAdder(wiring.Component):
         )
         self.rounding, self.random_bits = self.add.rounding, random_bits
         ports = {"a": In(fmt.width), "b": In(b_shape), "sum": Out(fmt.width)}
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             ports["random"] = In(random_bits)
         super().__init__(ports)
 
@@ -309,7 +310,7 @@ class FloatAdder(wiring.Component):
             m.submodules.unpack_b = unpack_b = Unpack(self.addend, normalise=self.normalise)
             m.d.comb += unpack_b.code.eq(self.b)
             m.d.comb += add.b.eq(unpack_b.number)
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             m.d.comb += add.random.eq(self.random)
         m.d.comb += pack.number.eq(add.sum)
         pipe = Pipeline(m, ("output",) if self.stages else ())

@@ -19,7 +19,8 @@ class Unpacked:
     """A float of any width in separate fields: what it holds and how its bits lie.
 
     The value is (−1)**sign · significand · 2**(exponent − bias − precision + 1); `infinite` and `nan`
-    overrule it (where one is set, significand and exponent mean nothing; for `nan`, nor does the sign).
+    overrule it (where one is set, significand and exponent mean nothing, but that an infinity which is not
+    gradual has a leading 1; for `nan`, nor does the sign).
     The significand's top bit is 1 in every number of at least 2**min_exponent. The fields from bit 0 up:
     significand, exponent, sign, infinite, nan.
 
@@ -105,24 +106,16 @@ def quantum_of_sums(fmt: FloatFormat, addend: Unpacked) -> int:
     return min(addend.quantum_exponent, largest) if fmt.saturate else addend.quantum_exponent
 
 
-def total_of(fmt: FloatFormat, addend: Unpacked) -> Unpacked:
-    """How totals of `fmt` are laid to which numbers laid as `addend` are added.
-
-    Raises
-    ------
-    ValueError
-        `addend` is gradual, and not down to the smallest exponent of `fmt`: nothing normalises it.
-    """
-    total = Unpacked.of(fmt)
+def fold_of(fmt: FloatFormat, sums: Unpacked) -> tuple[Unpacked, Unpacked]:
+    """How totals of `fmt` are laid, and how numbers laid as `sums` are to be laid that are added to them:
+    as they are, or with their subnormals normalised (`Normalise`) where those are normal in `fmt`."""
+    total, addend = Unpacked.of(fmt), sums
+    if sums.gradual and sums.min_exponent > total.min_exponent:
+        addend = Unpacked(sums.precision, sums.quantum_exponent, sums.max_exponent)
     quantum = quantum_of_sums(fmt, addend)
     if not addend.gradual and quantum >= total.quantum_exponent:
-        return Unpacked(fmt.precision, quantum, fmt.max_exponent)
-    if addend.gradual and addend.min_exponent > total.min_exponent:
-        raise ValueError(
-            f"total is {fmt}, whose smallest exponent is {fmt.min_exponent}, but the sums that are added to "
-            f"it are subnormal below 2**{addend.min_exponent}; give it as many exponent bits"
-        )
-    return total
+        total = Unpacked(fmt.precision, quantum, fmt.max_exponent)
+    return total, addend
 
 
 def _refuse_dlfloat(fmt: FloatFormat) -> None:
@@ -192,6 +185,43 @@ class Unpack(wiring.Component):
             with m.Elif(mantissa.any()):
                 m.d.comb += number.significand.eq((mantissa << 1) << count)
                 m.d.comb += number.exponent.eq((fmt.mantissa_bits - 1) - count)
+        return m
+
+
+class Normalise(wiring.Component):
+    """Shifts subnormals up until their leading bit is 1. Combinational.
+
+    Parameters
+    ----------
+    unpacked
+        What comes in, gradual.
+
+    ====== === ==============================================================
+    number in  laid as `unpacked.layout` says
+    normal out laid as `normalised.layout` says: exponents down to the quantum
+    ====== === ==============================================================
+    """
+
+    def __init__(self, unpacked: Unpacked) -> None:
+        self.unpacked = unpacked
+        self.normalised = Unpacked(unpacked.precision, unpacked.quantum_exponent, unpacked.max_exponent)
+        super().__init__({"number": In(unpacked.layout), "normal": Out(self.normalised.layout)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        number, normal = self.number, self.normal
+        top = self.unpacked.precision - 1
+        count = Signal(range(self.unpacked.precision))
+        exponent = number.exponent + (self.normalised.bias - self.unpacked.bias) - count
+        m.d.comb += [
+            count.eq(leading_zeros(m, number.significand)),
+            # An infinity has a leading 1 too: the adder counts on it.
+            normal.significand.eq((number.significand << count) | (number.infinite << top)),
+            normal.exponent.eq(Mux(number.significand.any(), exponent, 0)),
+            normal.sign.eq(number.sign),
+            normal.infinite.eq(number.infinite),
+            normal.nan.eq(number.nan),
+        ]
         return m
 
 

@@ -14,7 +14,7 @@ from quaver.golden.formats import FloatFormat
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, leading_zeros, total_of
+from quaver.rtl.float.unpacked import Normalise, Pack, Unpack, Unpacked, fold_of, leading_zeros
 from quaver.rtl.pe.chunked_float import LARGEST_IN_LOGIC
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
@@ -24,13 +24,16 @@ from quaver.rtl.rounding import Rounding
 #: Where the fused sum is cut for a number of lanes: after which steps, beside the register at its end.
 CUTS: dict[int, tuple[str, ...]] = {
     1: (),
-    2: ("align",),
-    3: ("compare", "add"),
-    4: ("compare", "align", "add"),
-    5: ("compare", "align", "add", "count"),
-    6: ("compare", "align", "compress", "add", "count"),
-    7: ("compare", "align", "compress", "add", "count", "normalise"),
+    2: ("add",),
+    3: ("align", "add"),
+    4: ("align", "add", "count"),
+    5: ("align", "add", "negate", "count"),
+    6: ("compare", "align", "add", "negate", "count"),
+    7: ("compare", "align", "compress", "add", "negate", "count"),
 }
+
+#: Exponents of which one register keeps the largest.
+COMPARED = 4
 
 
 def largest(m: Module, values: Sequence[Value]) -> Value:
@@ -44,15 +47,19 @@ def largest(m: Module, values: Sequence[Value]) -> Value:
     return found
 
 
-def carry_save(m: Module, terms: Sequence[Value], width: int) -> tuple[Value, Value]:
-    """Two numbers of `width` bits whose sum is that of `terms`, modulo 2**width: 3 become 2, without carries
-    that run."""
-    terms = list(terms)
+def carry_save(m: Module, terms: Sequence[Value], ones: Sequence[Value], width: int) -> tuple[Value, Value]:
+    """Two numbers of `width` bits whose sum is that of `terms` and of the bits `ones`, modulo 2**width.
+
+    3 terms become 2, without carries that run. The carries leave bit 0 free for one of `ones` each time,
+    which are at most as many as the terms less 2.
+    """
+    terms, ones = list(terms), list(ones)
     while len(terms) > 2:
         rest = terms[len(terms) // 3 * 3 :]
         for a, b, c in zip(*[iter(terms[: len(terms) // 3 * 3])] * 3, strict=True):
             saved, carried = Signal(width), Signal(width)
-            m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(((a & b) | (a & c) | (b & c)) << 1)]
+            one = ones.pop() if ones else Const(0, 1)
+            m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(Cat(one, (a & b) | (a & c) | (b & c)))]
             rest += [saved, carried]
         terms = rest
     return terms[0], terms[1]
@@ -100,20 +107,23 @@ class AlignedFloatPE(ProcessingElement):
     ----------
     interleave
         Lanes L.
+    comparisons
+        Cycles D in which the group's largest exponent is found: its logarithm to the base 4, at least 1.
     latency
-        L + 3.
+        L + 2 + D + W.
     sum, total
         The `Unpacked` of partial sums and totals.
+    waits
+        W, cycles that a partial sum takes on its way to the total: 1 where its subnormals are normalised.
 
     Ports and timing are every `ProcessingElement`'s, with N = 1 and `group` k at once: all inputs of cycle t
     belong to lane t mod L. Between two groups of folds lies at least one product a lane, and between a
-    group's first cycle t and t + 2L + 2 `shift` is 0.
+    group's first cycle t and t + 2L + D + W + 1 `shift` is 0.
 
     Raises
     ------
     ValueError
-        `stages` out of range, terms that are aligned to nearest, totals that are truncated, or a total as of
-        `quaver.rtl.float.unpacked.total_of`.
+        `stages` out of range, terms that are aligned to nearest, totals that are truncated, or a DLFloat.
     """
 
     def __init__(self, arithmetic: AlignedFloat, *, stages: int = 4) -> None:
@@ -128,6 +138,7 @@ class AlignedFloatPE(ProcessingElement):
                 f"total_rounding is {arithmetic.total_rounding}, but the hardware adds totals to nearest"
             )
         self.arithmetic = arithmetic
+        self.comparisons = max(-(-(arithmetic.group - 1).bit_length() // 2), 1)
         acc = arithmetic.accumulator
         self.operands = Unpacked.of(arithmetic.a), Unpacked.of(arithmetic.b)
         self.lowest = sum(operand.min_exponent for operand in self.operands)
@@ -135,14 +146,15 @@ class AlignedFloatPE(ProcessingElement):
         if self.lowest - arithmetic.fraction_bits >= acc.min_exponent:
             # Sums are multiples of that, and none is subnormal.
             self.sum = Unpacked(acc.precision, self.lowest - arithmetic.fraction_bits, acc.max_exponent)
-        self.total = total_of(arithmetic.total, self.sum)
+        self.total, self.folded = fold_of(arithmetic.total, self.sum)
+        self.waits = int(self.folded != self.sum)
         super().__init__(
             arithmetic,
             a=data.ArrayLayout(self.operands[0].layout, arithmetic.group),
             b=data.ArrayLayout(self.operands[1].layout, arithmetic.group),
             total=self.total.layout,
             interleave=stages,
-            latency=stages + 3,
+            latency=stages + 2 + self.comparisons + self.waits,
             group=arithmetic.group,
             multiplies_in_dsp=max(operand.precision for operand in self.operands) > LARGEST_IN_LOGIC,
         )
@@ -167,8 +179,9 @@ class AlignedFloatPE(ProcessingElement):
             m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
         )
 
-        # Exponents on one scale, on which only a zero's is 0.
-        bias = 1 - min(self.lowest, self.sum.min_exponent)
+        # Exponents on one scale, that of the sums where none of theirs, not even a zero's, is above a
+        # product's; a product that is zero has 0.
+        bias = self.sum.bias if self.sum.min_exponent <= self.lowest else 1 - self.lowest
         highest = max(sum(operand.max_exponent for operand in self.operands), self.sum.max_exponent)
         exponent_bits = (highest + 2 + bias + self.group.bit_length()).bit_length()
         terms, exponents, nans, plus, minus = [], [], [], [], []
@@ -194,30 +207,45 @@ class AlignedFloatPE(ProcessingElement):
             plus.append(infinite & ~sign)
             minus.append(infinite & sign)
 
-        # Their largest exponent, and specials, of all.
-        top = Signal(exponent_bits, reset_less=True)
-        nan, above, below = (Signal(name=name, reset_less=True) for name in ("nan", "above", "below"))
-        m.d.sync += [
-            top.eq(largest(m, exponents)),
-            nan.eq(Cat(nans).any()),
-            above.eq(Cat(plus).any()),
-            below.eq(Cat(minus).any()),
-        ]
-        products = []
-        for i, parts in enumerate(terms):
-            held = [Signal.like(part, name=f"{part.name}_held_{i}", reset_less=True) for part in parts]
-            m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-            products.append(held)
-        fold, first = control.fold, control.first
-        folds = Signal(lanes + 2, reset_less=True)  # bit i: what is so many registers further is a fold
-        m.d.sync += folds.eq(Cat(fold, folds))
-        first_fold = Signal(reset_less=True)
-        m.d.sync += first_fold.eq(first)
-        pops, folded = folds[0], folds[lanes]
+        # Their largest exponent, four to one in each cycle, and specials, of all; products wait.
+        for level in range(self.comparisons):
+            tops = []
+            for i in range(0, len(exponents), COMPARED):
+                top = Signal(exponent_bits, name=f"top_{level}_{i // COMPARED}", reset_less=True)
+                m.d.sync += top.eq(largest(m, exponents[i : i + COMPARED]))
+                tops.append(top)
+            exponents = tops
+            flags = [Signal(name=f"{n}_{level}", reset_less=True) for n in ("nan", "above", "below")]
+            for flag, of in zip(flags, (nans, plus, minus), strict=True):
+                m.d.sync += flag.eq(Cat(of).any())
+            nans, plus, minus = ([flag] for flag in flags)
+            products = []
+            for i, parts in enumerate(terms):
+                held = [Signal.like(part, name=f"{part.name}_{level}_{i}", reset_less=True) for part in parts]
+                m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
+                products.append(held)
+            terms = products
+        (top,), (nan,), (above,), (below,) = exponents, nans, plus, minus
+
+        # Bit i: what is i registers behind the products' own is a fold, and an output's first.
+        last = self.comparisons - 1
+        folds = Signal(last + lanes + 2, reset_less=True)
+        firsts = Signal(last + 2, reset_less=True)
+        m.d.sync += [folds.eq(Cat(control.fold, folds)), firsts.eq(Cat(control.first, firsts))]
+        pops, folded, first_fold = folds[last + self.waits], folds[last + lanes], firsts[last + self.waits]
+        complete = folds[last + lanes + self.waits]
 
         partial = Signal(self.sum.layout, init=self.sum.zero, reset_less=True)
-        new = self._fused(m, bias, products, top, (nan, above, below), partial)
+        new = self._fused(m, bias, terms, top, (nan, above, below), partial)
         m.d.sync += partial.eq(Mux(folded, self.sum.layout.const(self.sum.zero).as_value(), new.as_value()))
+
+        # What is added to the totals; with a register before it where its subnormals are normalised.
+        addend: data.View = partial
+        if self.waits:
+            m.submodules.normalise = normalise = Normalise(self.sum)
+            addend = Signal(self.folded.layout, name="addend", reset_less=True)
+            m.d.comb += normalise.number.eq(partial)
+            m.d.sync += addend.eq(normalise.normal)
 
         # The totals: a ring through their adder while folding, a chain down the column while shifting.
         totals = [
@@ -225,14 +253,14 @@ class AlignedFloatPE(ProcessingElement):
             for i in range(lanes)
         ]
         m.submodules.fold = folder = UnpackedAdder(
-            self.arithmetic.total, self.total, self.sum, registers=lanes - 1
+            self.arithmetic.total, self.total, self.folded, registers=lanes - 1
         )
         augend = Signal(self.total.layout, init=self.total.zero, reset_less=True)
         zero = self.total.layout.const(self.total.zero).as_value()
         m.d.sync += augend.eq(Mux(first_fold, zero, totals[-1].as_value()))
-        m.d.comb += [folder.a.eq(augend), folder.b.eq(partial)]
-        with m.If(pops | folded | self.shift):
-            m.d.sync += totals[0].eq(Mux(folded, folder.sum.as_value(), self.chain_in.as_value()))
+        m.d.comb += [folder.a.eq(augend), folder.b.eq(addend)]
+        with m.If(pops | complete | self.shift):
+            m.d.sync += totals[0].eq(Mux(complete, folder.sum.as_value(), self.chain_in.as_value()))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(totals)]
         m.d.comb += self.chain_out.eq(totals[-1])
         return m
@@ -250,9 +278,11 @@ class AlignedFloatPE(ProcessingElement):
         acc, F = self.arithmetic.accumulator, self.arithmetic.fraction_bits
         sum_ = self.sum
         pipe = Pipeline(m, CUTS[self.interleave])
-        nonzero = partial.significand.any()
         own = Signal(len(top))
-        m.d.comb += own.eq(Mux(nonzero, partial.exponent + (bias - sum_.bias), 0))
+        if bias == sum_.bias:
+            m.d.comb += own.eq(partial.exponent)
+        else:
+            m.d.comb += own.eq(Mux(partial.significand.any(), partial.exponent + (bias - sum_.bias), 0))
         nan, above, below = specials
         pipe.nan = nan | partial.nan | (above & below) | (partial.infinite & Mux(partial.sign, above, below))
         pipe.infinite = above | below | partial.infinite
@@ -284,8 +314,9 @@ class AlignedFloatPE(ProcessingElement):
         for i in names:
             sign, kept = getattr(pipe, f"sign_{i}"), getattr(pipe, f"term_{i}")
             signed.append((Cat(kept, Const(0, width - len(kept))) ^ sign.replicate(width))[:width])
-        count = sum(getattr(pipe, f"sign_{i}") for i in names)
-        pipe.saved, pipe.carried = carry_save(m, [*signed, Cat(count, Const(0, width))[:width]], width)
+        first, *ones = (getattr(pipe, f"sign_{i}") for i in names)
+        terms = [*signed, Cat(first, Const(0, width - 1))]
+        pipe.saved, pipe.carried = carry_save(m, terms, ones, width)
         for i in names:
             delattr(pipe, f"sign_{i}")
             delattr(pipe, f"term_{i}")
@@ -296,15 +327,18 @@ class AlignedFloatPE(ProcessingElement):
         # Normalise: the leading 1 to the top, but no further than the smallest exponent.
         pipe.sign = pipe.total[-1]
         pipe.magnitude = ((pipe.total ^ pipe.sign.replicate(width)) + pipe.sign)[: width - 1]
-        pipe.zero = ~pipe.magnitude.any()
-        zeros = leading_zeros(m, pipe.magnitude)
         # An exponent of the top bit; where sums are not gradual, none that is not 0 falls below the smallest.
         pipe.exponent = (pipe.exponent + (width - 2 - F))[: len(top)]
+        pipe.step("negate", "total")
+        pipe.zero = ~pipe.magnitude.any()
+        counted, least = pipe.magnitude, sum_.min_exponent + bias
         if sum_.gradual:
+            room = (pipe.exponent - least)[: len(top)]
+            counted |= (Const(1 << (width - 2), width - 1) >> room)[: width - 1]  # there the count ends
+        pipe.shift = leading_zeros(m, counted)
+        if sum_.gradual and self.lowest + width - 2 - F < sum_.min_exponent:
             # Or the other way: a sum far below the smallest exponent goes down to it, and its lost bits
             # stick.
-            least = sum_.min_exponent + bias
-            room = (pipe.exponent - least)[: len(top)]
             under, deep = Signal(), Signal(len(top))
             m.d.comb += [under.eq(pipe.exponent < least), deep.eq(least - pipe.exponent)]
             levels = (width - 1).bit_length()
@@ -312,12 +346,10 @@ class AlignedFloatPE(ProcessingElement):
             with m.If(~deep[levels:].any()):
                 m.d.comb += down.eq(pipe.magnitude >> deep[:levels])
             lost = Mux(deep[levels:].any(), ~pipe.zero, ((down << deep[:levels]) != pipe.magnitude))
-            pipe.shift = Mux(under, 0, Mux(zeros > room, room, zeros))[: len(zeros)]
+            pipe.shift = Mux(under, 0, pipe.shift)
             pipe.magnitude = Mux(under, down | lost, pipe.magnitude)
             pipe.exponent = Mux(under, least, pipe.exponent)
-        else:
-            pipe.shift = zeros
-        pipe.step("count", "total")
+        pipe.step("count")
         pipe.normal = (pipe.magnitude << pipe.shift)[: width - 1]
         pipe.exponent = (pipe.exponent - pipe.shift)[: len(top)]
         pipe.step("normalise", "magnitude", "shift")
@@ -336,7 +368,8 @@ class AlignedFloatPE(ProcessingElement):
         special = pipe.nan | pipe.infinite
         field = (exponent - (bias - sum_.bias))[: sum_.exponent_bits]
         m.d.comb += [
-            new.significand.eq(Mux(pipe.zero, 0, significand)),
+            # What infinities' significands add up to may be 0: one needs its leading 1.
+            new.significand.eq(Mux(pipe.zero, 0, significand) | (pipe.infinite << (acc.precision - 1))),
             new.exponent.eq(Mux(~significand.any() | pipe.zero, int(sum_.gradual), field)),
             new.sign.eq(Mux(special, pipe.negative_infinity, pipe.sign & significand.any())),
             new.infinite.eq(pipe.infinite | over),

@@ -11,7 +11,7 @@ from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
-from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, quantum_of_sums, total_of
+from quaver.rtl.float.unpacked import Normalise, Pack, Unpack, Unpacked, fold_of, quantum_of_sums
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
 from quaver.rtl.random_sources import places_on
@@ -35,21 +35,22 @@ class ChunkedFloatPE(ProcessingElement):
     interleave
         Lanes L.
     latency
-        L + 2.
+        L + 2 + W.
     operand, sum, total
         The `Unpacked` of operands, partial sums and totals.
+    waits
+        W, cycles that a partial sum takes on its way to the total: 1 where its subnormals are normalised.
 
     Ports and timing are every `ProcessingElement`'s, with N = 1: all inputs of cycle t belong to lane t mod
     L. Between two groups of folds lies at least one product a lane, and between a group's first cycle t and
-    t + 2L + 1 `shift` is 0.
+    t + 2L + W + 1 `shift` is 0.
 
     Totals of a format of their own have an adder of their own, of as many stages.
 
     Raises
     ------
     ValueError
-        `stages` out of range; or a total's format whose smallest exponent is below the accumulator's, where
-        that has subnormal sums: they are not normalised on their way.
+        `stages` out of range, or a DLFloat.
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
@@ -64,7 +65,10 @@ class ChunkedFloatPE(ProcessingElement):
         if quantum >= accumulator.quantum_exponent:
             # Every sum is a multiple of this quantum: with exponents down to it all are normal.
             self.sum = Unpacked(accumulator.precision, quantum, accumulator.max_exponent)
-        self.total = self.sum if arithmetic.total is None else total_of(arithmetic.total, self.sum)
+        self.total = self.folded = self.sum
+        if arithmetic.total is not None:
+            self.total, self.folded = fold_of(arithmetic.total, self.sum)
+        self.waits = int(self.folded != self.sum)
         self.addend = Unpacked(
             max(product.precision, self.sum.precision),
             min(product.min_exponent, self.sum.min_exponent),
@@ -76,7 +80,7 @@ class ChunkedFloatPE(ProcessingElement):
             b=self.operand.layout,
             total=self.total.layout,
             interleave=stages,
-            latency=stages + 2,
+            latency=stages + 2 + self.waits,
             multiplies_in_dsp=self.operand.precision > LARGEST_IN_LOGIC,
         )
 
@@ -146,9 +150,9 @@ class ChunkedFloatPE(ProcessingElement):
             random_bits=self.arithmetic.random_bits,
             registers=lanes - 1,
         )
-        folds = Signal(lanes, reset_less=True)  # bit i: the operation in stage i of the adder is a fold
+        folds = Signal(lanes + 1, reset_less=True)  # bit i: the operation in stage i of the adder is a fold
         m.d.sync += folds.eq(Cat(control.fold, folds))
-        folded = folds[-1]
+        folded = folds[lanes - 1]
         partial = Signal(self.sum.layout, init=self.sum.zero, reset_less=True)
         m.d.comb += [add.a.eq(partial), add.b.eq(addend)]
         m.d.sync += partial.eq(
@@ -169,26 +173,37 @@ class ChunkedFloatPE(ProcessingElement):
             ]
             m.d.comb += [self.diagonal_out.eq(diagonal), add.random.eq(random)]
 
-        folder = add
+        folder, pops, complete = add, control.fold, folded
         if own:
             m.submodules.fold = folder = UnpackedAdder(
                 self.arithmetic.result,
                 self.total,
-                self.sum,
+                self.folded,
                 rounding=self.arithmetic.rounding,
                 random_bits=self.arithmetic.random_bits,
                 registers=lanes - 1,
             )
+            first, drawn = control.first, random if self.arithmetic.stochastic else Const(0, 0)
+            m.d.comb += folder.b.eq(partial)
+            if self.waits:  # everything is a register later
+                m.submodules.normalise = normalise = Normalise(self.sum)
+                normal = Signal(self.folded.layout, reset_less=True)
+                first, drawn = Signal(reset_less=True), Signal(len(drawn), name="drawn", reset_less=True)
+                m.d.comb += [normalise.number.eq(partial), folder.b.eq(normal)]
+                m.d.sync += [normal.eq(normalise.normal), first.eq(control.first)]
+                if self.arithmetic.stochastic:
+                    m.d.sync += drawn.eq(random)
+                pops, complete = folds[0], folds[lanes]
             augend = Signal(self.total.layout, init=self.total.zero, reset_less=True)
             zero = self.total.layout.const(self.total.zero).as_value()
-            m.d.sync += augend.eq(Mux(control.first, zero, total.as_value()))
-            m.d.comb += [folder.a.eq(augend), folder.b.eq(partial)]
+            m.d.sync += augend.eq(Mux(first, zero, total.as_value()))
+            m.d.comb += folder.a.eq(augend)
             if self.arithmetic.stochastic:
-                m.d.comb += folder.random.eq(random)
+                m.d.comb += folder.random.eq(drawn)
 
         # The totals: a ring through the adder while folding, a chain down the column while shifting.
-        with m.If(control.fold | folded | self.shift):
-            m.d.sync += totals[0].eq(Mux(folded, folder.sum.as_value(), self.chain_in.as_value()))
+        with m.If(pops | complete | self.shift):
+            m.d.sync += totals[0].eq(Mux(complete, folder.sum.as_value(), self.chain_in.as_value()))
             m.d.sync += [later.eq(earlier) for earlier, later in pairwise(totals)]
         m.d.comb += self.chain_out.eq(totals[-1])
         return m

@@ -100,7 +100,7 @@ class FixedSGDUnit(UpdateUnit):
         rounding = RoundAndSaturate(len(number), dropped, fmt, self.rounding, self.random_bits)
         m.submodules[line] = rounding
         m.d.comb += rounding.number.eq(number)
-        if dropped and self.rounding is RoundingMode.STOCHASTIC:
+        if dropped and self.rounding.draws:
             m.submodules[f"{line}_lfsr"] = lfsr = LFSR(self.random_bits)
             m.d.comb += [
                 lfsr.enable.eq(draw),

@@ -49,7 +49,7 @@ class Axpy(wiring.Component):
         self.multiplier_stages = min(2, stages // 3)
         self.adder_stages = stages - self.multiplier_stages
         ports = {"alpha": In(fmt.width), "x": In(fmt.width), "y": In(fmt.width), "result": Out(fmt.width)}
-        if rounding is RoundingMode.STOCHASTIC:
+        if rounding.draws:
             ports |= {"draw": In(1), "load": In(1), "seed": In(32)}
         super().__init__(ports)
 
@@ -67,7 +67,7 @@ class Axpy(wiring.Component):
             add.b.eq(multiply.product),
             self.result.eq(add.sum),
         ]
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             m.submodules.lfsr = lfsr = LFSR(bits)
             m.d.comb += [
                 lfsr.enable.eq(self.draw),
@@ -148,7 +148,7 @@ class FloatSGDUnit(UpdateUnit):
         ]
         for i, (name, line) in enumerate(lines.items()):
             m.submodules[name] = line
-            if self.rounding is RoundingMode.STOCHASTIC:
+            if self.rounding.draws:
                 m.d.comb += [
                     line.draw.eq(entered[i * self.stages + line.multiplier_stages]),
                     line.load.eq(begins),

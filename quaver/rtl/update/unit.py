@@ -54,7 +54,7 @@ class UpdateUnit(wiring.Component):
         if not 1 <= random_bits <= 32:
             raise ValueError(f"random_bits is {random_bits}, but a draw takes 1 … 32")
         settings = dict.fromkeys(("rate", "momentum", "decay"), scalar.width)
-        if self.rounding is RoundingMode.STOCHASTIC:
+        if self.rounding.draws:
             settings["seed"] = 32
         widths = [fmt.width for fmt in formats * (3 // len(formats))]
         element = dict(zip(("weight", "momentum", "gradient"), widths, strict=True))

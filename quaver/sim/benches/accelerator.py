@@ -12,6 +12,7 @@ import numpy as np
 from cocotb.task import bridge, resume
 from cocotb.triggers import RisingEdge
 
+from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
@@ -37,6 +38,9 @@ VARIANTS = {
     ),
     "accelerator 3 x 2, fixed_point": lambda: Accelerator(
         FixedPoint(), rows=3, columns=2, stages=3, depth=20
+    ),
+    "accelerator 2 x 3, aligned_float": lambda: Accelerator(
+        AlignedFloat(group=4, chunk=16), rows=2, columns=3, stages=3, depth=6
     ),
     "accelerator 3 x 2, integer": lambda: Accelerator(Integer(), rows=3, columns=2, stages=3, depth=5),
     "accelerator 3 x 2, bitstream": lambda: Accelerator(
