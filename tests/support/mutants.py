@@ -14,6 +14,7 @@ memories are not spoilt.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -139,34 +140,39 @@ simplemap
 abc -g AND -script prove.abc
 """
 _ANY = "module any(input a, input b, output c); assign c = a & b; endmodule"
-#: What is always equal within the two is found by induction, the rest by reachability; where no registers are
-#: left to that, in other ways.
+#: Whether the output is 0 in any state in which that is equal which always is, by induction: registers, or
+#: anything. Then whether it is 0 in every state that can be reached.
+_WAYS = (
+    "lcorr; comb; cone -O 0; iprove",
+    "scorr; comb; cone -O 0; iprove",
+    "lcorr; pdr",
+)
 _PROVE = """
 read_aiger {mutant}.aig
 strash
-scorr
 {way}
 write_status {mutant}.txt
 """
-_WAYS = "pdr", "dprove"
 
 
 def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tuple[list[int], list[int]]:
     """Those of the suspects that are proved to be equivalent, and those for which `limit` was too short.
 
-    Proved is that no inputs tell the mutant from the unit, from the initial state on: first whatever the
-    modules inside the unit do, and if that is not so, with these modules.
+    Proved is that no inputs tell the mutant from the unit, from the initial state on: whatever the modules
+    inside the unit do, or with these modules.
     """
-    found: dict[int, bool | None] = {}
-    for inside in (False, True):
-        left = [mutant for mutant in suspects if not found.get(mutant)]
-        if not left or (inside and of.verilog.count("\nendmodule") == 1):
-            break
-        miter, proofs = _Miter(_yosys(_MITER, {"miter.v": _sides(of, inside)}, "miter.aig")), {}
-        for way in _WAYS:
-            unknown = [mutant for mutant in left if proofs.get(mutant) is None]
-            proofs |= _proofs({mutant: miter.of(mutant) for mutant in unknown}, way, limit)
-        found |= proofs
+    found: dict[int, bool | None] = dict.fromkeys(suspects)
+    whole = of.verilog.count("\nendmodule") > 1
+    miters = {
+        inside: _Miter(_yosys(_MITER, {"miter.v": _sides(of, inside)}, "miter.aig"))
+        for inside in ([False, True] if whole else [False])
+        if suspects
+    }
+    for way in _WAYS:
+        for miter in miters.values():
+            left = {mutant: miter.of(mutant) for mutant, proved in found.items() if not proved}
+            if miter.latches or way == _WAYS[0]:
+                found |= _proofs(left, way, limit)
     return [mutant for mutant in suspects if found[mutant]], [i for i in suspects if found[i] is None]
 
 
@@ -175,9 +181,8 @@ class _Miter:
 
     def __init__(self, text: bytes) -> None:
         head, _, rest = text.partition(b"\n")
-        self._sizes = [int(x) for x in head.split()[1:6]]
-        last, inputs, latches, outputs, gates = self._sizes
-        self._first = inputs + latches + 1
+        self._sizes = last, inputs, latches, outputs, _ = [int(x) for x in head.split()[1:6]]
+        self.latches, self._first = latches, inputs + latches + 1
         *lines, rest = rest.split(b"\n", latches + outputs)
         self._lines = [int(line) for line in lines]
         self._gates, at = [], 0
@@ -218,7 +223,8 @@ class _Miter:
 def _proofs(miters: Mapping[int, bytes], way: str, limit: float) -> dict[int, bool | None]:
     """For each mutant whether the output of its miter is always 0; None where `limit` seconds are too short.
 
-    The limits of ABC's own are not kept by a Yosys in WebAssembly, which has no alarm.
+    Seconds are those of the processor, where they can be told. The limits of ABC's own are not kept by a
+    Yosys in WebAssembly, which has no alarm.
     """
     found: dict[int, bool | None] = {}
     with TemporaryDirectory() as name:
@@ -228,24 +234,37 @@ def _proofs(miters: Mapping[int, bytes], way: str, limit: float) -> dict[int, bo
         for mutant, miter in miters.items():
             (folder / f"{mutant}.aig").write_bytes(miter)
         while left := [mutant for mutant in miters if mutant not in found]:
-            (folder / "prove.abc").write_text("".join(_PROVE.format(mutant=mutant, way=way) for mutant in left))
-            with subprocess.Popen([YOSYS, "-q", "-s", "script.ys"], cwd=folder, stderr=subprocess.PIPE) as process:
-                since, ended = time.monotonic(), False
+            (folder / "prove.abc").write_text(
+                "".join(_PROVE.format(mutant=mutant, way=way.replace("; ", "\n")) for mutant in left)
+            )
+            with subprocess.Popen(
+                [YOSYS, "-q", "-s", "script.ys"], cwd=folder, stderr=subprocess.PIPE
+            ) as process:
+                since, ended = _seconds(process.pid), False
                 while left and not ended:
                     ended = process.poll() is not None
                     said = folder / f"{left[0]}.txt"
                     if said.exists() and (status := said.read_text().split()):
-                        found[left.pop(0)] = {"snl_UNSAT": True, "snl_SAT": False}.get(status[0])
-                        since = time.monotonic()
+                        found[left.pop(0)] = status[0] == "snl_UNSAT"
+                        since = _seconds(process.pid)
                     elif ended:
                         raise RuntimeError(process.stderr.read().decode() if process.stderr else "")
-                    elif time.monotonic() - since > limit:
+                    elif _seconds(process.pid) - since > limit:
                         found[left[0]] = None
                         process.kill()
                         break
                     else:
                         time.sleep(0.02)
     return found
+
+
+def _seconds(process: int) -> float:
+    """What a process has used of the processor; on systems that do not say so, the time."""
+    try:
+        numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _sides(of: Mutants, inside: bool) -> str:
