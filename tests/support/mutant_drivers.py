@@ -325,13 +325,10 @@ def _systolic(array: Any) -> Callable[[Mutants], Driver]:
     def driver(of: Mutants) -> Driver:
         schedule, tiles = systolic.Schedule(array, rng := np.random.default_rng(1)), []
         ar, lanes = array.arithmetic, array.interleave
-        for index, k in enumerate(systolic.LENGTHS * 3):
+        for index, k in enumerate(systolic.LENGTHS * 300):
             i0, j0 = rng.integers(0, 7, 2).tolist()
             shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
-            if index % 3 == 2:
-                a, b = (rng.integers(0, 1 << ar.a.width, shape).astype(ar.a.code_dtype) for shape in shapes)
-            else:
-                a, b = (ar.a.encode(rng.normal(0, 1, shape)) for shape in shapes)
+            a, b = systolic.operands(ar, index, shapes, rng)
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
             tiles.append(ar.gemm(a, b, seed=seed if ar.stochastic else None)[i0:, j0:])
