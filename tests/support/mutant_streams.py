@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 from command_model import CommandModel, Response
-from links import Echo, exchange, transport
+from links import Echo, exchange, transport, windows
 from mutants import SELECT, Driver, Mutants
 from test_command_stream import ACCELERATORS, Commands, answers_otherwise
 from test_link import check
@@ -194,6 +194,10 @@ def harness_with(path: Path, ending: str) -> Iterator[Path]:
         yield longer
 
 
+#: Words that each buffer of the mutated link has, the fewest.
+BUFFER = 256
+
+
 class MutantLine(SimulatedLine):
     """The line to a mutant."""
 
@@ -222,6 +226,9 @@ def link_driver(of: Mutants) -> Driver:
                 assert np.array_equal(host.receive(size), expected), "another word"
                 at += size
             assert host.repeated == 0, "words were sent again on a good line"
+            windows(good, BUFFER, rounds=24, skipped=3000)
+            for seed in range(2, 8):
+                windows(good, BUFFER, rounds=2, skipped=0, seed=seed)
             bad = MutantLine(of, mutant, latency=64 / CLOCK)
             bad.spoil(8, 0.1)
             check(exchange(bad, 1500, 8, ends=0.01))
@@ -721,4 +728,4 @@ def axi_driver(of: Mutants) -> Driver:
 
 def linked_verilog() -> str:
     """The echo behind a link with the smallest buffers."""
-    return to_verilog(Linked(Echo(), 256), "linked")
+    return to_verilog(Linked(Echo(), BUFFER), "linked")
