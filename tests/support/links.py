@@ -208,8 +208,8 @@ def windows(line: SimulatedLine, buffer: int, *, rounds: int, skipped: int, seed
     assert say(begin) == ready, "another answer to a new session"
     assert say(begin) == ready, "another answer to the session that is"
     for _ in range(rounds):
-        for _ in range(-(-skipped // 256)):
-            count, begun = int(rng.integers(200, 257)), given
+        for _ in range(-(-2 * skipped // buffer)):
+            count, begun = int(rng.integers(buffer // 4, buffer)), given
             line.write(frame(count).to_bytes())
             sent += count
             heard: list[Frame] = []

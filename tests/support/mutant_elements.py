@@ -207,7 +207,7 @@ def number(pe: AlignedFloatPE, fmt: FloatFormat, rng: np.random.Generator) -> tu
     layout, top = pe.total, 1 << (pe.total.precision - 1)
     fields = {
         "significand": top | int(rng.integers(top)),
-        "exponent": int(rng.integers(fmt.min_exponent, fmt.max_exponent + 1)) + layout.bias,
+        "exponent": int(rng.integers(layout.min_exponent, layout.max_exponent + 1)) + layout.bias,
         "sign": int(rng.integers(2)),
     }
     kind = rng.random()
