@@ -11,7 +11,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
-from links import Echo
+from links import Echo, echo_line, windows
 from test_mutations import mutated
 
 from quaver.rtl.link.frames import Frame, Frames
@@ -161,6 +161,11 @@ RULES: dict[Callable[[Any], None], list[tuple[str, str, str]]] = {
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_rule(rule: Callable[[Any], None]) -> None:
     rule(Linked)
+
+
+@pytest.mark.parametrize("skipped", [0, 3000], ids=["from the beginning", "at every position"])
+def test_all_that_the_device_says(skipped: int) -> None:
+    windows(echo_line(), 512, rounds=24, skipped=skipped)
 
 
 MUTANTS = [(rule, edit) for rule, edits in RULES.items() for edit in edits]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from update_units import Codes, Simulated, equal
+from update_units import AnyScalars, Codes, Simulated, equal, subnormal_scalars
 
 from quaver.golden.formats import BFLOAT16, E4M3, FP8, FP16, HALF, FloatFormat
 from quaver.golden.rounding import Rounding
@@ -75,6 +75,21 @@ def test_equals_golden(
         count = len(data[0])
         assert equal(simulated.update(rule, *data, seed=seed), rule.update(*data, seed=seed))
         assert simulated.cycles == 1 + count + unit.latency
+
+
+def test_subnormal_scalars(simulated: Simulated) -> None:
+    rng = np.random.default_rng(1)
+    for rule, data in subnormal_scalars(FloatSGD(0.0), rng, 1000):
+        assert equal(simulated.update(rule, *data, seed=7), rule.update(*data, seed=7)), rule
+
+
+@pytest.mark.parametrize("scalar", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("name", ["rate", "momentum", "decay"])
+def test_scalars_that_golden_refuses(simulated: Simulated, name: str, scalar: float) -> None:
+    rule = AnyScalars(**{"rate": 0.5, "momentum": 0.5, "decay": 0.5, name: scalar})
+    data = [x[:300] for x in elements(FP16, 600)]
+    data[0][::3], data[1][::4], data[2][::5] = 0, 0, 0
+    assert equal(simulated.update(rule, *data, seed=7), rule.definition(*data, seed=7))
 
 
 @pytest.mark.parametrize("pauses", [(128, 0), (0, 128), (200, 200), (20, 250)])

@@ -17,7 +17,7 @@ from quaver.golden.formats import FP16
 from quaver.host.link_transport import LinkTransport
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.rtl.link.frames import Frame
+from quaver.rtl.link.frames import Frame, Frames
 from quaver.rtl.link.reliable_link import Linked
 from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.link.uart import UART
@@ -151,6 +151,105 @@ def exchange(line: SimulatedLine, frames: int, seed: int, *, ends: float = 0.002
         traffic.told += 1
     traffic.count(host)
     return traffic
+
+
+#: Cycles of silence after which the device has said all: longer than the echo's pauses.
+QUIET = 6000
+_MODULO = (1 << 16) - 1
+
+
+def windows(line: SimulatedLine, buffer: int, *, rounds: int, skipped: int, seed: int = 1) -> None:
+    """One session with the echo, frame by frame, in which everything that the device says is known before.
+
+    In each of the rounds, which are some `skipped` words apart: the device is given more than it has room to
+    answer, what is told too late or too early, what there is no room for; it is asked to repeat; it must be
+    silent when there is nothing to say. AssertionError where it says more, less or something else.
+    """
+    rng, frames = np.random.default_rng(seed), Frames()
+    session = int(rng.integers(1, 1 << 16))
+    sent = given = acknowledged = 0
+
+    def say(*said: Frame) -> list[Frame]:
+        for frame in said:
+            line.write(frame.to_bytes())
+        heard: list[Frame] = []
+        while data := line.read(QUIET / CLOCK):
+            heard += frames.take(data)
+            assert len(heard) < 40, "it does not stop talking"
+        assert all(frame.session == session for frame in heard), "another session"
+        return heard
+
+    def words(begin: int, end: int) -> np.ndarray:
+        return np.arange(begin, end, dtype=np.uint32) * np.uint32(0x9E3779B1)
+
+    def frame(count: int = 0, *, at: int | None = None, poll: bool = False) -> Frame:
+        positions = sent & _MODULO, (acknowledged if at is None else at) & _MODULO
+        return Frame(session, *positions, payload=words(sent, sent + count).tobytes(), poll=poll)
+
+    def answers(heard: list[Frame], begin: int) -> None:
+        """The words from `begin` on are said once, all that there are.
+
+        Of a full buffer the last word stays empty, unless words came in successive cycles.
+        """
+        nonlocal given
+        for each in heard:
+            assert each.sequence == begin & _MODULO, "another position"
+            expected = words(begin, begin + each.length) + np.arange(
+                begin, begin + each.length, dtype=np.uint32
+            )
+            assert each.payload == expected.tobytes(), "another word"
+            begin += each.length
+        most = acknowledged + buffer
+        assert begin in ((sent,) if sent < most else (most - 1, most)), "too few words or too many"
+        given = begin
+
+    begin = Frame(session, 0, 0, reset=True)
+    ready = [Frame(session, 0, 0, buffer, poll=True)]
+    assert say(begin) == ready, "another answer to a new session"
+    assert say(begin) == ready, "another answer to the session that is"
+    for _ in range(rounds):
+        for _ in range(-(-2 * skipped // buffer)):
+            count, begun = int(rng.integers(buffer // 4, buffer)), given
+            line.write(frame(count).to_bytes())
+            sent += count
+            heard: list[Frame] = []
+            while begun + sum(each.length for each in heard) < sent:
+                data = line.read(QUIET / CLOCK)
+                assert data, "nothing more comes"
+                heard += frames.take(data)
+            answers(heard, begun)
+            acknowledged = given
+        answers(say(frame()), given)
+        # More than can be answered before it is acknowledged.
+        for _ in range(2):
+            burst = []
+            for _ in range(int(rng.integers(1, 8))):
+                burst.append(frame(min(int(rng.choice([1, 2, 30, 256])), given + buffer - sent)))
+                sent += burst[-1].length
+            answers(say(*burst), given)
+        # What says nothing: acknowledgements that were overtaken, or of what was not given; other sessions.
+        for at in (acknowledged - 1 - int(rng.integers(1000)), given + 1 + int(rng.integers(1000))):
+            assert not say(frame(at=at)), "an answer to an acknowledgement that is none"
+        other = Frame(session ^ 1 << int(rng.integers(16)), sent & _MODULO, given & _MODULO, poll=True)
+        mine = Frame(session, given & _MODULO, sent & _MODULO, given + buffer & _MODULO, poll=True)
+        assert say(other) == [mine], "another answer to another session"
+        room = given + buffer - sent
+        if room < 256:
+            assert not say(frame(room + 1)), "an answer to what there is no room for"
+        # Asked, it repeats what is not acknowledged.
+        while True:
+            before = given
+            acknowledged = int(rng.integers(acknowledged, given + 1))
+            heard = say(frame(poll=True))
+            assert [each.poll for each in heard] == [True] + [False] * (len(heard) - 1), "not asked"
+            assert heard[0].acknowledge == sent & _MODULO, "another acknowledgement"
+            answers(heard, acknowledged)
+            assert before <= (heard[0].limit - buffer - before & _MODULO) + before <= given, "another limit"
+            acknowledged, before = given, given
+            answers(say(frame()), before)
+            if given == sent:
+                break
+        acknowledged = given
 
 
 #: What the tests' board computes: FP16 operands, so that every GEMM of recipe fp8 is one of its own.

@@ -17,12 +17,12 @@ from unittest.mock import patch
 
 import numpy as np
 from command_model import CommandModel, Response
-from links import Echo, exchange, transport
+from links import Echo, exchange, transport, windows
 from mutants import SELECT, Driver, Mutants
 from test_command_stream import ACCELERATORS, Commands, answers_otherwise
 from test_link import check
 from test_mutations import mutated
-from update_units import Simulated
+from update_units import AnyScalars, Simulated, subnormal_scalars
 
 from quaver.golden.update.fixed_sgd import SCALAR, FixedSGD
 from quaver.golden.update.float_sgd import FloatSGD
@@ -74,6 +74,15 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
                 rule, elements = _at_the_brink(rule, rng, seed, 3000)
             pauses = ((77, 90), (0, 0), (0, 200), (26, 90))[i % 4]
             runs.append((rule, elements, seed, pauses, rule.update(*elements, seed=seed)))
+        if bench is float_sgd:
+            runs += [
+                (*of_run, (26, 26), of_run[0].update(*of_run[1], seed=of_run[2]))
+                for of_run in _float_runs(unit, rng)
+            ]
+            runs += [
+                (*of_run, (26, 26), of_run[0].definition(*of_run[1], seed=of_run[2]))
+                for of_run in _any_runs(unit, rng)
+            ]
 
         def run(mutant: int) -> str:
             def work() -> None:
@@ -88,6 +97,57 @@ def update_driver(bench: Any, unit: Any) -> Callable[[Mutants], Driver]:
         return run
 
     return driver
+
+
+def _float_runs(unit: Any, rng: np.random.Generator) -> Iterator[tuple[FloatSGD, list[Any], int | None]]:
+    """Runs of which each line has subnormal scalars, and elements at the brink."""
+    plain = FloatSGD(0.0, 0.0, 0.0, unit.format, unit.rounding, unit.random_bits)
+    for rule, elements in subnormal_scalars(plain, rng, 300):
+        yield rule, elements, int(rng.integers(1, 1 << 32)) if rule.stochastic else None
+    for name in ("decay", "momentum", "rate") * 2:
+        seed = int(rng.integers(1, 1 << 32)) if plain.stochastic else None
+        yield *_float_brink(plain, name, rng, seed, 3000), seed
+
+
+def _any_runs(unit: Any, rng: np.random.Generator) -> Iterator[tuple[FloatSGD, list[Any], int | None]]:
+    """Runs with scalars that are infinite or NaN."""
+    for name in ("rate", "momentum", "decay"):
+        for scalar in (np.inf, -np.inf, np.nan):
+            given = {"rate": 0.5, "momentum": 0.5, "decay": 0.5, name: scalar}
+            rule = AnyScalars(
+                **given, format=unit.format, rounding=unit.rounding, random_bits=unit.random_bits
+            )
+            elements = [float_sgd.codes(unit.format, rng, 100) for _ in range(3)]
+            yield rule, elements, int(rng.integers(1, 1 << 32)) if rule.stochastic else None
+
+
+def _float_brink(
+    rule: FloatSGD, name: str, rng: np.random.Generator, seed: int | None, count: int
+) -> tuple[FloatSGD, list[Any]]:
+    """The rule with the scalar of one line, and elements for which the random bits just do, or just do not,
+    carry into what is kept.
+
+    In units of the lowest random bit the product is that of two significands, and y a multiple of 2**R.
+    """
+    fmt, bits = rule.format, rule.random_bits
+    top = 1 << fmt.mantissa_bits
+    alpha = int(rng.integers(top, 2 * top)) | 1
+    x = np.arange(top, 2 * top)
+    rests = alpha * x % (1 << bits)
+    order = np.argsort(rests)
+    minus = rng.integers(0, 2, count)  # the product is taken from y
+    draws = rule.sources(seed)[name].draws(count, bits).astype(np.int64) if rule.stochastic else 1 << bits - 1
+    wanted = (np.where(minus, draws, -draws) + rng.integers(-2, 3, count)) % (1 << bits)
+    x = x[order[np.searchsorted(rests[order], wanted) % len(order)]]
+    scale = min(1 - fmt.min_exponent, bits // 2)
+    y = rng.integers(top, 2 * top, count) * 2.0 ** (bits - scale)
+    sign = np.where(rng.integers(0, 2, count), -1.0, 1.0)
+    product_sign = np.where(minus, -sign, sign) * (-1 if name == "rate" else 1)
+    y, x = fmt.encode(sign * y), fmt.encode(product_sign * x * 2.0**-scale)
+    zeros = np.zeros_like(x)
+    given = {"rate": 0.0, "momentum": 0.0, "decay": 0.0, name: float(alpha)}
+    elements = {"decay": (x, zeros, y), "momentum": (zeros, x, y), "rate": (y, zeros, x)}[name]
+    return replace(rule, **given), list(elements)
 
 
 def _at_the_brink(rule: FixedSGD, rng: np.random.Generator, seed: int | None, count: int) -> Any:
@@ -134,6 +194,10 @@ def harness_with(path: Path, ending: str) -> Iterator[Path]:
         yield longer
 
 
+#: Words that each buffer of the mutated link has, the fewest.
+BUFFER = 256
+
+
 class MutantLine(SimulatedLine):
     """The line to a mutant."""
 
@@ -162,6 +226,9 @@ def link_driver(of: Mutants) -> Driver:
                 assert np.array_equal(host.receive(size), expected), "another word"
                 at += size
             assert host.repeated == 0, "words were sent again on a good line"
+            windows(good, BUFFER, rounds=24, skipped=3000)
+            for seed in range(2, 8):
+                windows(good, BUFFER, rounds=2, skipped=0, seed=seed)
             bad = MutantLine(of, mutant, latency=64 / CLOCK)
             bad.spoil(8, 0.1)
             check(exchange(bad, 1500, 8, ends=0.01))
@@ -661,4 +728,4 @@ def axi_driver(of: Mutants) -> Driver:
 
 def linked_verilog() -> str:
     """The echo behind a link with the smallest buffers."""
-    return to_verilog(Linked(Echo(), 256), "linked")
+    return to_verilog(Linked(Echo(), BUFFER), "linked")

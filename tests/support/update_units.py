@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.golden.contracts import HardwareRule
+from quaver.golden.update.float_sgd import FloatSGD
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.update.unit import UpdateUnit
 from quaver.sim.verilated import compile_library
@@ -125,3 +128,30 @@ class Simulated:
 
 def equal(left: tuple[Codes, Codes], right: tuple[Codes, Codes]) -> bool:
     return all(np.array_equal(mine, other) for mine, other in zip(left, right, strict=True))
+
+
+class AnyScalars(FloatSGD):
+    """The rule with any scalars, infinite ones and NaN among them: its `definition` is IEEE 754's."""
+
+    def _check_scalars(self, **scalars: float) -> None:
+        pass
+
+
+def subnormal_scalars(
+    rule: FloatSGD, rng: np.random.Generator, count: int
+) -> Iterator[tuple[FloatSGD, list[Codes]]]:
+    """The rule with subnormal scalars, each with every number of leading zeros; and `count` elements of which
+    one operand of a line is large and the other 0."""
+    fmt = rule.format
+    for zeros in range(fmt.mantissa_bits):
+        tops = 1 << (zeros + np.arange(3) * fmt.mantissa_bits // 3) % fmt.mantissa_bits
+        given = fmt.decode(tops | rng.integers(0, tops) | fmt.sign_code * rng.integers(0, 2, 3))
+        rate, momentum, decay = given.tolist()
+        large = fmt.max_code - rng.integers(0, 4 << fmt.mantissa_bits, (3, count))
+        signs = fmt.sign_code * rng.integers(0, 2, (3, count))
+        alone = rng.integers(0, 3, count) == np.arange(3)[:, None]
+        codes = np.where(alone, large, 0) | signs
+        yield (
+            replace(rule, rate=rate, momentum=momentum, decay=decay),
+            list(codes.astype(fmt.code_dtype)),
+        )

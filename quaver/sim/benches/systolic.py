@@ -136,6 +136,23 @@ class Schedule:
         return ports | ({"random": self.random} if self.arithmetic.stochastic else {})
 
 
+def operands(
+    arithmetic: Any, index: int, shapes: tuple[tuple[int, int], tuple[int, int]], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Codes for the tile of an index: ordinary numbers; numbers far apart, so that every random bit decides
+    something; codes of every kind, infinities and NaN among them."""
+    codes = []
+    for fmt, shape in zip((arithmetic.a, arithmetic.b), shapes, strict=True):
+        values = rng.normal(0, 1, shape)
+        if index % 3 == 1:
+            values *= np.exp2(rng.integers(-9, 8, shape))
+        if index % 3 == 2:
+            codes.append(rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype))
+        else:
+            codes.append(fmt.encode(values))
+    return codes
+
+
 @cocotb.test()
 async def tiles(dut: Any) -> None:
     with Bench(VARIANTS) as bench:
@@ -146,17 +163,8 @@ async def tiles(dut: Any) -> None:
         for index, k in enumerate(LENGTHS * rounds):
             # The tile is the lower right corner of a GEMM: random bits go by an output's place in that.
             i0, j0 = rng.integers(0, 7, 2).tolist()
-            formats = arithmetic.a, arithmetic.b
             shapes = (i0 + array.rows, k), (k, j0 + array.columns * lanes)
-            if index % 3 == 2:  # codes of every kind, infinities and NaN among them
-                a, b = (
-                    rng.integers(0, 1 << fmt.width, shape).astype(fmt.code_dtype)
-                    for fmt, shape in zip(formats, shapes, strict=True)
-                )
-            else:
-                a, b = (
-                    fmt.encode(rng.normal(0, 1, shape)) for fmt, shape in zip(formats, shapes, strict=True)
-                )
+            a, b = operands(arithmetic, index, shapes, rng)
             seed = int(rng.integers(1, 1 << 32))
             schedule.tile(a[i0:], b[:, j0:], (i0, j0), seed, bubbles=0.2 * (index % 2))
             whole = arithmetic.gemm(a, b, seed=seed if arithmetic.stochastic else None)
