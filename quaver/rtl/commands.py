@@ -11,8 +11,8 @@ COUNTERS   —                                           cycles since reset, cyc
 LOAD       `LoadArguments`, then operands              —
 GEMM       `GemmArguments`, then `TileArguments`,      results, if `last`
            then the sources of rows, columns and
-           diagonals if sums are rounded with random
-           bits
+           diagonals where sums, results or operands
+           take random bits
 UPDATE     `UpdateArguments`, then the settings if     two for each group
            `first`, then groups of elements
 REQUANTISE `RequantiseArguments`, then three words     —
@@ -40,10 +40,11 @@ With P of them a word:
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
 
 A source is the state of an LFSR before the first sum of the first tile's first output, as
-`quaver.golden.random_bits` has it. A GEMM that goes on with an open tile (``first`` = 0) brings them too; the
-draws go on from where they are, and only an arithmetic that rounds on the way out looks at those of the last
-slice. An LFSR never leaves zero: where bits are drawn, a GEMM with a source of zero and an UPDATE with a seed
-of zero are refused with BAD_ARGUMENT.
+`quaver.golden.random_bits` has it, or of bit streams before the first draw for its operands, as
+`quaver.golden.arithmetic.bitstream` has it, where the diagonals' is ignored. A GEMM that goes on with an open
+tile (``first`` = 0) brings them too; the draws go on from where they are, and only an arithmetic that rounds
+on the way out looks at those of the last slice. An LFSR never leaves zero: where bits are drawn, a GEMM with
+a source of zero and an UPDATE with a seed of zero are refused with BAD_ARGUMENT.
 
 ``UPDATE`` has slots of 16 bits for numbers of up to 16 bits, else of 32:
 

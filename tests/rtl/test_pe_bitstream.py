@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ from quaver.golden.arithmetic.bitstream import Generator
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.random_bits import COLUMN, ROW
-from quaver.host.driver import Driver
+from quaver.host.driver import Driver, _response, _send
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.array import operand_random, systolic
 from quaver.rtl.pe import pe_for
@@ -393,7 +394,7 @@ def test_the_accelerator() -> None:
     device = SimulatedDevice(Accelerator(arithmetic, **size))
     driver, rng = Driver(device, arithmetic), np.random.default_rng(3)
     formats = arithmetic.a, arithmetic.b
-    shapes = [(1, 1, 1), (2, 8, 12), (5, 9, 13), (3, arithmetic.chunk, 5), (17, 3, 20), (40, 2, 3)]
+    shapes = [(1, 1, 1), (2, 8, 12), (5, 9, 13), (3, arithmetic.chunk, 5), (17, 3, 20), (4, 100, 7)]
     for i, (m, k, n) in enumerate(shapes):
         device.stall(1, *((0.3, 0.6) if i % 2 else (0.0, 0.0)))
         a, b = (
@@ -409,6 +410,17 @@ def test_the_accelerator() -> None:
         got = driver.gemm(a, b, seed=seed)
         np.testing.assert_array_equal(got, arithmetic.gemm(a, b, seed=seed))
     assert not np.array_equal(got, arithmetic.gemm(a, b, seed=seed ^ 1))  # another seed would be seen
+
+    # A tile that is abandoned, and a reset: the next GEMM begins its draws and its counts anew.
+    for commands in (1, 4, 8):
+        for opcode, arguments, words, _ in islice(
+            driver._commands(a, b, np.zeros_like(got), driver._sources(8)), commands
+        ):
+            _send(device, opcode, arguments, words)
+            _response(device, opcode)
+        if commands == 8:
+            device.reset()
+        np.testing.assert_array_equal(driver.gemm(a, b, seed=seed), got)
 
     # The array multiplies in N cycles for every product.
     assert driver.geometry.product_cycles == arithmetic.length

@@ -62,7 +62,7 @@ class CommandDecoder(wiring.Component):
     settings_words
         Words of an UPDATE's settings; 0 if there is no update unit, and UPDATE unknown.
     random
-        Whether sums or results are rounded with random bits; then GEMM brings their sources.
+        Whether sums, results or operands take random bits; then GEMM brings their sources.
     update_draws
         Whether the update unit draws random bits; then the last of its settings is a seed.
     code_words

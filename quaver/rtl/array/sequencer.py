@@ -40,7 +40,7 @@ class Sequencer(wiring.Component):
     drain
         Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
     random
-        Whether sums or results are rounded with random bits.
+        Whether sums, results or operands take random bits.
 
     Ports
     -----
