@@ -24,6 +24,8 @@ examples:
   quaver build --board orangecrab-85f --rows 2 --columns 2 --clock 48 -o crab.bit
   quaver build --board ice40-hx8k --arithmetic fixed16         the stored array in fixed point
   quaver build --board ulx3s-85f --arithmetic int4 --rows 4 --columns 4 --clock 60
+  quaver build --board ulx3s-85f --arithmetic int4 --codes 4 --rows 4 --columns 4 --clock 60
+                                                               codes, not sums, leave the array
   quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver build --board ulx3s-85f --operand e4m3 --chunk 32 --rows 4 --columns 4 --clock 60
@@ -82,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baud", type=int, metavar="N", help="of the serial line (as stored, or as the board has it)"
     )
+    parser.add_argument(
+        "--codes",
+        type=int,
+        metavar="BITS",
+        help="integers: bits of the next layer's codes that leave the array in place of sums (none)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the placement (as stored, or 1)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
 
@@ -115,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _design(args: argparse.Namespace) -> Design:
     """The design of the options; what is left out is that of the stored array."""
-    names = ("rows", "columns", "stages", "depth", "update", "baud", "seed")
+    names = ("rows", "columns", "stages", "depth", "update", "baud", "seed", "codes")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.clock is not None:
         given["clock_hz"] = 1e6 * args.clock

@@ -59,6 +59,8 @@ class Design:
         Of the serial line.
     seed
         Of the placement.
+    codes
+        As of the accelerator: bits of the next layer's codes that leave the array in place of sums, or 0.
 
     Raises
     ------
@@ -77,9 +79,10 @@ class Design:
     update: bool = True
     baud: int = 3_000_000
     seed: int = 1
+    codes: int = 0
 
     def __post_init__(self) -> None:
-        set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed")
+        set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed", "codes")
         if self.board not in BOARDS:
             raise ValueError(f"the board is {self.board!r}, but there are {', '.join(BOARDS)}")
         _ = self.computes  # which says what is wrong
@@ -134,6 +137,7 @@ class Design:
             stages=self.stages,
             depth=self.depth,
             update=self._unit(),
+            codes=self.codes,
         )
 
     def _unit(self) -> UpdateUnit | None:

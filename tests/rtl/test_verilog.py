@@ -77,7 +77,9 @@ VARIANTS = {
         "--rows 3 --columns 2 --operand fp16 --depth 64",
         "--rows 2 --columns 2 --arithmetic fixed_point --a q4.12 --b q6.10 --result q4.12",
         "--rows 3 --columns 2 --arithmetic bitstream --length 32",
+        "--rows 2 --columns 3 --arithmetic int4 --codes 3 --depth 64",
     ],
+    "requantisation": ["", "--width 13 --bits 8"],
     "axi_accelerator": ["--rows 2 --columns 2 --update none --depth 32"],
     "systolic_array": [
         "--rows 2 --columns 3",
