@@ -354,11 +354,14 @@ def hardware(options: argparse.Namespace) -> None:
     from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
 
     rows = []
-    for name, make in {
+    units: dict[str, Callable[[], Any]] = {
         "compressor, bins of up to 512": lambda: AdaCompUnit(stages=options.stages),
         "of it, the mean of maxima": MeanOfMaxima,
         "average of one packet": lambda: AdaCompAverage(options.stages),
-    }.items():
+    }
+    for name, make in units.items():
+        if options.only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             luts, registers = cells(make(), "ecp5", Path(folder))
             rates = clock(make(), "ecp5", Path(folder), options.seeds)
@@ -403,6 +406,9 @@ def main() -> None:
     one.add_argument("--repeat", type=int, default=9)
     one = commands.add_parser("hardware")
     one.add_argument("--stages", type=int, default=4)
+    one.add_argument(
+        "--only", default="", metavar="TEXT", help="units with this in their names, such as average"
+    )
     one.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     {"images": images, "text": text, "throughput": throughput, "hardware": hardware}[options.command](options)

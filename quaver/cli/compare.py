@@ -4,6 +4,7 @@ examples:
   quaver compare --engine sim                        one step of the digits network, golden against simulated
   quaver compare --engine sim --epochs 1             a whole epoch
   quaver compare --engine sim --rows 4 --columns 4 --steps 10 --images 100
+  quaver compare --engine sim --learners 4 --compress adacomp     packets, residues and averages too
   quaver compare --engine sim --recipe pact-4 --checkpoint runs/pact --steps 0 --images 100
                                                      inference of a trained network, of quaver train --out
   quaver compare --engine sim --recipe pact-4-everywhere --checkpoint runs/p --steps 0 --images 9 --folded

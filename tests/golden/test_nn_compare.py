@@ -11,12 +11,12 @@ from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
 
 
-def make(recipe=recipes.fp8):
+def make(recipe=recipes.fp8, **settings):
     digits = data.load("digits")
 
     def trainer(engine, trace):
         network = models.build("mlp", digits.shape, digits.classes, seed=1)
-        return Trainer(network, digits, recipe, Settings(batch=16), engine=engine, trace=trace)
+        return Trainer(network, digits, recipe, Settings(batch=16, **settings), engine=engine, trace=trace)
 
     return trainer
 
@@ -96,6 +96,39 @@ def test_one_flipped_bit_of_an_update_is_caught_and_named():
     assert (result.first.layer, result.first.role, result.first.what) == ("linear2.bias", "update", "momenta")
     assert result.first.index == (11,)
     assert result.mismatches == 1
+
+
+class Slipping(GoldenEngine):
+    """The golden engine with a slip in the second learner's packets or residues, or in the average."""
+
+    def __init__(self, slip):
+        self.slip = slip
+
+    def compress(self, rule, residue, gradient, *, layer=0, learner=0, step=0):
+        packet, kept = super().compress(rule, residue, gradient, layer=layer, learner=learner, step=step)
+        if self.slip == "residues" and (layer, learner) == (2, 1):
+            kept.view(np.uint32)[3] ^= 1
+        if self.slip in ("packet", "size of packet") and (layer, learner) == (2, 1):
+            gradient = np.zeros_like(gradient) if "size" in self.slip else -gradient
+            packet, _ = super().compress(rule, -residue, gradient, layer=layer, learner=learner, step=step)
+        return packet, kept
+
+    def mean(self, packets):
+        average = super().mean(packets)
+        if self.slip == "average" and packets[0].layer == 2:
+            average[5] += 1
+        return average
+
+
+@pytest.mark.parametrize("slip", ["packet", "size of packet", "residues", "average"])
+def test_a_slip_of_a_compression_is_caught_and_named(slip):
+    learners = make(learners=2, compression="adacomp")
+    result = compare(learners, GoldenEngine(), Slipping(slip))
+    assert not result.equal
+    assert result.mismatches > 0
+    role = "average" if slip == "average" else "compress"
+    assert (result.first.layer, result.first.role, result.first.what) == ("linear2.weight", role, slip)
+    assert compare(learners, GoldenEngine(), GoldenEngine(), steps=2).equal
 
 
 def test_the_first_of_many_flips_is_named_and_all_are_counted():

@@ -194,13 +194,9 @@ def test_what_compression_refuses() -> None:
     with pytest.raises(DeviceError, match="the device compresses nothing, but the driver was asked"):
         Driver(device(), ARITHMETIC).compress(AdaComp(5), values, values)
     driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
-    with pytest.raises(
-        DeviceError, match=r"300 elements in bins of 5 is asked for, but .* up to 255 in bins"
-    ):
+    with pytest.raises(DeviceError, match=r"300 elements in bins of 5 .* up to 255 in bins"):
         driver.compress(AdaComp(5), values, values)
-    with pytest.raises(
-        DeviceError, match=r"in bins of 71 is asked for, but .* up to 255 in bins of up to 70"
-    ):
+    with pytest.raises(DeviceError, match=r"in bins of 71 .* 255 in bins of up to 70"):
         driver.compress(AdaComp(71), values[:9], values[:9])
     with pytest.raises(TypeError, match="the gradient is float64"):
         driver.compress(AdaComp(5), values, values.astype(np.float64))

@@ -22,6 +22,7 @@ from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.nn.recipes import fixed16, fp8
+from quaver.rtl.commands import Identity
 from quaver.rtl.emit.docstrings import meaning, port_meanings
 from quaver.rtl.emit.header import header
 from quaver.rtl.emit.shared_modules import ports_of
@@ -78,6 +79,7 @@ VARIANTS = {
         "--rows 2 --columns 2 --arithmetic fixed_point --a q4.12 --b q6.10 --result q4.12",
         "--rows 3 --columns 2 --arithmetic bitstream --length 32",
         "--rows 2 --columns 3 --arithmetic int4 --codes 3 --depth 64",
+        "--rows 1 --columns 1 --depth 8 --update none --compression adacomp",
     ],
     "requantisation": ["", "--width 13 --bits 8"],
     "axi_accelerator": ["--rows 2 --columns 2 --update none --depth 32"],
@@ -413,6 +415,13 @@ def accelerator(options):
 )
 def test_an_accelerator_updates_what_it_computes(options, update):
     assert str(accelerator(options).identity.update) == str(update)
+
+
+def test_an_accelerator_compresses_if_told_so():
+    assert accelerator("").identity.compression is None
+    identity = accelerator("--compression adacomp").identity
+    assert str(identity.compression) == "1 adacomp longest=512 count_bits=24"
+    assert Identity.from_words(identity.to_words()) == identity
 
 
 def test_update_formats_of_floats():

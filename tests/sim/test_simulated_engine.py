@@ -9,11 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from quaver.golden import caches
+from quaver.golden import caches, data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.caches import building
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.formats import FP8, FP16, FloatFormat
+from quaver.golden.nn import models, recipes
+from quaver.golden.nn.compare import compare
+from quaver.golden.nn.run import Trace
+from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.sim.engine import SimulatedEngine
 from quaver.sim.verilated import compile_library
@@ -103,3 +108,19 @@ def test_bad_verilog_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch
         compile_library("module top; nonsense", "top", tmp_path / "harness.cpp")
     left = (tmp_path / "cache" / "verilated").iterdir()
     assert not [path for path in left if path.suffix != ".lock"]
+
+
+@pytest.mark.slow
+def test_learners_on_the_simulated_accelerator_are_goldens() -> None:
+    """Two steps of four learners: packets, residues, averages and weights, compared one by one."""
+    digits = data.load("digits")
+
+    def make(engine: Engine, trace: Trace) -> Trainer:
+        network = models.build("mlp", digits.shape, digits.classes, seed=1)
+        settings = Settings(batch=8, learners=4, compression="adacomp(other=50)")
+        return Trainer(network, digits, recipes.fp8, settings, engine=engine, trace=trace)
+
+    result = compare(make, GoldenEngine(), SimulatedEngine(rows=4, columns=4), steps=2)
+    assert result.equal, result.first
+    calls = {tally.role: tally.calls for tally in result.tallies}
+    assert (calls["compress"], calls["average"]) == (2 * 4, 2)  # of each parameter

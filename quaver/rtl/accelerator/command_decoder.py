@@ -487,8 +487,10 @@ class CommandDecoder(wiring.Component):
         word, come = self.commands.payload, self.commands.valid
         arguments = Signal(CompressionArguments)
         job, words = self.compression_job, self.compression_words
-        length, share = Signal(32), Signal(32)
-        average, layer = opcode == Opcode.AVERAGE, Signal(2)
+        length = Signal(32)
+        share = Signal(32)
+        average = opcode == Opcode.AVERAGE
+        layer = Signal(2)
         m.d.comb += [
             layer.eq(Mux(average, 2, 1)),
             job.average.eq(average),

@@ -82,9 +82,12 @@ class CompressionStream(wiring.Component):
 
         # Words in.
         word = self.words.payload.word
-        residue, has_residue = Signal(32), Signal()
-        pair, pair_left = Signal(32), Signal(2)  # packet elements of a word, and how many are left of them
-        taken, taken_last = Signal(), Signal()
+        residue = Signal(32)
+        has_residue = Signal()
+        pair = Signal(32)  # packet elements of a word, and how many are left of them
+        pair_left = Signal(2)
+        taken = Signal()
+        taken_last = Signal()
         enters = Signal()
         m.d.comb += [
             unit.elements.payload.kept.g.eq(residue),
@@ -115,7 +118,8 @@ class CompressionStream(wiring.Component):
                 m.d.sync += [residue.eq(word), has_residue.eq(~has_residue)]
 
         # Words out.
-        half, has_half = Signal(16), Signal()
+        half = Signal(16)
+        has_half = Signal()
         leaves = Signal()
         with m.If(averages):
             m.d.comb += [
@@ -139,10 +143,12 @@ class CompressionStream(wiring.Component):
             m.d.sync += [half.eq(unit.packet.payload), has_half.eq(~has_half)]
 
         # What the command makes has come when the elements inside are those of a bin that is not whole.
-        bin_length, position = Signal(14), Signal(14)
+        bin_length = Signal(14)
+        position = Signal(14)
         inside = Signal(range(4 * unit.longest + 64))
         quiet = Signal(range(_QUIET + 1))
-        complete, flushed = Signal(), Signal()
+        complete = Signal()
+        flushed = Signal()
         ends_bin = (position == bin_length - 1) | (self.to_come == 1)
         ended = self.to_come == 0
         with m.If(enters):
