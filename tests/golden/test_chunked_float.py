@@ -612,8 +612,7 @@ def test_stochastic_rounding_needs_a_seed(seed):
 @pytest.mark.parametrize(
     ("operand", "rounding", "random_bits"),
     [
-        (FP8, "stochastic-b", 13),
-        (FP8, "stochastic-b", 14),
+        (FP8, "stochastic-b", 9),
         (FP8, "stochastic-c", 14),
         (FP8, "stochastic-c", 5),
         (FP16, "stochastic-b", 10),
@@ -631,10 +630,10 @@ def test_the_variants_of_stochastic_rounding(operand, rounding, random_bits):
         want = arithmetic.definition(a, b, seed=7)
         assert_same(arithmetic.gemm(a, b, seed=7), want)
         assert_same(scalar_gemm(arithmetic, a, b, states), want)
-    # So many sums that a random number between the variants is among them.
+    # So many sums, and so long ones, that a random number between the variants is among them.
     a, b = (
         operand.encode(rng.standard_normal(shape) * 2.0 ** rng.integers(-9, 10, shape))
-        for shape in ((48, 400), (400, 48))
+        for shape in ((48, 600), (600, 64))
     )
     got = arithmetic.gemm(a, b, seed=7)
     assert_same(got, scalar_gemm(arithmetic, a, b, arithmetic.sources(7)))
