@@ -56,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--groups", type=int, nargs="*", default=[1, 4, 8, 16, 32], metavar="N")
-    parser.add_argument("--stages", type=int, default=4)
+    parser.add_argument("--stages", type=int, default=5)
     parser.add_argument("-k", type=int, default=65536, metavar="K")
     parser.add_argument("--clock", action="store_true", help="place and route for the ECP5 too")
     parser.add_argument("--json", action="store_true")

@@ -2,7 +2,7 @@
 
 The mean over all draws of what rounding adds to a value, in steps of the last kept bit, and then over values:
 the mean of it, and the largest. Values lie on a grid far finer than the random bits. A chain of adders
-repeats the mean at every addition: with A, which is what Quaver's arithmetics take, 2**-(N+1) of a step is
+repeats the mean at every addition: with A, the one that arithmetics take by default, 2**-(N+1) of a step is
 lost each time.
 """
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.rtl.accelerator.accelerator import Accelerator
-from quaver.rtl.emit.verilog import Elements, to_verilog_around
+from quaver.rtl.emit.shared_modules import ports_of
+from quaver.rtl.emit.verilog import Elements, to_verilog, to_verilog_around
+from quaver.sim.elements import WIDEST
 from quaver.sim.verilated import compile_library
 
 Words = NDArray[np.uint32]
@@ -31,7 +33,7 @@ class SimulatedDevice:
     progress
         Called with a line before each step of compiling that takes seconds.
     verilog
-        Verilog to take instead of what `to_verilog_around` makes of the accelerator, such as a mutant.
+        Verilog to take instead of the accelerator's own, such as a mutant: what `to_verilog_around` gives.
 
     Raises
     ------
@@ -47,9 +49,9 @@ class SimulatedDevice:
         accelerator: Accelerator,
         *,
         progress: Callable[[str], None] | None = None,
-        verilog: tuple[str, Elements] | None = None,
+        verilog: tuple[str, Elements | None] | None = None,
     ):
-        text, elements = verilog or to_verilog_around(accelerator, "accelerator")
+        text, elements = verilog or _around(accelerator)
         library = compile_library(text, "accelerator", self.harness, elements=elements, progress=progress)
         self._library = library
         size, pointer = ctypes.c_uint64, ctypes.c_void_p
@@ -114,3 +116,11 @@ class SimulatedDevice:
         """Drop the queue and reset the accelerator."""
         self._queue = [np.empty(0, np.uint32)]
         self._library.device_reset(self._device)
+
+
+def _around(accelerator: Accelerator) -> tuple[str, Elements | None]:
+    """The accelerator's Verilog without its elements, or where those have wide ports, all of it."""
+    ports = ports_of(accelerator.array.element).values()
+    if max(len(port) for port, _ in ports) > WIDEST:
+        return to_verilog(accelerator, "accelerator"), None
+    return to_verilog_around(accelerator, "accelerator")

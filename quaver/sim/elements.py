@@ -11,6 +11,8 @@ from quaver.rtl.emit.verilog import Elements
 ELEMENT = "Velement"
 ROOT = f"{ELEMENT}___024root"
 PHASES = ("static", "initial", "stl", "ico", "nba")
+#: Bits of a signal at most.
+WIDEST = 64
 #: No branches, parities and tables, of which a compiler makes no vector instructions; one class of signals.
 ELEMENT_FLAGS = (
     *("--top-module", "element"),
@@ -29,7 +31,7 @@ def write_parts(elements: Elements, folder: Path) -> None:
     """
     header = (folder / f"{ROOT}.h").read_text(encoding="utf-8")
     # VlWide is more than 64 bits; beside the triggers of the phases, VlUnpacked are memories.
-    if re.search(r"\bVlWide|\bVlUnpacked<(?!QData/\*63:0\*/, 1> __V\w+Triggered)", header):
+    if re.search(r"\bVlWide|\bVL_(?:IN|OUT)W\b|\bVlUnpacked<(?!QData/\*63:0\*/, 1> __V\w+Triggered)", header):
         raise RuntimeError("the array's element has a memory or a signal of more than 64 bits")
     wide = re.search(r"^ *(QData|VL_(IN|OUT)64)\b", header, re.MULTILINE)
     sizes = f"#define COUNT {elements.count}\n#define LANE uint{64 if wide else 32}_t\n"

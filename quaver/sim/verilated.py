@@ -26,6 +26,14 @@ from quaver.sim.elements import ELEMENT, ELEMENT_FLAGS, write_parts
 Command = tuple[str, ...]
 
 ELEMENTS_H = Path(__file__).with_name("elements.h")
+#: In its place where nothing is left out.
+NO_ELEMENTS = """struct Elements {
+    template <class... Ts> void reset(Ts&&...) {}
+    template <class... Ts> void sample(Ts&&...) {}
+    template <class... Ts> void drive(Ts&&...) {}
+    void clock() {}
+};
+"""
 #: Programs that run the compiler that is named after them.
 LAUNCHERS = ("ccache", "sccache", "distcc", "icecc")
 #: Every library has this class; a harness includes "Vmodel.h" whatever its top module is called.
@@ -56,7 +64,7 @@ def compile_library(
         C++20 source whose ``extern "C"`` functions the library offers. It includes ``"Vmodel.h"``, and must
         hand narrow ports values within their width: Verilator does not mask them.
     elements
-        What was left out of `verilog`. The harness includes ``"elements.h"`` and clocks them.
+        What was left out of `verilog`. A harness that includes ``"elements.h"`` clocks them, or nothing.
     progress
         Called with one line before each step that takes seconds; not at all when the cache has the library.
 
@@ -70,6 +78,8 @@ def compile_library(
     sources = {"design.v": verilog, "harness.cpp": harness.read_text(encoding="utf-8")}
     if elements:
         sources |= {"element.v": elements.verilog, "elements.h": ELEMENTS_H.read_text(encoding="utf-8")}
+    elif '"elements.h"' in sources["harness.cpp"]:
+        sources["elements.h"] = NO_ELEMENTS
     compile_ = (*cxx, *COMPILER_FLAGS, *_known(cxx))
     name = _digest(
         _tools(compile_),

@@ -11,6 +11,7 @@ import math
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 
 import apytypes
 import gfloat
@@ -295,7 +296,7 @@ def test_the_plans():
         how = plan(ChunkedFloat(operand, accumulator, **options), bound, directed=True)
         if how is None:
             return None
-        clauses = ("corrected", "subnormal", "checked", "directed", "ties_away", "gap")
+        clauses = ("corrected", "subnormal", "checked", "directed", "ties_away", "gap", "own")
         return np.dtype(how.value).itemsize * 8, {clause for clause in clauses if getattr(how, clause)}
 
     assert chosen(FP8) == (32, set())
@@ -304,6 +305,11 @@ def test_the_plans():
     assert chosen(FP8, bound=math.nan) == (32, {"checked"})
     assert chosen(FP8, rounding="stochastic") == (32, {"directed"})
     assert chosen(FP8, rounding="stochastic", random_bits=15) == (64, {"directed"})
+    assert chosen(FP8, rounding="stochastic-b", random_bits=13) == (32, {"directed"})
+    assert chosen(FP8, rounding="stochastic-b") == (64, {"directed"})
+    assert chosen(FP8, rounding="stochastic-c") == (32, {"own"})
+    assert chosen(FP8, rounding="stochastic-c", random_bits=13) is None
+    assert chosen(FP16, rounding="stochastic-c") is None  # its sums may be subnormal
     assert chosen(E4M3) == (32, set())
     assert chosen(hfp8(17)) == (32, set())
     assert chosen(hfp8(18)) == (32, {"subnormal"})
@@ -603,6 +609,37 @@ def test_stochastic_rounding_needs_a_seed(seed):
         ChunkedFloat(rounding="stochastic").gemm(a, a, seed=seed)
 
 
+@pytest.mark.parametrize(
+    ("operand", "rounding", "random_bits"),
+    [
+        (FP8, "stochastic-b", 9),
+        (FP8, "stochastic-c", 14),
+        (FP8, "stochastic-c", 5),
+        (FP16, "stochastic-b", 10),
+        (FP16, "stochastic-c", 10),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::quaver.golden.arithmetic.chunked_float.FewRandomBits")
+def test_the_variants_of_stochastic_rounding(operand, rounding, random_bits):
+    arithmetic = ChunkedFloat(operand, chunk=5, rounding=rounding, random_bits=random_bits)
+    rng = np.random.default_rng(random_bits)
+    for spread in (1.0, 2.0**-12, 2.0**14):
+        a = operand.encode(rng.standard_normal((3, 23)) * spread)
+        b = operand.encode(rng.standard_normal((23, 35)))
+        states = arithmetic.sources(7)
+        want = arithmetic.definition(a, b, seed=7)
+        assert_same(arithmetic.gemm(a, b, seed=7), want)
+        assert_same(scalar_gemm(arithmetic, a, b, states), want)
+    # So many sums, and so long ones, that a random number between the variants is among them.
+    a, b = (
+        operand.encode(rng.standard_normal(shape) * 2.0 ** rng.integers(-9, 10, shape))
+        for shape in ((48, 600), (600, 64))
+    )
+    got = arithmetic.gemm(a, b, seed=7)
+    assert_same(got, scalar_gemm(arithmetic, a, b, arithmetic.sources(7)))
+    assert (got != replace(arithmetic, rounding="stochastic").gemm(a, b, seed=7)).any()
+
+
 def test_few_random_bits_are_warned_of():
     for bits in (9, 1):
         with pytest.warns(
@@ -613,6 +650,7 @@ def test_few_random_bits_are_warned_of():
         warnings.simplefilter("error")
         ChunkedFloat(rounding="stochastic", random_bits=10)
         ChunkedFloat(random_bits=9)  # to nearest, which draws nothing
+        ChunkedFloat(rounding="stochastic-c", random_bits=1)  # loses nothing
 
 
 def test_the_list_of_arithmetics():

@@ -25,7 +25,7 @@ PAIRS = st.builds(
     st.sampled_from([FP8, E4M3, HALF, FP16, FloatFormat(3, 2)]),
     st.sampled_from(FORMATS),
     st.integers(1, 9),
-    st.sampled_from(["nearest", "stochastic"]),
+    st.sampled_from(["nearest", "stochastic", "stochastic-b", "stochastic-c"]),
     st.integers(1, 16),
     st.sampled_from(FORMATS),
 )
@@ -65,6 +65,10 @@ def test_the_fast_kernel_takes_the_pairs_in_use(monkeypatch: pytest.MonkeyPatch)
         ChunkedFloat(FP8, FP16, 32, total=BFLOAT16.replace(mantissa_bits=12)),
     ):
         np.testing.assert_array_equal(dispatch.chunked_gemm(pair, a, b, None), pair.definition(a, b))
+    for rounding in ("stochastic", "stochastic-c"):
+        pair = ChunkedFloat(chunk=32, rounding=rounding, total=FP32)
+        found = dispatch.chunked_gemm(pair, a, b, pair.sources(3))
+        np.testing.assert_array_equal(found, pair.definition(a, b, seed=3))
     assert vector.plan(ChunkedFloat(total=FP32), 1e6) == vector.plan(ChunkedFloat(), 1e6)
 
 

@@ -110,6 +110,56 @@ def test_every_class_of_operands(arithmetic: AlignedFloat) -> None:
     assert_golden(arithmetic, 3, ("any", "finite", "low", "sparse", "normal"))
 
 
+@pytest.mark.parametrize("group", [1, 8, 16, 32])
+def test_groups(group: int) -> None:
+    arithmetic, rng = AlignedFloat(FP8, E4M3, group, chunk=2 * group), np.random.default_rng(group)
+    pe = AlignedFloatPE(arithmetic, stages=5)
+    assert pe.comparisons == {1: 1, 8: 2, 16: 2, 32: 3}[group]
+    tiles = [
+        (codes(FP8, kind, (1, k), rng), codes(E4M3, kind, (k, 5), rng))
+        for kind, k in (("sparse", group), ("normal", 3 * group + 1), ("any", 2 * group), ("finite", 5))
+    ]
+    want = np.concatenate([arithmetic.definition(a, b) for a, b in tiles])
+    np.testing.assert_array_equal(run(pe, tiles), want)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rounding", AlignedFloat.ROUNDINGS)
+@pytest.mark.parametrize(
+    ("group", "accumulator", "total"),
+    [
+        (1, FloatFormat(3, 2), FloatFormat(3, 2)),
+        (1, FloatFormat(3, 1), FloatFormat(4, 3)),
+        (2, FloatFormat(3, 2), FloatFormat(4, 1)),
+        (2, FloatFormat(2, 3), FloatFormat(3, 3)),
+    ],
+    ids=str,
+)
+def test_every_sum_of_two_products(
+    group: int, accumulator: FloatFormat, total: FloatFormat, rounding: str
+) -> None:
+    """All codes of (1,2,1) in two products: one after the other, or at once."""
+    small = FloatFormat(2, 1)
+    arithmetic = AlignedFloat(small, small, group, 3, accumulator, 2, total, rounding=rounding)
+    device = SimulatedDevice(Accelerator(arithmetic, rows=4, columns=4, stages=2, depth=8))
+    first, second = (each.ravel() for each in np.indices((16, 16)))
+    a = np.stack([first, second], 1).astype(np.uint8)
+    b = np.ascontiguousarray(a.T)
+    got = Driver(device, arithmetic).gemm(a, b)
+    np.testing.assert_array_equal(got, arithmetic.gemm(a, b))
+    np.testing.assert_array_equal(got[::7, ::5], arithmetic.definition(a[::7], b[:, ::5]))
+
+
+@pytest.mark.slow
+def test_an_accelerator_whose_elements_have_wide_ports() -> None:
+    arithmetic = AlignedFloat(group=16, chunk=32)
+    device = SimulatedDevice(Accelerator(arithmetic, rows=1, columns=2, stages=2, depth=8))
+    driver, rng = Driver(device, arithmetic), np.random.default_rng(1)
+    for kind in ("normal", "any", "sparse"):
+        a, b = codes(arithmetic.a, kind, (3, 150), rng), codes(arithmetic.b, kind, (150, 5), rng)
+        np.testing.assert_array_equal(driver.gemm(a, b), arithmetic.gemm(a, b))
+
+
 def test_an_infinity_whose_significand_cancels_keeps_its_sign() -> None:
     arithmetic = AlignedFloat(FP8, FP8, 2, chunk=2)
     a = FP8.encode([[-3.0, 0.0, 0.0, -(2.0**15)]])

@@ -137,7 +137,7 @@ def test_the_element_at_every_depth(stages):
 #: name → (old text, new text), and who must notice.
 FOOT_SLIPS = {
     "no random bits": ("random << shift if", "Const(0, dropped) if"),
-    "one bit too high": ("self.random << shift if", "self.random << shift + 1 if"),
+    "one bit too high": ("random << shift if", "random << shift + 1 if"),
     "saturates a bit late": ("self.result.width - 1 :]", "self.result.width :]"),
     "saturates above alone": ("upper.any() & ~upper.all()", "upper.any() & ~upper[-1]"),
     "saturates below alone": ("upper.any() & ~upper.all()", "upper[-1] & ~upper.all()"),

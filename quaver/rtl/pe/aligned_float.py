@@ -201,7 +201,7 @@ class AlignedFloatPE(ProcessingElement):
                 nan.eq(x.nan | y.nan | (x.infinite & y_zero) | (y.infinite & x_zero)),
                 infinite.eq(x.infinite | y.infinite),
             ]
-            terms.append((magnitude, exponent, sign))
+            terms.append([magnitude, exponent, sign])
             exponents.append(exponent)
             nans.append(nan)
             plus.append(infinite & ~sign)
@@ -219,12 +219,9 @@ class AlignedFloatPE(ProcessingElement):
             for flag, of in zip(flags, (nans, plus, minus), strict=True):
                 m.d.sync += flag.eq(Cat(of).any())
             nans, plus, minus = ([flag] for flag in flags)
-            products = []
             for i, parts in enumerate(terms):
-                held = [Signal.like(part, name=f"{part.name}_{level}_{i}", reset_less=True) for part in parts]
-                m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-                products.append(held)
-            terms = products
+                terms[i] = [Signal.like(part, name=f"{part.name}_{level}", reset_less=True) for part in parts]
+                m.d.sync += [later.eq(part) for later, part in zip(terms[i], parts, strict=True)]
         (top,), (nan,), (above,), (below,) = exponents, nans, plus, minus
 
         # Bit i: what is i registers behind the products' own is a fold, and an output's first.

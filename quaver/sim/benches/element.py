@@ -181,6 +181,7 @@ class Schedule:
         """A normal number as the chain carries it, and its code."""
         layout: Unpacked = self.unit.pe.total
         fmt, rng = self.unit.arithmetic.result, self.rng
+        assert isinstance(fmt, FloatFormat)
         significand = 1 << (layout.precision - 1) | int(rng.integers(0, 1 << (layout.precision - 1)))
         least = max(fmt.min_exponent, layout.min_exponent)
         exponent = int(rng.integers(least, fmt.max_exponent + 1)) + layout.bias

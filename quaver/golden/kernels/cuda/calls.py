@@ -388,7 +388,7 @@ def encode(
     out = machine.empty((count,), fmt.value_dtype if rounded else fmt.code_dtype)
     refused = machine.zeros((1,), np.uint32)
     kernel = "round_values" if rounded else "encode_values"
-    how = np.int32(wide), np.int32(source.ROUNDINGS[rounding]), random, np.int32(random_bits)
+    how = np.int32(wide), np.int32(source.rounding_number(rounding)), random, np.int32(random_bits)
     machine.launch(program, kernel, _along(machine, count), values, *how, out, refused, np.int64(count))
     return out, refused
 

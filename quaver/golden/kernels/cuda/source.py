@@ -21,6 +21,16 @@ _FOLDER = Path(__file__).parent
 ROUNDINGS = {Rounding.NEAREST_EVEN: 0, Rounding.TOWARD_ZERO: 1, Rounding.STOCHASTIC: 2}
 
 
+def rounding_number(rounding: Rounding | str) -> int:
+    """The number of a rounding in enum Rounding. ValueError: no kernel has it."""
+    if rounding not in ROUNDINGS:
+        raise ValueError(
+            f"rounding is {rounding}, but the CUDA kernels round {', '.join(ROUNDINGS)}; take one of them, "
+            f"or compute on the CPU"
+        )
+    return ROUNDINGS[Rounding(rounding)]
+
+
 @dataclass(frozen=True)
 class Program:
     """A program to compile.
@@ -130,6 +140,7 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
     """GEMMs of a `ChunkedFloat`: the tiled kernel, or without a tiling the one on integers."""
     from quaver.golden.kernels import vector
 
+    rounding_number(sums.rounding)
     operand, acc = sums.operand, sums.accumulator
     how = vector.plan(sums, float("inf"), directed=True)
     real = "float" if how is None or how.value is np.float32 else "double"
@@ -185,6 +196,7 @@ def _tiled(tiling: Tiling, value: int, total: int, *, drawn: bool, tabled: bool)
 @cache
 def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
     """GEMMs of a `FixedPoint`."""
+    rounding_number(arithmetic.rounding)
     a, b, result = arithmetic.a, arithmetic.b, arithmetic.result
     constants: dict[str, Any] = _tiled(tiling, 4, 8, drawn=False, tabled=max(a.width, b.width) <= 8) | {
         "neutral_a": 0,
@@ -239,7 +251,7 @@ def update_program(rule: FloatSGD | FixedSGD | Adam) -> Program:
     """The kernel of an update rule. Its scalars are arguments: of rules that differ in nothing else, give one
     with any."""
     constants: dict[str, Any] = {
-        "rounding": ROUNDINGS[rule.rounding],
+        "rounding": rounding_number(rule.rounding),
         "random_bits": rule.random_bits,
         "drawn": rule.stochastic,
         "lines": len(rule.masks),
