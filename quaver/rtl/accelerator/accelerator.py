@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.rounding import Rounding
@@ -128,7 +129,7 @@ class Accelerator(wiring.Component):
             geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
         )
         random = arithmetic.draws is not Draws.NOTHING
-        chunk = geometry.steps(arithmetic.chunk)
+        chunk = geometry.steps(arithmetic.chunk) if arithmetic.chunk < NO_CHUNKS else None
         m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(geometry.columns, result.width, geometry.rows * lanes)
         identity = self.identity.to_words()
