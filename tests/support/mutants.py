@@ -145,9 +145,9 @@ _ANY = "module any(input a, input b, output c); assign c = a & b; endmodule"
 #: Whether the output is 0 in any state in which that is equal which always is, by induction: registers, or
 #: anything. Then whether it is 0 in every state that can be reached.
 _WAYS = (
-    "lcorr; comb; cone -O 0; iprove",
+    "lcorr -C 100000; comb; cone -O 0; iprove",
     "scorr; comb; cone -O 0; iprove",
-    "lcorr; pdr",
+    "lcorr -C 100000; pdr",
 )
 #: Where there is no feedback: whether the output is 0 in so many cycles.
 _IN_CYCLES = "frames -F {cycles} -i; orpos; iprove"
