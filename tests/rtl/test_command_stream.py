@@ -50,7 +50,7 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
     "fixed point": (
         lambda of=Accelerator: of(
             FixedPoint(FixedFormat(4, 4), FixedFormat(4, 4), FixedFormat(4, 4), random_bits=4),
-            rows=3, columns=2, stages=2, depth=6, update=FixedSGDUnit(rounding="nearest"),
+            rows=3, columns=2, stages=2, depth=24, update=FixedSGDUnit(rounding="nearest"),
         ),
         [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
     ),
@@ -96,6 +96,10 @@ class Commands:
         """What is where there should be 0: now and then one bit of it."""
         return self.chance(0.03) << int(self.rng.integers(layout["zero"].width))
 
+    def one_of(self, width: int) -> int:
+        """One bit of a field: where it is not heeded, what lies below it is taken for the whole."""
+        return 1 << int(self.rng.integers(width))
+
     def nonzero(self) -> int:
         return 0 if self.chance(0.03) else int(self.rng.integers(1, 1 << 32))
 
@@ -118,15 +122,18 @@ class Commands:
         lanes, banks = (1, g.rows) if operand == Operand.A else (g.interleave, g.columns)
         groups = self.model.groups(operand, banks)
         start = int(self.rng.integers(g.depth * lanes + 1)) if self.chance(0.1) else 0
+        beyond = self.one_of(LoadArguments["start"].width) * self.chance(0.02)
         count = g.depth * lanes - start + self.chance(0.03) - int(self.rng.integers(4)) * self.chance(0.3)
         data = self.words(max(count, 0) * groups + self.chance(0.03))
         half, zero = int(self.rng.integers(2)), self.unused(LoadArguments)
-        place = LoadArguments.const({"start": start, "half": half, "operand": operand, "zero": zero})
+        place = LoadArguments.const({"start": start | beyond, "half": half, "operand": operand, "zero": zero})
         return [*command(Opcode.LOAD, [place.as_value().value], len(data)), *data]
 
     def size(self) -> int:
         if self.chance(0.03):
-            return int(self.rng.choice([0, self.geometry.depth, self.geometry.depth + 1, 1 << 15, 65535]))
+            return int(self.rng.choice([0, self.geometry.depth, self.geometry.depth + 1, 65535]))
+        if self.chance(0.03):
+            return int(self.rng.integers(1, 4)) | self.one_of(16)
         return int(self.rng.choice([1, 1, 2, 3]))
 
     def half(self, operand: Operand) -> int:
@@ -155,8 +162,9 @@ class Commands:
         rule = self.model.rules[self.rng.integers(len(self.model.rules))]
         data = [*settings_of(rule), self.nonzero()] if first else []
         data += self.words(3 * groups + int(self.rng.integers(1, 4)) * self.chance(0.03))
+        beyond = self.one_of(UpdateArguments["groups"].width) * self.chance(0.03)
         arguments = UpdateArguments.const(
-            {"groups": groups, "first": first, "zero": self.unused(UpdateArguments)}
+            {"groups": groups | beyond, "first": first, "zero": self.unused(UpdateArguments)}
         )
         return [*command(Opcode.UPDATE, [arguments.as_value().value], len(data)), *data]
 
@@ -217,7 +225,13 @@ class Commands:
     def other(self) -> list[int]:
         if self.chance(0.2):
             return [int(self.rng.integers(1 << 30))]  # no header
-        opcode = self.rng.choice([Opcode.IDENTIFY, Opcode.COUNTERS, 7], p=[0.45, 0.45, 0.1])
+        opcode = int(self.rng.choice([Opcode.IDENTIFY, Opcode.COUNTERS]))
+        if self.chance(0.2):
+            return [command(opcode)[0] ^ self.one_of(8) << 24]  # almost one
+        if self.chance(0.2):
+            opcode = int(self.rng.choice(list(Opcode))) ^ self.one_of(8)
+            if opcode in set(Opcode):
+                opcode = 12
         return command(opcode, self.words(int(self.rng.integers(1, 3)) * self.chance(0.1)))
 
 

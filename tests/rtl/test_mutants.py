@@ -93,6 +93,26 @@ endmodule
     assert len(edits) < len(of.edits) / 2
 
 
+def test_a_unit_without_feedback_is_proved_cycle_by_cycle() -> None:
+    text = """
+module unit(input clk, input [3:0] a, input [3:0] b, output reg [3:0] or_, output reg [3:0] xor_);
+  reg [3:0] first = 0, second = 0;
+  always @(posedge clk) first <= a | (a & b);
+  always @(posedge clk) second <= a ^ b;
+  always @(posedge clk) or_ <= first;
+  always @(posedge clk) xor_ <= second;
+endmodule
+"""
+    of = mutants(text, "unit", 60, latency=2)
+    proved, undecided = equivalent(of, range(1, len(of.edits) + 1))
+    edits = {mutant: of.edits[mutant - 1] for mutant in range(1, len(of.edits) + 1)}
+    harmless = {mutant for mutant, edit in edits.items() if "$and" in edit and "const0" in edit}
+    assert not undecided
+    assert harmless
+    assert harmless <= set(proved)
+    assert not any("$xor" in edits[mutant] or "procdff" in edits[mutant] for mutant in proved)
+
+
 def test_a_proof_that_takes_too_long_leaves_its_mutant_undecided() -> None:
     text = """
 module unit(input [13:0] a, input [13:0] b, input [13:0] c, output same);

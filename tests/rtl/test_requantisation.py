@@ -22,7 +22,7 @@ from quaver.sim.device import SimulatedDevice
 
 
 def cases(width: int, bits: int, shift: int, count: int = 600) -> tuple[np.ndarray, Requantisation]:
-    """Sums, a column each: about the codes' ends and about ties; the widest."""
+    """Sums, a column each: about the codes' ends and about ties, by one bit at every place; the widest."""
     rng = np.random.default_rng([width, bits, shift])
     limit, top = 1 << (width - 1), 1 << (MULTIPLIER_BITS - 1)
     sums = rng.integers(-limit, limit, count)
@@ -30,6 +30,9 @@ def cases(width: int, bits: int, shift: int, count: int = 600) -> tuple[np.ndarr
     sums[:4], multipliers[:4] = [-limit, -limit, limit - 1, limit - 1], [-top, top - 1, -top, top - 1]
     wanted = rng.integers(-2, (1 << bits) + 2, count) << shift
     wanted += rng.choice([0, (1 << shift) >> 1], count) + rng.integers(-2, 3, count)
+    places = np.arange(47)
+    wanted[10:57] = 1 << places
+    wanted[60:107] = (1 << shift) + ((1 << shift) >> 1) + (1 << places % max(shift, 1))
     offsets = wanted - sums * multipliers
     reach = 1 << (OFFSET_BITS - 1)
     far = (offsets < -reach) | (offsets >= reach)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from amaranth.hdl import Module
@@ -188,7 +189,8 @@ def _lfsr(unit: Any) -> Callable[[Mutants], Driver]:
 def _pe(unit: Any) -> Callable[[Mutants], Driver]:
     def driver(of: Mutants) -> Driver:
         schedule = pe.Schedule(unit, np.random.default_rng(1))
-        schedule.run()
+        with patch.object(pe, "OUTPUTS", 3000 if unit.arithmetic.stochastic else pe.OUTPUTS):
+            schedule.run()
         inputs, operand = schedule.inputs, unit.pe.operand
         expected = [Expected(cycle, "chain_out", code) for cycle, code in schedule.expected]
         vectors = Vectors(of)
@@ -456,7 +458,12 @@ SUBJECTS: dict[str, Subject] = {
         lambda: to_verilog(FixedElement(_FIXED, 4), "pe"), "pe", _fixed_pe(FixedElement(_FIXED, 4))
     ),
     **{
-        name: Subject(lambda unit=unit: to_verilog(unit, "unit"), "unit", driver(unit))  # type: ignore[misc]
+        name: Subject(
+            lambda unit=unit: to_verilog(unit, "unit"),  # type: ignore[misc]
+            "unit",
+            driver(unit),
+            latency=RequantisationUnit.latency if isinstance(unit, RequantisationUnit) else 0,
+        )
         for name, unit, driver in (
             ("pe integer", Lane(IntegerPE(integers(3), stages=4, group=6)), integer_driver),
             (

@@ -115,6 +115,8 @@ def mutants(
 
 #: Seconds for one proof.
 LIMIT = 20.0
+#: Bits of memory up to which modules inside a unit are taken into a proof.
+MEMORY = 4096
 #: The unit beside a mutant as an and-inverter graph whose output is 1 where they differ. Registers have the
 #: initial values of a simulation: where a mutant touches one, Yosys leaves it without, and it begins with 0.
 _MITER = """
@@ -143,10 +145,12 @@ _ANY = "module any(input a, input b, output c); assign c = a & b; endmodule"
 #: Whether the output is 0 in any state in which that is equal which always is, by induction: registers, or
 #: anything. Then whether it is 0 in every state that can be reached.
 _WAYS = (
-    "lcorr; comb; cone -O 0; iprove",
+    "lcorr -C 100000; comb; cone -O 0; iprove",
     "scorr; comb; cone -O 0; iprove",
-    "lcorr; pdr",
+    "lcorr -C 100000; pdr",
 )
+#: Where there is no feedback: whether the output is 0 in so many cycles.
+_IN_CYCLES = "frames -F {cycles} -i; orpos; iprove"
 _PROVE = """
 read_aiger {mutant}.aig
 strash
@@ -159,20 +163,22 @@ def equivalent(of: Mutants, suspects: Sequence[int], limit: float = LIMIT) -> tu
     """Those of the suspects that are proved to be equivalent, and those for which `limit` was too short.
 
     Proved is that no inputs tell the mutant from the unit, from the initial state on: whatever the modules
-    inside the unit do, or with these modules.
+    inside the unit do, or with these modules. A mutant of which the last proof failed in time is neither.
     """
     found: dict[int, bool | None] = dict.fromkeys(suspects)
-    whole = of.verilog.count("\nendmodule") > 1
-    miters = {
-        inside: _Miter(_yosys(_MITER, {"miter.v": _sides(of, inside)}, "miter.aig"))
-        for inside in ([False, True] if whole else [False])
-        if suspects
-    }
-    for way in _WAYS:
-        for miter in miters.values():
-            left = {mutant: miter.of(mutant) for mutant, proved in found.items() if not proved}
-            if miter.latches or way == _WAYS[0]:
-                found |= _proofs(left, way, limit)
+    ways = [_IN_CYCLES.format(cycles=of.latency + 1)] if of.latency else _WAYS
+    memories = re.findall(r"^ *reg \[(\d+):0\] \S+ *\[(\d+):0\];", of.verilog, re.M)
+    small = sum((int(width) + 1) * (int(last) + 1) for width, last in memories) <= MEMORY
+    miters: dict[bool, _Miter] = {}
+    for way in ways:
+        for inside in (False, True) if small and of.verilog.count("\nendmodule") > 1 else (False,):
+            left = [mutant for mutant, proved in found.items() if not proved]
+            if not left:
+                break
+            if inside not in miters:
+                miters[inside] = _Miter(_yosys(_MITER, {"miter.v": _sides(of, inside)}, "miter.aig"))
+            if miters[inside].latches or way == ways[0]:
+                found |= _proofs({mutant: miters[inside].of(mutant) for mutant in left}, way, limit)
     return [mutant for mutant in suspects if found[mutant]], [i for i in suspects if found[i] is None]
 
 

@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
@@ -154,7 +155,7 @@ class Accelerator(wiring.Component):
             geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
         )
         random = arithmetic.draws is not Draws.NOTHING
-        chunk = geometry.steps(arithmetic.chunk)
+        chunk = geometry.steps(arithmetic.chunk) if arithmetic.chunk < NO_CHUNKS else None
         m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(
             geometry.columns, result.width, geometry.rows * lanes, self.identity.codes

@@ -36,7 +36,7 @@ class Sequencer(wiring.Component):
     geometry
         Size of the accelerator.
     chunk
-        Steps that multiply in a chunk.
+        Steps that multiply in a chunk; None where all of K is one.
     drain
         Cycles that any fold must stay behind the last fold of the tile before it (`SystolicArray.drain`).
     random
@@ -66,7 +66,7 @@ class Sequencer(wiring.Component):
     What decides the next step is in registers: no comparison of counters lies on the way to it.
     """
 
-    def __init__(self, geometry: Geometry, chunk: int, drain: int, random: bool = False):
+    def __init__(self, geometry: Geometry, chunk: int | None, drain: int, random: bool = False):
         self.geometry, self.chunk, self.random = geometry, chunk, random
         self.drain_steps = -(-drain // geometry.step)
         super().__init__(
@@ -101,7 +101,7 @@ class Sequencer(wiring.Component):
         last_column = Signal()
         a_tile = Signal.like(self.a_address)
         a_next = Signal.like(self.a_address)
-        in_chunk = Signal(range(self.chunk))  # products in the open chunk; goes on from slice to slice
+        in_chunk = Signal(range(self.chunk or 1))  # products in the open chunk; goes on from slice to slice
         first = Signal(init=1)  # the next fold is the tile's first
         dirty = Signal(init=1)  # the sums are not +0: a job has left its tile open, or there was a reset
         flush = Signal()  # the fold that waits only clears such a tile
@@ -128,6 +128,7 @@ class Sequencer(wiring.Component):
         begins, rounds, last_lane, first_tile, first_column = (
             getattr(self, name) if self.random else unused[name] for name in _RANDOM
         )
+        chunk_ends = Const(0, 1) if self.chunk is None else in_chunk == self.chunk - 1
         if self.random:
             m.d.comb += [self.sources.eq(job.sources), last_lane.eq(step_ends)]
 
@@ -141,7 +142,7 @@ class Sequencer(wiring.Component):
                 k_left.eq(left - 1),
                 tile_over.eq(left == 1),
                 in_chunk.eq(in_chunk + 1),
-                fold_due.eq((in_chunk == self.chunk - 1) | ((left == 1) & last)),
+                fold_due.eq(chunk_ends | ((left == 1) & last)),
                 tile_leaves.eq((left == 1) & last),
             ]
 

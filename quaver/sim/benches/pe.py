@@ -21,7 +21,8 @@ VARIANTS = {
     "pe stochastic, 3 stages": lambda: Element(ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), 3),
 }
 #: How a chunk's operands are chosen. "any class": the product's class first, each as often as another.
-FLAVOURS = ("ordinary", "huge", "cancelling", "tiny", "tiny, then any class", "any class")
+#: "far apart": so that sums have bits far below what is kept, and every random bit decides something.
+FLAVOURS = ("ordinary", "far apart", "huge", "cancelling", "tiny", "tiny, then any class", "any class")
 
 
 class ChunkedSchedule(Schedule):
@@ -90,6 +91,8 @@ class ChunkedSchedule(Schedule):
             return self.arithmetic.identity
         if flavour == "ordinary":
             a, b = fmt.encode(rng.normal(0, 1, 2)).tolist()
+        elif flavour == "far apart":
+            a, b = fmt.encode(rng.normal(0, 1, 2) * np.exp2(rng.integers(-9, 8, 2))).tolist()
         elif flavour == "huge":
             a, b = (fmt.max_code - rng.integers(0, 4, 2) | fmt.sign_code * rng.integers(0, 2, 2)).tolist()
         elif flavour == "cancelling":
