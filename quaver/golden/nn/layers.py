@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quaver.golden import kernels
 from quaver.golden.float_environment import standard_floats
+from quaver.golden.formats import BlockFormat
 from quaver.golden.nn.quantisers import Clip, Quantised, Quantiser
 from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.nn.run import Run, Values
@@ -91,6 +92,7 @@ class GemmLayer(Layer):
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
         self.alpha: Parameter | None = None  # where a recipe has the layer learn to clip its inputs
         self._quantised: dict[str, Values | Quantised] = {}
+        self._operands: dict[tuple[object, ...], NDArray] = {}  # of the latest `product` and `backward`
         self._scale = 1.0
 
     def parameters(self) -> dict[str, Parameter]:
@@ -125,6 +127,20 @@ class GemmLayer(Layer):
                 scale *= quantised.scale
         self._scale = 1.0 if p.forward is None else scale
         return self._quantised["inputs"], self._quantised["weights"]
+
+    def _operand(
+        self, values: Values | Quantised, p: Precision, role: Role, tensor: str, run: Run
+    ) -> NDArray:
+        """`Run.operand` of this layer's tensor, made once where two of the GEMMs take the same one."""
+        apart = isinstance(values, Quantised) or isinstance(getattr(p, tensor), BlockFormat)
+        key = tensor, p.operand(role, tensor), role if apart else None
+        if key not in self._operands:
+            self._operands[key] = run.operand(values, p, role, tensor)
+        return self._operands[key]
+
+    def _forget_errors(self) -> None:
+        """A backward pass begins: the operands of the one before are no longer those of its errors."""
+        self._operands = {key: made for key, made in self._operands.items() if key[0] != "errors"}
 
     @property
     def _alpha(self) -> float:
@@ -196,20 +212,23 @@ class Linear(GemmLayer):
 
     def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
         p = self.precision(run)
-        weight = run.operand(weights, p, Role.FORWARD, "weights")
-        return run.gemm(self.name, Role.FORWARD, p, run.operand(inputs, p, Role.FORWARD, "inputs"), weight)
+        self._operands.clear()
+        weight = self._operand(weights, p, Role.FORWARD, "weights", run)
+        inputs = self._operand(inputs, p, Role.FORWARD, "inputs", run)
+        return run.gemm(self.name, Role.FORWARD, p, inputs, weight)
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
-        inputs = run.operand(given["inputs"], p, Role.GRADIENT, "inputs")
-        errors = run.operand(error, p, Role.GRADIENT, "errors")
+        self._forget_errors()
+        inputs = self._operand(given["inputs"], p, Role.GRADIENT, "inputs", run)
+        errors = self._operand(error, p, Role.GRADIENT, "errors", run)
         gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0,), run)
         if self._stops:
             return np.zeros_like(self._x)
-        weight = run.operand(given["weights"], p, Role.BACKWARD, "weights")
-        errors = run.operand(error, p, Role.BACKWARD, "errors")
+        weight = self._operand(given["weights"], p, Role.BACKWARD, "weights", run)
+        errors = self._operand(error, p, Role.BACKWARD, "errors", run)
         dx = run.gemm(self.name, Role.BACKWARD, p, errors, weight.T)
         return self._through_inputs(self._x, dx, p, run)
 
@@ -267,29 +286,29 @@ class Conv2d(GemmLayer):
 
     def product(self, inputs: Values | Quantised, weights: Values | Quantised, run: Run) -> Values:
         p = self.precision(run)
-        operand = run.operand(inputs, p, Role.FORWARD, "inputs")
+        self._operands.clear()
+        operand = self._operand(inputs, p, Role.FORWARD, "inputs", run)
         columns = _columns(operand, self.size, self.stride, self.padding)
-        weight = run.operand(weights, p, Role.FORWARD, "weights")
+        weight = self._operand(weights, p, Role.FORWARD, "weights", run)
         y = run.gemm(self.name, Role.FORWARD, p, weight.T, columns.reshape(len(weight), -1), exchanged=True)
         return np.ascontiguousarray(y.reshape(self.outputs, *columns.shape[3:]).swapaxes(0, 1))
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
-        columns = _columns(
-            run.operand(given["inputs"], p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
-        )
-        errors = (
-            run.operand(error, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
-        )
+        self._forget_errors()
+        inputs = self._operand(given["inputs"], p, Role.GRADIENT, "inputs", run)
+        columns = _columns(inputs, self.size, self.stride, self.padding)
+        errors = self._operand(error, p, Role.GRADIENT, "errors", run)
+        errors = errors.transpose(0, 2, 3, 1).reshape(-1, self.outputs)
         gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0, 2, 3), run)
         if self._stops:
             return np.zeros_like(self._x)
-        kernel = run.operand(given["weights"], p, Role.BACKWARD, "weights")
+        kernel = self._operand(given["weights"], p, Role.BACKWARD, "weights", run)
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
-        spread = self._spread(run.operand(error, p, Role.BACKWARD, "errors"))
+        spread = self._spread(self._operand(error, p, Role.BACKWARD, "errors", run))
         columns = _columns(spread, self.size, 1, 0)
         dx = run.gemm(
             self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True

@@ -139,7 +139,6 @@ class Run:
         elif exchanged and arithmetic.a != arithmetic.b:
             return np.ascontiguousarray(self.gemm(layer, role, precision, b.T, a.T).T)
         else:
-            a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))
             if self.trace is not None:
                 self.trace(Call(self.step, layer, role, arithmetic, (a, b), (codes,)))
