@@ -33,7 +33,7 @@ def test_a_missing_pytorch_is_one_line_that_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: quaver.torch needs PyTorch; install it: pip install 'quaver[torch]'")
+    assert last.startswith("ImportError: quaver.torch needs PyTorch; install it: pip install torch")
 
 
 def test_the_sum_of_the_readme() -> None:

@@ -1,4 +1,4 @@
-"""Build the bitstream of an accelerator for a board, with open tools: pip install 'quaver[fpga]'.
+"""Build the bitstream of an accelerator for a board, with open tools: pip install -e '.[fpga]' from a clone.
 
 Rows, columns and clock are by default those that a search found for the board and the arithmetic; python
 bench/boards.py lists them, and where there are none yet, you say them. A design that does not fit, or misses

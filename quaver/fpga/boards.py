@@ -82,7 +82,7 @@ class Board:
             platform = getattr(import_module(f"amaranth_boards.{module}"), name)()
         except ImportError as error:
             raise RuntimeError(
-                f"no pins of the boards ({error}); install them and the tools: pip install 'quaver[fpga]'"
+                f"no pins of the boards ({error}); install them: pip install amaranth-boards"
             ) from error
         if self.uart:
             rx, tx, connector, attributes = self.uart

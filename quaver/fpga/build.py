@@ -264,7 +264,7 @@ def _versions(family: Family) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             raise RuntimeError(
-                f"no {package}, which builds for {family}; install the tools: pip install 'quaver[fpga]'"
+                f"no {package}, which builds for {family}; install it: pip install {package}"
             ) from None
     return found
 

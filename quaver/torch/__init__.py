@@ -14,7 +14,7 @@ try:
     import torch.nn as _nn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "quaver.torch needs PyTorch; install it: pip install 'quaver[torch]', or for a CPU alone the smaller "
+        "quaver.torch needs PyTorch; install it: pip install torch, or for a CPU alone the smaller "
         "build that pytorch.org offers"
     ) from error
 

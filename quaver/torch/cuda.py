@@ -171,7 +171,7 @@ def _usable(device: torch.device) -> torch.device:
         import cuda.core  # noqa: F401
     except ImportError as error:
         raise RuntimeError(
-            f"Quaver's CUDA kernels need cuda-core ({error}); install it: pip install 'quaver[cuda]'"
+            f"Quaver's CUDA kernels need cuda-core ({error}); install it: pip install 'cuda-core>=1'"
         ) from None
     return found
 

@@ -153,7 +153,7 @@ def test_the_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert cli.main(["doctor"]) == 2
     out = capsys.readouterr().out
     assert "missing: install g++, or set CXX to another" in " ".join(out.split())
-    assert "pip install 'quaver[fpga]'" in " ".join(out.split())
+    assert "pip install amaranth-boards" in " ".join(out.split())
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

@@ -79,13 +79,13 @@ def test_a_product_below_float64s_last_bit_still_counts(monkeypatch, tmp_path):
     assert 400 < np.count_nonzero(up) < 600
 
     source = Path(axpy.__file__).read_text().replace("cache=True, ", "")
-    to_odd = "bits[i] += 1 if outward else -1"
+    to_odd = "bits + outward if"
     assert source.count(to_odd) == 1
-    (tmp_path / "mutated_axpy.py").write_text(source.replace(to_odd, "pass"))
+    (tmp_path / "mutated_axpy.py").write_text(source.replace(to_odd, "bits if"))
     spec = importlib.util.spec_from_file_location("mutated_axpy", tmp_path / "mutated_axpy.py")
     mutated = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mutated)
-    monkeypatch.setattr(axpy, "rounded_axpy", mutated.rounded_axpy)
+    monkeypatch.setattr(axpy, "sgd", mutated.sgd)
     assert np.all(FP16.decode(update.update(w, v, g, seed=9)[0]) == 1)  # this test would notice
 
 

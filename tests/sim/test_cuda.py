@@ -264,15 +264,21 @@ def test_an_arithmetic_without_a_kernel_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("name", "before", "after"),
     [
-        ("random_bits = 14", "random_bits = 13"),
-        ("3 * i + j]", "2 * i + j]"),
-        ("if (Program::drawn) __syncthreads();", ""),  # somebody draws while others still read
+        ("fp8-stochastic", "random_bits = 14", "random_bits = 13"),
+        ("fp8-stochastic", "3 * i + j]", "2 * i + j]"),
+        ("fp8-stochastic", "if (Program::drawn) __syncthreads();", ""),  # draws while others still read
+        # Rounding in another direction, which products of 22 bits show.
+        ("half-stochastic", "total = fma_rz(a, b, c)", "total = fma_rn(a, b, c)"),
+        ("half", "up = fma_ru(a, b, c)", "up = fma_rn(a, b, c)"),
+        ("half", "down = fma_rd(a, b, c)", "down = fma_rz(a, b, c)"),
     ],
 )
-def test_a_broken_kernel_is_caught(before: str, after: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arithmetic: Any = ARITHMETICS["fp8-stochastic"]
+def test_a_broken_kernel_is_caught(
+    name: str, before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arithmetic: Any = ARITHMETICS[name] if name in ARITHMETICS else ChunkedFloat(HALF, HALF)
     intact = source.chunked_program
 
     def broken(*args: Any) -> Program:
@@ -281,9 +287,17 @@ def test_a_broken_kernel_is_caught(before: str, after: str, monkeypatch: pytest.
         return Program(program.text.replace(before, after), program.kernels)
 
     monkeypatch.setattr(source, "chunked_program", broken)
-    rng = np.random.default_rng(1)
-    a, b = drawn_codes(FP8, (9, 200), rng, "normal"), drawn_codes(FP8, (200, 70), rng, "normal")
-    assert not np.array_equal(product(arithmetic, a, b, 7, SMALL), arithmetic.gemm(a, b, seed=7))
+    rng, seed = np.random.default_rng(1), 7 if arithmetic.stochastic else None
+    a = drawn_codes(arithmetic.a, (9, 200), rng, "normal")
+    b = drawn_codes(arithmetic.b, (200, 70), rng, "normal")
+    if arithmetic.a == HALF:  # small products on large sums: what is cut off decides
+        a[:, ::64], b[::64] = HALF.encode(32.0), HALF.encode(32.0)
+        # The second sums of a chunk are ±1024.5 and less than a float32's last bit outward.
+        m, n = np.mgrid[1024:2048, 1024:2048].reshape(2, -1)
+        m, n = (x[(m * n > 1 << 21) & (m * n < (1 << 21) + 64)][:9] for x in (m, n))
+        a[:, 1::64], b[1::64, :9] = HALF.encode(m / 1024)[:, None], HALF.encode(n / 4096)
+        a[::2] ^= HALF.sign_code
+    assert not np.array_equal(product(arithmetic, a, b, seed, SMALL), arithmetic.gemm(a, b, seed=seed))
 
 
 def test_one_program_for_every_chunk() -> None:

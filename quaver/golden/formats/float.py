@@ -105,7 +105,7 @@ class FloatFormat(Format):
                 f"bias is {self.bias}, but every value must be a float64: exponents in −960 … 960"
             )
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Bits of a code."""
         return 1 + self.exponent_bits + self.mantissa_bits
@@ -205,23 +205,26 @@ class FloatFormat(Format):
     @standard_floats
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: an array of `value_dtype` and the same shape."""
+        return self.values_of(np.asarray(self.check_codes(codes), order="C"))
+
+    def values_of(self, codes: NDArray[np.unsignedinteger]) -> NDArray[np.floating]:
+        """`decode` of C-contiguous codes that were checked before, in a standard environment."""
         from quaver.golden.kernels import cast
 
-        codes = np.ascontiguousarray(self.check_codes(codes)).reshape(np.shape(codes))
         if self.width > 16:
             return self._values(codes)
         values = np.empty(codes.shape, self.value_dtype)
-        if self._words is None:
+        if self.words is None:
             cast.in_blocks(cast.look_up, (codes.reshape(-1), values.reshape(-1)), self._table)
         else:
             words = values.view(np.uint32)
-            cast.in_blocks(cast.decode_float32, (codes.reshape(-1), words.reshape(-1)), *self._words)
+            cast.in_blocks(cast.decode_float32, (codes.reshape(-1), words.reshape(-1)), *self.words)
         return values
 
     @cached_property
-    def _words(self) -> tuple[Any, ...] | None:
+    def words(self) -> tuple[Any, ...] | None:
         """What `quaver.golden.kernels.cast.decode_float32` takes after its arrays; None: look values up."""
-        normal = self.value_dtype is np.float32 and self.min_exponent >= -126
+        normal = self.value_dtype is np.float32 and self.min_exponent >= -126 and self.width <= 16
         if not normal or self.specials is Specials.DLFLOAT:
             return None
         rebase = (127 - self.bias) << 23 & 0xFFFFFFFF
@@ -247,9 +250,10 @@ class FloatFormat(Format):
         """
         from quaver.golden.kernels import cast
 
-        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
-        x = as_floats(values)
-        drawn = as_draws(random, random_bits, x.shape, rounding)
+        rounding, x, drawn = Rounding(rounding), as_floats(values), None
+        if rounding.draws or random is not None:
+            random_bits = as_integer(random_bits, "random_bits")
+            drawn = as_draws(random, random_bits, x.shape, rounding)
         if drawn is not None and rounding is not Rounding.STOCHASTIC:
             if self.specials is Specials.DLFLOAT:
                 raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")

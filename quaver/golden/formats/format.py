@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cache
+from functools import cache, cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -80,7 +80,7 @@ class Format(ABC):
             for which the format has no code.
         """
 
-    @property
+    @cached_property
     def code_dtype(self) -> type[np.unsignedinteger]:
         """uint8, uint16 or uint32: the smallest that holds a code."""
         return np.uint8 if self.width <= 8 else np.uint16 if self.width <= 16 else np.uint32
@@ -124,6 +124,8 @@ def _holds(wide: Format, narrow: Format) -> bool:
 def as_floats(values: ArrayLike) -> NDArray[np.floating]:
     """`values` as a C-contiguous array of float32 or float64 that holds them exactly."""
     array = np.asarray(values)
+    if array.dtype == np.float32:
+        return np.asarray(array, order="C")
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "f" and size <= 8:
         wanted = np.float64 if size == 8 else np.float32

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from quaver.golden.formats import FP32, FloatFormat
 from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.cast import bits_as
-from quaver.golden.kernels.vector import ONE_THREAD_MACS, _each, _spans
+from quaver.golden.kernels.threads import each
+from quaver.golden.kernels.vector import ONE_THREAD_MACS, spans
 from quaver.golden.rounding import Rounding
 
 Array = NDArray[Any]
@@ -203,10 +204,10 @@ def _run(
     tables_of = tuple(tables(fmt, how.value) for fmt in formats)
     inputs = (left, right, *tables_of, kinds, rules, True if terms else None, limits, step, totals)
     if rows >= tiles:
-        jobs = [(*inputs, span, (0, tiles)) for span in _spans(rows, threads)]
+        jobs = [(*inputs, span, (0, tiles)) for span in spans(rows, threads)]
     else:
-        jobs = [(*inputs, (0, rows), span) for span in _spans(tiles, threads)]
-    _each(_tiles, jobs, threads)
+        jobs = [(*inputs, (0, rows), span) for span in spans(tiles, threads)]
+    each(_tiles, jobs, threads)
 
 
 @numba.njit(cache=True, nogil=True)

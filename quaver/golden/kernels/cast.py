@@ -14,10 +14,7 @@ An encoding loop takes its input as `bits`, unsigned words of the float's width,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,14 +22,9 @@ from numba import get_num_threads, njit
 from numba.extending import intrinsic
 
 from quaver.golden.kernels.shifts import shift_left, shift_right
+from quaver.golden.kernels.threads import each
 
 _BLOCK = 1 << 18  # elements: below it a second thread costs more than it brings
-
-
-@cache
-def _threads(count: int, process: int) -> ThreadPoolExecutor:
-    """Kept for a process, because a forked one has none of its parent's threads."""
-    return ThreadPoolExecutor(count)
 
 
 def in_blocks(kernel: Callable[..., None], arrays: tuple[Any, ...], *scalars: Any) -> None:
@@ -41,9 +33,12 @@ def in_blocks(kernel: Callable[..., None], arrays: tuple[Any, ...], *scalars: An
     if size <= _BLOCK or (count := get_num_threads()) == 1:
         kernel(*arrays, *scalars)
         return
-    blocks = [tuple(None if a is None else a[i : i + _BLOCK] for a in arrays) for i in range(0, size, _BLOCK)]
-    for _ in _threads(count, os.getpid()).map(lambda block: kernel(*block, *scalars), blocks):
-        pass
+    starts = range(0, size, _BLOCK)
+    each(
+        kernel,
+        [(*(None if a is None else a[i : i + _BLOCK] for a in arrays), *scalars) for i in starts],
+        count,
+    )
 
 
 def _bitcast(context, value, like):
@@ -128,7 +123,10 @@ def encode(bits, codes, random, magic, random_bits, fields):
         nearest(bits, codes, magic, stored, width, kept, first, infinite, signed, nan)
     elif random_bits:
         shape = stored, width, kept, first, missing
-        stochastic(bits, codes, random, random_bits, *shape, infinite, signed, nan)
+        if bits.itemsize == 8 and random_bits <= stored - kept and first > random_bits + kept:
+            stochastic_float64(bits, codes, random, random_bits, *shape, infinite, signed, nan)
+        else:
+            stochastic(bits, codes, random, random_bits, *shape, infinite, signed, nan)
     else:
         toward_zero(bits, codes, infinite, stored, width, kept, first, missing, largest, signed, nan)
 
@@ -197,5 +195,32 @@ def stochastic(bits, codes, random, random_bits, stored, width, kept, first, mis
         if random is not None:
             drawn = word(random[i])
         code = _cut(word, magnitude, stored, kept, first, dropped, top, grown, drawn, random_bits)
+        code = word(max(code, missing) - missing)
+        codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, largest, signed, nan)
+
+
+@njit(nogil=True)
+def stochastic_float64(
+    bits, codes, random, random_bits, stored, width, kept, first, missing, largest, signed, nan
+):
+    """The same of float64 that is longer than a code and its random bits: these are one integer, the code
+    with a fraction."""
+    word, one = np.uint64, np.uint64(1)
+    top, below_sign, infinity = _input(word, 64, stored)
+    to_sign, dropped = word(top + one - word(width)), word(stored - kept - random_bits)
+    normal = shift_left(word(first), word(stored))
+    rebase = shift_left(word(first - 1), word(kept + random_bits))
+    in_quanta = bits_as(shift_left(word(2 * 1023 - first + kept + random_bits), word(stored)), 1.0)
+    random_bits, missing = word(random_bits), word(missing)
+    largest, signed, nan = word(largest), word(signed), word(nan)
+    drawn = one
+    for i in range(len(bits)):
+        magnitude = word(bits[i] & below_sign)
+        if random is not None:
+            drawn = word(random[i])
+        fraction = word(shift_right(magnitude, dropped) - rebase)
+        if magnitude < normal:
+            fraction = word(np.int64(bits_as(min(magnitude, normal), 1.0) * in_quanta))
+        code = shift_right(word(fraction + drawn), random_bits)
         code = word(max(code, missing) - missing)
         codes[i] = _sign_and_nan(word, bits[i], magnitude, infinity, code, to_sign, largest, signed, nan)

@@ -37,11 +37,16 @@ def sequence(state, taps, words):
 
 @njit(nogil=True)
 def _extend(words, ready, taps):
-    for i in range(ready, len(words)):
-        word = np.uint64(0)
+    at_once = 32
+    for tap in taps:
+        at_once = min(at_once, tap)
+    for start in range(ready, len(words), at_once):  # no tap reaches into these: they go in vectors
+        new = words[start : start + at_once]
+        new[:] = 0
         for tap in taps:
-            word ^= words[i - tap]
-        words[i] = word
+            old = words[start - tap : start - tap + len(new)]
+            for i in range(len(new)):
+                new[i] ^= old[i]
 
 
 @njit(cache=True, nogil=True)
@@ -52,12 +57,28 @@ def fill(state, taps, bits, drawn):
     done = 0
     while True:
         block = min(_BLOCK, len(drawn) - done)
-        windows(words, 32, bits, bits, drawn[done : done + block])
+        part = drawn[done : done + block]
+        if bits == 16 and block == _BLOCK:
+            _halves_from_32(words, part)
+        else:
+            windows(words, 32, bits, bits, part)
         done += block
         if done == len(drawn):
             return _bits_at(words, np.uint64(block * bits), 32)
         words[:33] = words[8 * bits :]
         _extend(words, 33, taps)
+
+
+@njit(nogil=True)
+def _halves_from_32(words, drawn):
+    """`windows(words, 32, 16, 16, drawn)` for whole words, the common case: two of each word, two of the
+    next."""
+    for i in range(len(drawn) // 4):
+        late, early = words[i], words[i + 1]
+        drawn[4 * i] = late >> np.uint64(16) & np.uint64(0xFFFF)
+        drawn[4 * i + 1] = late & np.uint64(0xFFFF)
+        drawn[4 * i + 2] = early >> np.uint64(48)
+        drawn[4 * i + 3] = early >> np.uint64(32) & np.uint64(0xFFFF)
 
 
 @njit(cache=True, nogil=True)

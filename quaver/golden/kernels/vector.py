@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +20,7 @@ from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.kernels.axpy import axpy_to_odd
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.kernels.random_bits import advanced
+from quaver.golden.kernels.threads import each
 from quaver.golden.kernels.vector_kernel import (
     AVX512,
     DEPTH,
@@ -98,11 +98,18 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Kern
       product's quantum is above it: then so is every sum that is not 0.
     - Overflow: no check if no sum can get there. With one, whatever a sum can be still fits the float.
     """
+    checked = not largest_sum <= sums.accumulator.max_value
+    return _plan(sums, None if checked else math.frexp(largest_sum)[1], directed)
+
+
+@lru_cache(maxsize=1024)
+def _plan(sums: ChunkedSums, exponent: int | None, directed: bool) -> KernelPlan | None:
+    """`plan` for sums below 2**exponent, none of which overflows; None: they may do anything."""
     operand, acc = sums.operand, sums.accumulator
     dlfloat, ties_away = acc.specials is Specials.DLFLOAT, acc.ties_away and not sums.stochastic
     product_bits, product_quantum = 2 * operand.precision, 2 * operand.quantum_exponent
-    checked = not largest_sum <= acc.max_value
-    top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if checked else math.frexp(largest_sum)[1]
+    checked = exponent is None
+    top = max(acc.max_exponent, 2 * operand.max_exponent + 1) + 2 if exponent is None else exponent
     for value, precision, min_exponent, max_exponent in (
         (np.float32, 24, -126, 127),
         (np.float64, 53, -1022, 1023),
@@ -138,19 +145,35 @@ def plan(sums: ChunkedSums, largest_sum: float, directed: bool = AVX512) -> Kern
 
 def largest_sum(sums: ChunkedSums, a: Array, b: Array) -> float:
     """A bound on every partial sum and total of this GEMM; inf if an operand is not finite."""
-    operand, acc = sums.operand, sums.accumulator
-    largest = [int((codes & (operand.sign_code - 1)).max()) for codes in (a, b)]
+    operand = sums.operand
+    below_sign = operand.code_dtype(operand.sign_code - 1)
+    largest = [int(_largest_masked(np.ravel(codes, "K"), below_sign)) for codes in (a, b)]
     if max(largest) > operand.max_code:
         return math.inf
-    left, right = operand.decode(largest).astype(np.float64)
-    growth = math.log1p(2.0 ** -(acc.mantissa_bits if sums.stochastic else acc.precision))
-    products = min(sums.chunk, a.shape[-1])
-    folds = -(-a.shape[-1] // sums.chunk)
-    # |sum + term| grows by at most one rounding a step.
-    exponent = growth * (products + folds)
-    with np.errstate(over="ignore"):  # infinity is a bound too
-        term = left * right + 2.0**acc.quantum_exponent  # a subnormal grows by at most the quantum
-        return float(term * products * folds * np.exp(exponent))
+    left, right = (float(_table(operand, np.dtype(np.float64))[code]) for code in largest)
+    quantum, growth = _growth(sums, a.shape[-1])
+    return (left * right + quantum) * growth
+
+
+@lru_cache(maxsize=1024)
+def _growth(sums: ChunkedSums, products: int) -> tuple[float, float]:
+    """What a product may gain where it is subnormal, and how many times the largest product a sum of so many
+    can be: |sum + term| grows by at most one rounding a step, a subnormal by at most the quantum."""
+    acc, folds = sums.accumulator, -(-products // sums.chunk)
+    of_chunk = min(sums.chunk, products)
+    rounding = math.log1p(2.0 ** -(acc.mantissa_bits if sums.stochastic else acc.precision))
+    exponent = rounding * (of_chunk + folds)
+    growth = math.exp(exponent) if exponent < 700 else math.inf
+    return 2.0**acc.quantum_exponent, of_chunk * folds * growth
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_masked(codes, mask):
+    kind = codes.dtype.type
+    largest = kind(0)
+    for i in range(len(codes)):
+        largest = max(largest, kind(codes[i] & mask))
+    return largest
 
 
 def vector_gemm(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: States | None) -> Array:
@@ -195,7 +218,6 @@ def _sums_on(states: States, sums: int) -> States:
 
 def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequence[States] | None) -> Array:
     """The values of C, as `vector_gemms` has its codes."""
-    operand, acc = sums.operand, sums.accumulator
     width = TILE_VECTORS * VECTOR_BYTES // np.dtype(how.value).itemsize
     (products, M, K), N = a.shape, b.shape[2]
 
@@ -204,18 +226,18 @@ def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequ
         return -(-rows // TILE_ROWS) * TILE_ROWS, -(-columns // width) * width
 
     shape, turned_shape = padded(M, N), padded(N, M)
-    left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    # C' = B'·A' is the same sums, but codes are packed against their order in memory, and diagonals' draws
-    # have strides: smaller by an eighth is worth it.
+    # As they lie in memory: (rows, K) and (columns, K), or `across`.
+    (left, left_across), (right, right_across) = _as_it_lies(a), _as_it_lies(b.transpose(0, 2, 1))
+    # C' = B'·A' is the same sums, but diagonals' draws have strides then: smaller by an eighth is worth it.
     turned = 9 * math.prod(turned_shape) < 8 * math.prod(shape)
     if turned:
         shape, left, right = turned_shape, right, left
+        left_across, right_across = right_across, left_across
     totals = np.zeros((products, *shape), how.value)
     chunk = min(sums.chunk, K)
     long = chunk > (DEPTH if states is None else DRAWN_DEPTH)
     partials = np.empty(totals.shape, how.value) if long else totals
-    dropped = np.finfo(how.value).nmant - acc.mantissa_bits
-    shift = np.dtype(f"u{totals.itemsize}").type(0 if states is None else dropped - sums.random_bits)
+    table, shift, clauses = _constants(sums, how, turned)
     random, firsts = None, np.zeros((products, 3), np.uint64)
     if states is not None:
         firsts[:] = states
@@ -226,29 +248,48 @@ def _values(sums: ChunkedSums, how: KernelPlan, a: Array, b: Array, states: Sequ
             rows_source, columns_source, diagonals = (source.transposed for source in SOURCES)
             random = (columns_source, rows_source, diagonals), sums.random_bits, below
             firsts = np.ascontiguousarray(firsts[:, [1, 0, 2]])
-    table = _table(operand, totals.dtype)
-    beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
-    clauses = (
-        how.value(2.0**dropped) if dropped else None,
-        None if states is None else True,
-        True if turned and states is not None else None,
-        True if how.corrected else None,
-        how.value(2.0**acc.min_exponent) if how.subnormal else None,
-        (how.value(acc.max_value), how.value(beyond)) if how.checked else None,
-        True if how.directed else None,
-        True if how.ties_away else None,
-        how.value(2.0**acc.min_exponent) if how.gap else None,
-        True if how.own else None,
-    )
-    inputs = (left, right, turned, table, random, firsts, shift, chunk, partials, totals, clauses)
+    across = left_across, right_across
+    inputs = (left, right, across, table, random, firsts, shift, chunk, partials, totals, clauses)
     whole = (0, products), (0, shape[0] // TILE_ROWS), (0, shape[1] // width)
     threads = numba.get_num_threads() if a.size * N > ONE_THREAD_MACS else 1
     # Threads share the products, or the rows or columns of each.
     ends = [end for _, end in whole]
     shared = 0 if products >= threads else ends.index(max(ends))
-    parts = [(*whole[:shared], span, *whole[shared + 1 :]) for span in _spans(ends[shared], threads)]
-    _each(vector_kernel, [(*inputs, *part) for part in parts], threads)
+    parts = [(*whole[:shared], span, *whole[shared + 1 :]) for span in spans(ends[shared], threads)]
+    each(vector_kernel, [(*inputs, *part) for part in parts], threads)
     return (totals.transpose(0, 2, 1) if turned else totals)[:, :M, :N]
+
+
+def _as_it_lies(codes: Array) -> tuple[Array, bool]:
+    """Codes of a batch (products, rows, columns) as a C-contiguous array, and whether its last two axes are
+    exchanged: what lies so in memory is not copied."""
+    other_way = codes.transpose(0, 2, 1)
+    if other_way.flags.c_contiguous:
+        return other_way, True
+    return np.ascontiguousarray(codes), False
+
+
+@lru_cache(maxsize=1024)
+def _constants(sums: ChunkedSums, how: KernelPlan, turned: bool) -> tuple[Array, Any, tuple[Any, ...]]:
+    """What the kernel takes of the formats: the operands' table, how far draws are shifted, and its
+    clauses."""
+    acc, value, drawn = sums.accumulator, how.value, sums.stochastic
+    dropped = np.finfo(value).nmant - acc.mantissa_bits
+    word = np.uint64 if value is np.float64 else np.uint32
+    beyond = acc.max_value if acc.saturate else math.inf if acc.infinity_code is not None else math.nan
+    clauses = (
+        value(2.0**dropped) if dropped else None,
+        True if drawn else None,
+        True if turned and drawn else None,
+        True if how.corrected else None,
+        value(2.0**acc.min_exponent) if how.subnormal else None,
+        (value(acc.max_value), value(beyond)) if how.checked else None,
+        word(8 * word(0).itemsize - 1) if how.directed else None,
+        True if how.ties_away else None,
+        value(2.0**acc.min_exponent) if how.gap else None,
+        True if how.own else None,
+    )
+    return _table(sums.operand, np.dtype(value)), word(dropped - sums.random_bits if drawn else 0), clauses
 
 
 @cache
@@ -257,17 +298,7 @@ def _table(operand: FloatFormat, dtype: np.dtype) -> Array:
     return operand.decode(np.arange(1 << operand.width)).astype(dtype)
 
 
-def _each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], threads: int) -> None:
-    """function(*job) for every job. The kernels leave the interpreter's lock, so threads do run at once."""
-    if threads == 1:
-        for job in jobs:
-            function(*job)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda job: function(*job), jobs))
-
-
-def _spans(count: int, parts: int) -> list[tuple[int, int]]:
+def spans(count: int, parts: int) -> list[tuple[int, int]]:
     """0 … count in at most `parts` contiguous, nearly equal spans."""
     edges = sorted({count * part // parts for part in range(parts + 1)})
     return list(pairwise(edges))

@@ -40,21 +40,21 @@ PER_ROW = DIAGONAL.per_row
 
 @numba.njit(cache=True, nogil=True)
 def vector_kernel(
-    left, right, turned, table, random, states, shift, chunk, partials, totals, clauses, batch, rows, columns
+    left, right, across, table, random, states, shift, chunk, partials, totals, clauses, batch, rows, columns
 ):
     """Products `batch` (first, end): tiles `rows` (first, end) of the codes `left` times tiles `columns` of
     `right`, into `totals`.
 
-    Of each product, `left` is (rows, K) and `right` (K, columns); `turned`, they are (K, rows) and (columns,
-    K). `table` holds what each code is worth. `random` is None, or the three sources, that of rows, of
-    columns, of diagonals, the bits of a draw, which are shifted by `shift`, and what is set below them;
-    `states` (products, 3) are theirs at the first output. `totals`, of zeros, and `partials` are (products,
-    rows, columns), in whole tiles. `partials` keeps the sums of chunks longer than `depth`; where there are
-    none, nothing touches it.
+    Of each product, `left` is (rows, K) and `right` (columns, K); `across` says of each whether it lies the
+    other way, (K, rows) and (K, columns). `table` holds what each code is worth. `random` is None, or the
+    three sources, that of rows, of columns, of diagonals, the bits of a draw, which are shifted by `shift`,
+    and what is set below them; `states` (products, 3) are theirs at the first output. `totals`, of zeros, and
+    `partials` are (products, rows, columns), in whole tiles. `partials` keeps the sums of chunks longer than
+    `depth`; where there are none, nothing touches it.
 
     A block of rows is decoded up to `depth` products deep, then meets the decoded tiles of columns in turn.
     """
-    products = left.shape[1] if turned else left.shape[2]
+    products = left.shape[1] if across[0] else left.shape[2]
     depth = DEPTH if random is None else DRAWN_DEPTH
     depth = depth // chunk * chunk or depth
     block, width = min(BLOCK_TILES, rows[1] - rows[0]), TILE_VECTORS * VECTOR_BYTES // table.itemsize
@@ -69,10 +69,10 @@ def vector_kernel(
         for start in range(0, products, depth):
             end = min(start + depth, products)
             for i in range(tiles):
-                _pack(left[p], turned, (first + i) * TILE_ROWS, start, table, a[i])
+                _pack(left[p], across[0], (first + i) * TILE_ROWS, start, table, a[i])
             for j in range(columns[0], columns[1]):
                 column, in_group = j * width, (j - columns[0]) % group
-                _pack(right[p], not turned, column, start, table, b)
+                _pack(right[p], across[1], column, start, table, b)
                 if in_group == 0:
                     _draw(random, shift, ahead[j], end - start + end // chunk - start // chunk, draws)
                 k, n = start, 0
@@ -181,7 +181,7 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
         i_v, j_v, k_v, n_v, length_v, row_v, column_v, resumed_v, finished_v = cgutils.unpack_tuple(
             builder, at_v
         )
-        scale_v, _, _, _, tiny_v, huge_v, _, _, gap_v, _ = cgutils.unpack_tuple(builder, clauses_v)
+        scale_v, _, _, _, tiny_v, huge_v, directed_v, _, gap_v, _ = cgutils.unpack_tuple(builder, clauses_v)
         scale, drawn, turned, corrected, tiny, huge, directed, ties_away, gap, own = clauses
         vector = _Vectors(context, builder, a.dtype)
         if scale is not types.none:
@@ -193,8 +193,9 @@ def _tile(typing, a, b, x, y, z, partials, totals, at, clauses):
                 half = builder.lshr(units, ir.Constant(units.type, 1))
                 vector.half = vector.splat(half)
         vector.corrected = corrected is not types.none
-        vector.directed = directed is not types.none
         vector.own = own is not types.none
+        if directed is not types.none:
+            vector.to_sign = vector.splat(directed_v)
         if tiny is not types.none:
             vector.tiny = vector.splat(tiny_v)
         if gap is not types.none:
@@ -292,7 +293,11 @@ class _Vectors:
     """Mask of the bits that stochastic rounding keeps: all but the low w − p."""
     half: ir.Value | None = None
     """Half of the last kept bit, which takes the place of random bits where ties go away from zero."""
-    corrected = directed = own = False
+    corrected = own = False
+    to_sign: ir.Value | None = None
+    """Places from the last bit to the sign, where the machine's directed roundings are there to use. It comes
+    from outside: shifts by a number that LLVM knew would become a test into a mask register, which is slower.
+    """
     tiny = largest = beyond = gap = None
 
     def __init__(self, context: Any, builder: ir.IRBuilder, scalar: types.Float) -> None:
@@ -391,12 +396,11 @@ class _Vectors:
 
         Below the smallest normal number the shift stays 1.5 · scale · it, whose unit is the quantum.
         """
-        emit = self.builder
-        if self.tiny is None:
-            return self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))
-        least = emit.fmul(emit.fmul(self.tiny, self.scale), ir.Constant(self.floats, [1.5] * self.count))
-        shift = self.at_least(least, emit.fmul(total, self.scale))
-        return emit.fadd(emit.fsub(total, shift), shift)
+        near = total
+        if self.tiny is not None:
+            least = self.builder.fmul(self.tiny, ir.Constant(self.floats, [1.5] * self.count))
+            near = self.at_least(least, total)
+        return self.multiply_add(near, self.scale, self.multiply_add(near, self.minus_scale, total))
 
     def at_least(self, least: ir.Value, value: ir.Value) -> ir.Value:
         """`value`, or `least` with its sign where that is the larger magnitude."""
@@ -436,10 +440,10 @@ class _Vectors:
     def sum_to_odd(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """c + a·b; if it is inexact, of the two floats around it the one whose last bit is 1."""
         emit, one = self.builder, self.constant(1)
-        if self.directed:
-            down, up = self.directed_sum(a, b, c, 1), self.directed_sum(a, b, c, 2)
-            odd = emit.icmp_unsigned("!=", emit.and_(self.as_ints(down), one), self.constant(0))
-            return emit.select(odd, down, up)
+        if self.to_sign is not None:
+            down, up = (self.as_ints(self.directed_sum(a, b, c, mode)) for mode in (1, 2))
+            odd = emit.ashr(emit.shl(down, self.to_sign), self.to_sign)  # all ones, or none
+            return self.as_floats(emit.or_(emit.and_(down, odd), emit.and_(up, emit.not_(odd))))
         total, lost = self.two_sum(a, b, c)
         bits = self.as_ints(total)
         inward = emit.ashr(emit.xor(bits, self.as_ints(lost)), self.sign_shift)  # −1 if the magnitude is less
@@ -450,7 +454,7 @@ class _Vectors:
     def truncated_sum(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """c + a·b rounded toward zero: by the machine, or by taking back a step outward."""
         emit = self.builder
-        if self.directed:
+        if self.to_sign is not None:
             return self.directed_sum(a, b, c, 3)
         total, lost = self.two_sum(a, b, c)
         bits = self.as_ints(total)

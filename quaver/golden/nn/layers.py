@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quaver.golden import kernels
 from quaver.golden.float_environment import standard_floats
+from quaver.golden.formats import BlockFormat
 from quaver.golden.nn.quantisers import Clip, Quantised, Quantiser
 from quaver.golden.nn.recipe import Precision, Recipe, Role
 from quaver.golden.nn.run import Run, Values
@@ -93,6 +94,7 @@ class GemmLayer(Layer):
         self.bias = Parameter(np.zeros(weight.shape[1]), decay=False) if bias else None
         self.alpha: Parameter | None = None  # where a recipe has the layer learn to clip its inputs
         self._quantised: dict[str, Values | Quantised] = {}
+        self._operands: dict[tuple[object, ...], NDArray] = {}  # of the latest `product` and `backward`
 
     def parameters(self) -> dict[str, Parameter]:
         optional = {"bias": self.bias, "alpha": self.alpha}
@@ -136,6 +138,20 @@ class GemmLayer(Layer):
         """What 1 in the results of a role's GEMM of these is worth."""
         scales = (each.scale for each in operands if isinstance(each, Quantised))
         return prod(scales) if p.is_scaled(role) else 1.0
+
+    def _operand(
+        self, values: Values | Quantised, p: Precision, role: Role, tensor: str, run: Run
+    ) -> NDArray:
+        """`Run.operand` of this layer's tensor, made once where two of the GEMMs take the same one."""
+        apart = isinstance(values, Quantised) or isinstance(getattr(p, tensor), BlockFormat)
+        key = tensor, p.operand(role, tensor), role if apart else None
+        if key not in self._operands:
+            self._operands[key] = run.operand(values, p, role, tensor)
+        return self._operands[key]
+
+    def _forget_errors(self) -> None:
+        """A backward pass begins: the operands of the one before are no longer those of its errors."""
+        self._operands = {key: made for key, made in self._operands.items() if key[0] != "errors"}
 
     @property
     def _alpha(self) -> float:
@@ -215,25 +231,25 @@ class Linear(GemmLayer):
         requantisation: Requantisation | None = None,
     ) -> Values:
         p = self.precision(run)
-        operands = (
-            run.operand(inputs, p, Role.FORWARD, "inputs"),
-            run.operand(weights, p, Role.FORWARD, "weights"),
-        )
-        return run.gemm(self.name, Role.FORWARD, p, *operands, requantisation=requantisation)
+        self._operands.clear()
+        weight = self._operand(weights, p, Role.FORWARD, "weights", run)
+        inputs = self._operand(inputs, p, Role.FORWARD, "inputs", run)
+        return run.gemm(self.name, Role.FORWARD, p, inputs, weight, requantisation=requantisation)
 
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
         quantised = self._quantise_error(error, p)
-        inputs = run.operand(given["inputs"], p, Role.GRADIENT, "inputs")
-        errors = run.operand(quantised, p, Role.GRADIENT, "errors")
+        self._forget_errors()
+        inputs = self._operand(given["inputs"], p, Role.GRADIENT, "inputs", run)
+        errors = self._operand(quantised, p, Role.GRADIENT, "errors", run)
         gradient = run.gemm(self.name, Role.GRADIENT, p, inputs.T, errors)
         gradient = _scaled(gradient, self._worth(p, Role.GRADIENT, given["inputs"], quantised))
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0,), run)
         if self._stops:
             return np.zeros_like(self._x)
-        weight = run.operand(given["weights"], p, Role.BACKWARD, "weights")
-        errors = run.operand(quantised, p, Role.BACKWARD, "errors")
+        weight = self._operand(given["weights"], p, Role.BACKWARD, "weights", run)
+        errors = self._operand(quantised, p, Role.BACKWARD, "errors", run)
         dx = run.gemm(self.name, Role.BACKWARD, p, errors, weight.T)
         dx = _scaled(dx, self._worth(p, Role.BACKWARD, quantised, given["weights"]))
         return self._through_inputs(self._x, dx, p, run)
@@ -300,9 +316,10 @@ class Conv2d(GemmLayer):
         requantisation: Requantisation | None = None,
     ) -> Values:
         p = self.precision(run)
-        operand = run.operand(inputs, p, Role.FORWARD, "inputs")
+        self._operands.clear()
+        operand = self._operand(inputs, p, Role.FORWARD, "inputs", run)
         columns = _columns(operand, self.size, self.stride, self.padding)
-        weight = run.operand(weights, p, Role.FORWARD, "weights")
+        weight = self._operand(weights, p, Role.FORWARD, "weights", run)
         seen = columns.reshape(len(weight), -1)
         y = run.gemm(
             self.name, Role.FORWARD, p, weight.T, seen, exchanged=True, requantisation=requantisation
@@ -312,22 +329,21 @@ class Conv2d(GemmLayer):
     def backward(self, error: Values, run: Run) -> Values:
         p, given = self.precision(run), self._quantised
         quantised = self._quantise_error(error, p)
-        columns = _columns(
-            run.operand(given["inputs"], p, Role.GRADIENT, "inputs"), self.size, self.stride, self.padding
-        )
-        errors = (
-            run.operand(quantised, p, Role.GRADIENT, "errors").transpose(0, 2, 3, 1).reshape(-1, self.outputs)
-        )
+        self._forget_errors()
+        inputs = self._operand(given["inputs"], p, Role.GRADIENT, "inputs", run)
+        columns = _columns(inputs, self.size, self.stride, self.padding)
+        errors = self._operand(quantised, p, Role.GRADIENT, "errors", run)
+        errors = errors.transpose(0, 2, 3, 1).reshape(-1, self.outputs)
         gradient = run.gemm(self.name, Role.GRADIENT, p, columns.reshape(-1, len(errors)), errors)
         gradient = _scaled(gradient, self._worth(p, Role.GRADIENT, given["inputs"], quantised))
         self.weight.gradient = self._through_weights(gradient, p)
         self._bias_gradient(error, (0, 2, 3), run)
         if self._stops:
             return np.zeros_like(self._x)
-        kernel = run.operand(given["weights"], p, Role.BACKWARD, "weights")
+        kernel = self._operand(given["weights"], p, Role.BACKWARD, "weights", run)
         kernel = kernel.reshape(self.inputs, self.size, self.size, self.outputs)[:, ::-1, ::-1]
         kernel = kernel.transpose(0, 3, 1, 2).reshape(self.inputs, -1)
-        spread = self._spread(run.operand(quantised, p, Role.BACKWARD, "errors"))
+        spread = self._spread(self._operand(quantised, p, Role.BACKWARD, "errors", run))
         columns = _columns(spread, self.size, 1, 0)
         dx = run.gemm(
             self.name, Role.BACKWARD, p, kernel, columns.reshape(kernel.shape[1], -1), exchanged=True

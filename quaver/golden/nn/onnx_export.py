@@ -12,7 +12,7 @@ float32 sums in an order of the runtime's own: a value next to a tie may become 
 that multiply the integers (MatMulInteger, ConvInteger) give the golden model's sums exactly, as long as the
 weights fit eight bits.
 
-Needs the package onnx: pip install 'quaver[onnx]'.
+Needs the package onnx: pip install onnx.
 """
 
 from __future__ import annotations

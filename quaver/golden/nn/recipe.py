@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import chain
 from numbers import Real
 from operator import or_
@@ -249,10 +249,15 @@ class UpdatePrecision:
 
     def rule(self, rate: float, momentum: float, decay: float) -> UpdateRule:
         """SGD with these scalars: learning rate, momentum and L2 regularisation."""
-        return FloatSGD(rate, momentum, decay, self.format, self.rounding, self.random_bits)
+        return _sgd(rate, momentum, decay, self)
 
     def __str__(self) -> str:
         return f"{self.format}, {_drawn(self.rounding, self.random_bits)}"
+
+
+@lru_cache(maxsize=64)  # steps of one learning rate share a rule, and the codes of its scalars
+def _sgd(rate: float, momentum: float, decay: float, how: UpdatePrecision) -> FloatSGD:
+    return FloatSGD(rate, momentum, decay, how.format, how.rounding, how.random_bits)
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,6 @@ class Run:
             c = self.gemm(layer, role, precision, b.T, a.T, requantisation=requantisation)
             return np.ascontiguousarray(c.T)
         else:
-            a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             if requantisation is not None:
                 codes = requantised(self.engine, cast("Integer", arithmetic), requantisation, a, b)
                 if self.trace is not None:

@@ -85,18 +85,23 @@ class FloatRule(Rule):
         if there is a source."""
         from quaver.golden.kernels.axpy import axpy_to_odd, rounded_axpy
 
-        fmt, codes = self.format, np.empty(len(x), self.format.code_dtype)
+        if source is not None and alpha != 0 and self.rounding is not Rounding.STOCHASTIC:
+            total, bits = axpy_to_odd(alpha, x, y), self.random_bits
+            return self.format.encode(
+                total, self.rounding, random=source.draws(len(x), bits), random_bits=bits
+            )
+        codes = np.empty(len(x), self.format.code_dtype)
+        random, how = self._random_and_how(alpha, source, len(x))
+        rounded_axpy(alpha, x, y, codes, random, *how)
+        return codes
+
+    def _random_and_how(self, alpha: float, source: LFSR | None, count: int) -> tuple[Any, tuple[Any, ...]]:
+        """The draws of so many AXPYs, or None, and what the kernel takes after them."""
         if source is None or alpha == 0:  # y is rounded already: no draw decides anything
             random, random_bits = None, 0
         else:
-            random, random_bits = source.draws(len(x), self.random_bits), self.random_bits
-        if random is not None and self.rounding is not Rounding.STOCHASTIC:
-            total = axpy_to_odd(alpha, x, y)
-            return fmt.encode(total, self.rounding, random=random, random_bits=random_bits)
-        rounding = Rounding.NEAREST_EVEN if random is None and self.rounding.draws else self.rounding
-        how = fmt.encoding(np.float64, rounding, random_bits, fmt.saturate)
-        rounded_axpy(alpha, x, y, codes, random, *how)
-        return codes
+            random, random_bits = source.draws(count, self.random_bits), self.random_bits
+        return random, self.format.encoding(np.float64, self.rounding, random_bits, self.format.saturate)
 
 
 @dataclass(frozen=True)
@@ -158,9 +163,9 @@ class FloatSGD(FloatRule):
         return self.format
 
     @cached_property
-    def _factors(self) -> list[float]:
+    def _factors(self) -> tuple[float, ...]:
         """What the scalars' codes are worth."""
-        return self.format.decode(list(self.scalars.values())).tolist()
+        return tuple(self.format.decode(list(self.scalars.values())).tolist())
 
     @property
     def scalars(self) -> dict[str, int]:
@@ -175,18 +180,28 @@ class FloatSGD(FloatRule):
 
         `seed`, 1 … 2**32 − 1, belongs to stochastic rounding, left out otherwise; each call has its own.
         """
+        from quaver.golden.kernels.axpy import sgd
+
         w, v, g = self.check(weights, momenta, gradients)
         sources = self.sources(seed)
-        decay, momentum, rate = self._factors
+        decay, momentum, rate = factors = self._factors
         new_w, new_v = np.empty_like(w), np.empty_like(v)
+        values, words = self.format.values_of, self.format.words
+        fused = words is not None and self.rounding not in (Rounding.STOCHASTIC_B, Rounding.STOCHASTIC_C)
         for start in range(0, w.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            w_part, v_part, g_part = (self.format.decode(x.reshape(-1)[part]) for x in (w, v, g))
-            g_part = self.format.decode(self.axpy(decay, w_part, g_part, sources.get("decay")))
-            v_codes = self.axpy(momentum, v_part, g_part, sources.get("momentum"))
-            v_part = self.format.decode(v_codes)
-            new_v.reshape(-1)[part] = v_codes
-            new_w.reshape(-1)[part] = self.axpy(-rate, v_part, w_part, sources.get("rate"))
+            old, new = (
+                [x.reshape(-1)[start : start + _BLOCK] for x in xs] for xs in ((w, v, g), (new_w, new_v))
+            )
+            if fused:
+                named = zip(SEED_MASKS, factors, strict=True)
+                lines = [self._random_and_how(x, sources.get(name), len(old[0])) for name, x in named]
+                draws, hows = zip(*lines, strict=True)
+                sgd(*old, *new, factors, draws, hows, words)  # type: ignore[call-arg]
+                continue
+            w_part, v_part, g_part = map(values, old)
+            g_part = values(self.axpy(decay, w_part, g_part, sources.get("decay")))
+            new[1][:] = self.axpy(momentum, v_part, g_part, sources.get("momentum"))
+            new[0][:] = self.axpy(-rate, values(new[1]), w_part, sources.get("rate"))
         return new_w, new_v
 
     @standard_floats
