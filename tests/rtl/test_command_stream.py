@@ -159,6 +159,8 @@ class Commands:
     def update(self) -> list[int]:
         groups, first = int(self.rng.integers(1, 4)), self.chance(0.3 if self.model.run else 0.97)
         groups *= not self.chance(0.03)
+        if self.chance(0.004):  # nearly as many as a command holds
+            groups = int(self.rng.integers(1 << 14, 21_000))
         rule = self.model.rules[self.rng.integers(len(self.model.rules))]
         data = [*settings_of(rule), self.nonzero()] if first else []
         data += self.words(3 * groups + int(self.rng.integers(1, 4)) * self.chance(0.03))

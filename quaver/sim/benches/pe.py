@@ -47,7 +47,7 @@ class ChunkedSchedule(Schedule):
         for lane in range(self.lanes):
             a, b = self.arithmetic.identity if flavour is None else self._operands(flavour, lane)
             addend = self.products[a][b]
-            random = self._cycle(0, a, b)
+            random = self._cycle(0, a, b, (self.partial[lane], addend))
             if (a, b) == self.arithmetic.identity:
                 self.coverage.bubble(self.partial[lane])
                 if bubble:
@@ -59,23 +59,40 @@ class ChunkedSchedule(Schedule):
         """A fold a lane, with anything as operands."""
         for lane in range(self.lanes):
             anything = self.rng.integers(0, 1 << self.arithmetic.operand.width, 2).tolist()
-            random = self._cycle(FOLD_FIRST if first else FOLD, *anything)
+            summands = 0 if first else self.total[lane], self.partial[lane]
+            random = self._cycle(FOLD_FIRST if first else FOLD, *anything, summands)
             self.coverage.fold(self.total[lane], self.partial[lane], first, random)
-            self.total[lane] = self._add(0 if first else self.total[lane], self.partial[lane], random)
+            self.total[lane] = self._add(*summands, random)
             self.partial[lane] = 0
             if self.total.count(self.total[lane]) == 1:
                 self.coverage.hit("lane", str(lane))
 
-    def _cycle(self, control: int, a: int, b: int) -> int:
-        """One cycle of stimulus; returns its random bits."""
+    def _cycle(self, control: int, a: int, b: int, summands: tuple[int, int]) -> int:
+        """One cycle of stimulus, in which these are added; returns its random bits, which now and then just
+        do, or just do not, change the sum."""
         row: dict[str, int] = {}
         if self.arithmetic.stochastic:
             bits = self.arithmetic.random_bits
             row["a_random"], row["b_random"] = self.rng.integers(0, 1 << bits, 2).tolist()
             row["diagonal"] = int(self.rng.integers(1, 1 << 32))
+            if self.rng.random() < 0.3:
+                drawn = row["a_random"] ^ row["b_random"] ^ row["diagonal"] & (1 << bits) - 1
+                row["a_random"] ^= drawn ^ max(0, self._brink(*summands) - int(self.rng.integers(2)))
         self.give(control, a, b, **row)
         random = row.get("a_random", 0) ^ row.get("b_random", 0) ^ row.get("diagonal", 0)
         return random & ((1 << self.arithmetic.random_bits) - 1)
+
+    def _brink(self, x: int, y: int) -> int:
+        """The smallest random number with which a sum is another than with 0, if there is one."""
+        below, above = 0, (1 << self.arithmetic.random_bits) - 1
+        plain = self._add(x, y, 0)
+        while below < above:
+            middle = (below + above) // 2
+            if self._add(x, y, middle) == plain:
+                below = middle + 1
+            else:
+                above = middle
+        return below
 
     def _add(self, x: int, y: int, random: int) -> int:
         arithmetic = self.arithmetic
