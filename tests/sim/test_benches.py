@@ -18,8 +18,13 @@ from quaver.sim.benches.rounding import VARIANTS
 from quaver.sim.coverage import AdderCoverage, holes
 from quaver.sim.runner import SIMULATORS, UNITS, bench_names, run_bench, run_benches
 
+#: Benches whose models take long to build; `make test-slow` runs them.
+LARGE = ("pe_aligned_float 16 products, 6 stages", "pe_aligned_float 32 products")
 
-@pytest.mark.parametrize("name", bench_names())
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in bench_names()]
+)
 def test_bench(name: str) -> None:
     result = run_bench(name)
     assert not result.failures
