@@ -11,7 +11,8 @@ from quaver.golden.nn import recipes
 from quaver.golden.nn.settings import Settings
 
 _spec = importlib.util.spec_from_file_location("equality", Path(__file__).parents[2] / "bench/equality.py")
-assert _spec and _spec.loader
+assert _spec
+assert _spec.loader
 equality = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(equality)
 
