@@ -97,8 +97,9 @@ def test_sums_of_small_formats(operand: FloatFormat, accumulator: FloatFormat) -
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("operand", OPERANDS, ids=str)
+@pytest.mark.parametrize("operand", [fmt for fmt in OPERANDS if fmt.width == 4], ids=str)
 def test_sums_of_every_pair_of_small_formats(operand: FloatFormat) -> None:
+    """Operands of five bits take a hundred times as long: SOME has a few of them."""
     compared = sum(check_pair(operand, accumulator) for accumulator in ACCUMULATORS)
     print(f"{operand} into {len(ACCUMULATORS)} accumulators: {compared:,} outputs equal")
 
