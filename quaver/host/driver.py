@@ -379,7 +379,7 @@ class Driver:
         return lambda i, j: list(self.arithmetic.sources(seed, i, j))
 
     def _commands(
-        self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None
+        self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None = None
     ) -> Iterator[_Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
         g = self.geometry

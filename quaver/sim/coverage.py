@@ -347,6 +347,7 @@ class PECoverage(Coverage):
                 "rounding carries": ["within the binade", "into the next binade"],
                 "overflow": ["+", "−"],
                 "NaN by": ["operand", "infinity · 0", "infinity − infinity", "partial"],
+                "bubble on": ["+0", "finite", "infinity", "NaN"],
                 **_in_time(lanes),
             }
         )

@@ -44,6 +44,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         "steps": ("--epochs 1 --steps 1", "give one"),
         "checkpoint": ("--engine golden --checkpoint nowhere", "nowhere"),
         "images": ("--images 361", "digits has 360 test images"),
+        "folded": ("--folded", "--folded is about --images, of which there are 0"),
         "chunk": ("--recipe fp32 --chunk 8", "fp32 does not sum in chunks"),
         "plan": ("--plan missing.json", "missing.json"),
         "no-chunks": ("--no-chunks", "choose among a plan's widths"),
@@ -66,6 +67,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
     "build": {
         **dict.fromkeys(("board", "arithmetic", "output", "rows", "columns", "clock", "stages", "depth")),
         **dict.fromkeys(("update", "no-update", "baud", "seed", "json", "rounding")),
+        "codes": (f"{ON_BOARD} --codes 4", "codes is 4, but"),
         "random-bits": (f"{ON_BOARD} --random-bits 8", "does nothing without --rounding stochastic"),
         "operand": (f"{ON_BOARD} --arithmetic fixed16 --operand fp8", "--operand is e5m2sat, but"),
         "accumulator": (f"{ON_BOARD} --arithmetic fixed16 --accumulator fp16", "--accumulator is e6m9, but"),

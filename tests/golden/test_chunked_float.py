@@ -515,8 +515,8 @@ MUTATIONS = {
     "no sticky bit": (scalar, "((magnitude & ((np.int64(1) << -shift) - 1)) != 0)", "0"),
     "ties to odd in the vectors": (
         vector_kernel,
-        "self.multiply_add(total, self.scale, self.multiply_add(total, self.minus_scale, total))",
-        "self.multiply_add(total, self.minus_scale, self.multiply_add(total, self.scale, total))",
+        "self.multiply_add(near, self.scale, self.multiply_add(near, self.minus_scale, total))",
+        "self.multiply_add(near, self.minus_scale, self.multiply_add(near, self.scale, total))",
     ),
     "a fold too few": (vector_kernel, "n += stop - k + 1", "n += stop - k"),
     "a fold too few between blocks": (
@@ -577,7 +577,11 @@ def test_a_wrong_kernel_is_caught(mutation, monkeypatch, tmp_path):
             "operand is e6m12, 19 bits, but operands have at most 16",
         ),
         ({"accumulator": None}, TypeError, "accumulator is None, but"),
-        ({"rounding": "truncate"}, ValueError, "rounding is 'truncate', but it must be 'nearest' or 'stoch"),
+        (
+            {"rounding": "truncate"},
+            ValueError,
+            "rounding is 'truncate', but it must be one of n",
+        ),
         ({"random_bits": 25}, ValueError, "random_bits is 25, but a draw takes 1 … 24 bits"),
         ({"random_bits": 0}, ValueError, "random_bits is 0, but"),
     ],

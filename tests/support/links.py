@@ -17,7 +17,7 @@ from quaver.golden.formats import FP16
 from quaver.host.link_transport import LinkTransport
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.rtl.link.frames import Frame, Frames
+from quaver.rtl.link.frames import MAX_WORDS, Frame, Frames
 from quaver.rtl.link.reliable_link import Linked
 from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.link.uart import UART
@@ -209,7 +209,7 @@ def windows(line: SimulatedLine, buffer: int, *, rounds: int, skipped: int, seed
     assert say(begin) == ready, "another answer to the session that is"
     for _ in range(rounds):
         for _ in range(-(-2 * skipped // buffer)):
-            count, begun = int(rng.integers(buffer // 4, buffer)), given
+            count, begun = int(rng.integers(buffer // 4, min(buffer, MAX_WORDS + 1))), given
             line.write(frame(count).to_bytes())
             sent += count
             heard: list[Frame] = []
