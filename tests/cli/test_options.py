@@ -10,6 +10,7 @@ import pytest
 
 from quaver import cli
 from quaver.cli.parser import Parser, given
+from quaver.rtl.emit.units import UNITS
 
 ON_BOARD = "--board icebreaker --rows 1 --columns 1 --clock 12"
 
@@ -157,6 +158,21 @@ def test_random_bits_without_stochastic_rounding(unit: str, capsys: pytest.Captu
 @pytest.mark.parametrize("unit", ["pe --arithmetic fixed_point", "float_adder --rounding stochastic"])
 def test_random_bits_with_it(unit: str) -> None:
     assert cli.main(["verilog", *unit.split(), "--random-bits", "8"]) == 0
+
+
+def test_every_stochastic_rounding_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, unit in UNITS.items():
+        for option in unit.options:
+            if option.name in ("rounding", "update"):
+                assert {"nearest", "stochastic", "stochastic-b", "stochastic-c"} <= set(option.choices), name
+    assert cli.main(["verilog", "rounding", "--rounding", "stochastic-c", "--random-bits", "5"]) == 0
+    assert "--rounding stochastic-c --random-bits 5" in capsys.readouterr().out
+
+
+def test_stochastic_roundings_where_nothing_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    for variant in ("stochastic", "stochastic-b", "stochastic-c"):
+        assert cli.main(["verilog", "pe", "--arithmetic", "hopper_fp8", "--rounding", variant]) == 2
+        assert f"rounding is '{variant}', but it must be 'truncate' or 'near" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["sim", "/dev/null"])

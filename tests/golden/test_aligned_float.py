@@ -244,6 +244,20 @@ def test_tensor_cores_equal_their_definitions(name: str) -> None:
     assert len(plans) > 1
 
 
+def test_the_sum_before_takes_a_bit_more_than_the_products() -> None:
+    # 32 products a little below 4 are just below 2**24 steps; with the sum before them they are above, where
+    # a float32 has no odd integers and would round before the accumulator truncates.
+    unit = AlignedFloat(HALF, HALF, 32, 17, FloatFormat(8, 17), 64)
+    rng = np.random.default_rng(22)
+    a, b = np.full((1, 64), 2 - 2**-10), np.full((64, 400), 2 - 2**-10)
+    a[0, :32], b[:32] = 1, 0
+    b[0], b[1] = 1 + rng.random(400), rng.random(400) / 1024  # the sum before: 17 bits below 2
+    a[0, 32:] -= rng.integers(0, 4, 32) / 1024
+    b[32:] -= rng.integers(0, 4, (32, 400)) / 1024
+    a, b = HALF.encode(a), HALF.encode(b)
+    np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
+
+
 def test_shapes_tiles_and_threads_change_nothing() -> None:
     unit = AlignedFloat(group=8, chunk=24)
     rng = np.random.default_rng(19)

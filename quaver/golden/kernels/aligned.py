@@ -93,7 +93,7 @@ def plan(sums: AlignedSums, a: Array, b: Array) -> AlignedPlan:
 
     - Products are exact: their significands fit the float, their exponents its normal range. A scaled term
       that underflows had an integer part of 0.
-    - The integers hold `largest_integer`, and so does the float that rounds them.
+    - The integers hold `largest_integer`, and the float that rounds them that and the sum before.
     """
     (low_a, high_a, finite_a), (low_b, high_b, finite_b) = _exponents(sums.a, a), _exponents(sums.b, b)
     acc, F = sums.accumulator, sums.fraction_bits
@@ -110,7 +110,8 @@ def plan(sums: AlignedSums, a: Array, b: Array) -> AlignedPlan:
         and most < 127
     )
     if fits and small:
-        narrow = sums.largest_integer <= 1 << 24 and not careful
+        # A group's products and the sum before it, whose significand is below 2.
+        narrow = sums.largest_integer + (2 << F) <= 1 << 24 and not careful
         return AlignedPlan(np.float32, np.int32, np.float32 if narrow else np.float64, careful)
     return AlignedPlan(np.float64, np.int64, np.float64, careful)
 

@@ -20,7 +20,7 @@ from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.named import named, names
 from quaver.golden.formats import FP8, FP16, FixedFormat, Format
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS
-from quaver.golden.rounding import RANDOM_BITS
+from quaver.golden.rounding import NEAREST_OR_DRAWN, RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.accelerator.axi import AxiAccelerator
@@ -49,7 +49,8 @@ UPDATE_FORMATS = {
 MAX_ELEMENTS = 64 * 64
 #: The widest magnitude of a rounding unit.
 MAX_WIDTH = 1024
-_ROUNDINGS = ("nearest", "stochastic")
+#: What rounds otherwise says so itself, in `ROUNDINGS`.
+_ROUNDINGS = tuple(map(str, NEAREST_OR_DRAWN))
 #: Of parameters that docstrings describe together.
 _HELP: dict[str, dict[str, Any]] = {
     "rounding": {"help": "rounding"},
@@ -264,7 +265,7 @@ _ACCELERATOR = (
         (),
         "stochastic",
         "rounding of the update unit, which is FP16's, or of fixed_point the three formats'",
-        ("stochastic", "nearest", "none"),
+        (*_ROUNDINGS, "none"),
     ),
     *(
         Option(name, (FixedFormat,), None, f"fixed_point: format of the update unit's {name} ({fmt})")
