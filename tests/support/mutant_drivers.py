@@ -30,13 +30,14 @@ from test_pe_integer import of as integers
 from quaver.golden import exact
 from quaver.golden.arithmetic import AlignedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.formats import FixedFormat
+from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.rounding import round_integer, round_magnitude
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.float.unpacked import Unpacked
 from quaver.rtl.link.uart import UART
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
@@ -69,7 +70,7 @@ class Subject:
         Modules that are no part of it, and stay as they are.
     valids
         Outputs, each with that which says when it means anything.
-    latency
+    latency, numbers
         As of `Mutants`.
     """
 
@@ -79,9 +80,11 @@ class Subject:
     kept: tuple[str, ...] = ()
     valids: Mapping[str, str] = field(default_factory=dict)
     latency: int = 0
+    numbers: Mapping[str, Unpacked] = field(default_factory=dict)
 
     def mutants(self, count: int, seed: int) -> Mutants:
-        return mutants(self.verilog(), self.top, count, seed, self.kept, self.valids, self.latency)
+        how = self.kept, self.valids, self.latency, self.numbers
+        return mutants(self.verilog(), self.top, count, seed, *how)
 
 
 def rounding_driver(unit: Any) -> Callable[[Mutants], Driver]:
@@ -418,12 +421,17 @@ def _received(line: Sequence[int], bit: int) -> dict[int, int]:
     return found
 
 
+#: How operands are laid in the elements of `pe` and `systolic`.
+OPERAND = Unpacked.normalised(FP8)
+
+
 def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
     # An array's elements are units of their own.
     kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
-    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency)
+    numbers = dict.fromkeys({"systolic": ("a", "b"), "pe": ("a_out", "b_out")}.get(top, ()), OPERAND)
+    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency, numbers=numbers)
 
 
 Q2_6 = FixedFormat(2, 6)

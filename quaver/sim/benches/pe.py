@@ -163,9 +163,9 @@ class Schedule:
 
     def _fold(self, first: bool) -> None:
         for lane in range(self.lanes):
-            anything = self.rng.integers(0, 1 << self.arithmetic.operand.width, 2).tolist()
+            a, b = self.rng.integers(0, 1 << self.arithmetic.operand.width, 2).tolist()  # anything
             summands = 0 if first else self.total[lane], self.partial[lane]
-            random = self._cycle(FOLD_FIRST if first else FOLD, *anything, summands)
+            random = self._cycle(FOLD_FIRST if first else FOLD, a, b, summands)
             self.coverage.fold(self.total[lane], self.partial[lane], first, random)
             self.total[lane] = self._add(*summands, random)
             self.partial[lane] = 0
