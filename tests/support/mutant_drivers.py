@@ -29,6 +29,7 @@ from test_pe_integer import of as integers
 
 from quaver.golden import exact
 from quaver.golden.arithmetic import AlignedFloat
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.lfsr import LFSR
@@ -36,8 +37,8 @@ from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.rounding import round_integer, round_magnitude
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.float.adder import FloatAdder
-from quaver.rtl.float.multiplier import FloatMultiplier
-from quaver.rtl.float.unpacked import Unpacked
+from quaver.rtl.float.multiplier import FloatMultiplier, product_of
+from quaver.rtl.float.unpacked import Unpacked, total_of
 from quaver.rtl.link.uart import UART
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
@@ -433,6 +434,18 @@ def operand(wire: str) -> str:
     )
 
 
+def total(wire: str) -> str:
+    """A total as the elements of `systolic` give it: a multiple of its quantum, so that few of its bits can
+    be 1 where its exponent is among the smallest."""
+    laid = total_of(ChunkedFloat().accumulator, product_of(*[Unpacked.normalised(FP8)] * 2))
+    p, size = laid.precision, laid.layout.size
+    exponent = f"{wire}[{p + laid.exponent_bits - 1}:{p}]"
+    kept = [
+        f"{exponent} == {i} ? {{{wire}[{size - 1}:{p - 1 - i}], {p - 1 - i}'d0}} : " for i in range(p - 1)
+    ]
+    return f"({''.join(kept)}{wire})"
+
+
 def control(wire: str) -> str:
     """Of the control of an element: its bit `first` belongs to a fold."""
     return f"{{{wire}[1] & {wire}[0], {wire}[0]}}"
@@ -444,7 +457,7 @@ def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], An
     # An array's elements are units of their own.
     kept = ("systolic.ChunkedFloatPE",) if top == "systolic" else ()
     ports = {"systolic": ("a", "b"), "pe": ("a_out", "b_out")}.get(top, ())
-    meanings = dict.fromkeys(ports, operand)
+    meanings = dict.fromkeys(ports, operand) | ({"chain_out": total} if top == "systolic" else {})
     return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency, meanings=meanings)
 
 

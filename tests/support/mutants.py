@@ -70,8 +70,8 @@ class Mutants:
     latency
         Of a unit without feedback, the cycles from its inputs to its outputs; else 0.
     meanings
-        Outputs, and inputs of the modules inside, of which some bits may mean nothing: makes of a wire an
-        expression in which these are 0.
+        Outputs, and ports of the modules inside, of which some bits may mean nothing, or are always 0 where
+        they come from: makes of a wire an expression in which these are 0.
     """
 
     verilog: str
@@ -339,13 +339,16 @@ def _hollow(of: Mutants) -> tuple[str, dict[str, tuple[str, int]]]:
             way, width = inside[port]
             outer, flipped = outers[port], "output" if way == "input" else "input"
             added[outer] = flipped, width
-            if port in of.meanings:
+            given = outer
+            if port in of.meanings and way == "output":
+                given = of.meanings[port](outer)
+            elif port in of.meanings:
                 assigned += f"  wire [{width - 1}:0] {outer}_whole = {expression};\n"
                 expression = of.meanings[port](f"{outer}_whole")
             elif port in enables:
                 enabled = " || ".join(f"{outers[enable]}[{bit}]" for enable, bit in enables[port])
                 expression = f"{enabled} ? {expression} : {width}'d0"
-            pair = (expression, outer) if way == "output" else (outer, expression)
+            pair = (expression, given) if way == "output" else (outer, expression)
             assigned += f"  {flipped} [{width - 1}:0] {outer};\n  assign {pair[0]} = {pair[1]};\n"
         text = text.replace(found[0], assigned)
     text = text.replace(");", "".join(f", {port}" for port in added) + ");", 1)
