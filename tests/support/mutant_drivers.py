@@ -436,14 +436,15 @@ def operand(wire: str) -> str:
 
 def total(wire: str) -> str:
     """A total as the elements of `systolic` give it: a multiple of its quantum, so that few of its bits can
-    be 1 where its exponent is among the smallest."""
+    be 1 where its exponent is among the smallest; and 0 where it has no leading 1."""
     laid = total_of(ChunkedFloat().accumulator, product_of(*[Unpacked.normalised(FP8)] * 2))
     p, size = laid.precision, laid.layout.size
     exponent = f"{wire}[{p + laid.exponent_bits - 1}:{p}]"
     kept = [
         f"{exponent} == {i} ? {{{wire}[{size - 1}:{p - 1 - i}], {p - 1 - i}'d0}} : " for i in range(p - 1)
     ]
-    return f"({''.join(kept)}{wire})"
+    zero = f"{{{wire}[{size - 1}:{p}], {p}'d0}}"
+    return f"({wire}[{p - 1}] ? ({''.join(kept)}{wire}) : {zero})"
 
 
 def control(wire: str) -> str:
