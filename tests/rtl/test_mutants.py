@@ -133,34 +133,3 @@ endmodule
 
 def test_every_unit_is_there() -> None:
     assert len(SUBJECTS) == len({name.lower() for name in SUBJECTS}) >= 19
-
-
-def test_what_is_written_where_nothing_is_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mutants.MEMORY", 0)
-    text = """
-module unit(input clk, input enable, input [3:0] at, input [3:0] other, input [7:0] data, output [7:0] seen);
-  reg [7:0] memory [15:0];
-  wire [3:0] address = enable ? at : other;
-  always @(posedge clk) if (enable) memory[address] <= data;
-  assign seen = memory[other];
-endmodule
-"""
-    of = mutants(text, "unit", 60)
-    proved, undecided = equivalent(of, range(1, len(of.edits) + 1))
-    ends = {mutant: edit for mutant, edit in enumerate(of.edits, 1) if "$ternary" in edit}
-    assert not undecided
-    assert any("-port A" in edit for edit in ends.values())
-    assert {mutant for mutant, edit in ends.items() if "-port A" in edit} <= set(proved)
-    assert not any("-port B" in ends[mutant] or "-port Y" in ends[mutant] for mutant in proved)
-
-
-def test_bits_that_mean_nothing_do_not_count() -> None:
-    text = """
-module unit(input valid, input a, input b, output [1:0] pair);
-  assign pair = {valid, valid ? a : b};
-endmodule
-"""
-    of = mutants(text, "unit", 20, meanings={"pair": lambda pair: f"({pair}[1] ? {pair} : 2'd0)"})
-    edits = {of.edits[mutant - 1] for mutant in equivalent(of, range(1, len(of.edits) + 1))[0]}
-    assert any("-port A" in edit for edit in edits)
-    assert not any("-port B" in edit for edit in edits)
