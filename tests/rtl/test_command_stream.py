@@ -45,7 +45,7 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         lambda of=Accelerator: of(
             ChunkedFloat(chunk=4), rows=2, columns=5, stages=2, depth=6, update=FloatSGDUnit(stages=2)
         ),
-        [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0)],
+        [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0), FloatSGD(0.25, 0.5, -0.125)],
     ),
     "fixed point": (
         lambda of=Accelerator: of(

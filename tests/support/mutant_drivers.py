@@ -23,20 +23,22 @@ from mutant_streams import (
     update_driver,
 )
 from mutant_vectors import Expected, Vectors
-from mutants import Driver, Mutants, mutants
+from mutants import Driver, Meanings, Mutants, mutants
 from test_pe_integer import Lane
 from test_pe_integer import of as integers
 
 from quaver.golden import exact
 from quaver.golden.arithmetic import AlignedFloat
+from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
-from quaver.golden.formats import FixedFormat
+from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.rounding import round_integer, round_magnitude
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.float.adder import FloatAdder
-from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.float.multiplier import FloatMultiplier, product_of
+from quaver.rtl.float.unpacked import Unpacked, total_of
 from quaver.rtl.link.uart import UART
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
@@ -69,7 +71,7 @@ class Subject:
         Modules that are no part of it, and stay as they are.
     valids
         Outputs, each with that which says when it means anything.
-    latency
+    latency, meanings
         As of `Mutants`.
     """
 
@@ -79,9 +81,11 @@ class Subject:
     kept: tuple[str, ...] = ()
     valids: Mapping[str, str] = field(default_factory=dict)
     latency: int = 0
+    meanings: Meanings = field(default_factory=dict)
 
     def mutants(self, count: int, seed: int) -> Mutants:
-        return mutants(self.verilog(), self.top, count, seed, self.kept, self.valids, self.latency)
+        how = self.kept, self.valids, self.latency, self.meanings
+        return mutants(self.verilog(), self.top, count, seed, *how)
 
 
 def rounding_driver(unit: Any) -> Callable[[Mutants], Driver]:
@@ -418,12 +422,46 @@ def _received(line: Sequence[int], bit: int) -> dict[int, int]:
     return found
 
 
+def operand(wire: str) -> str:
+    """Of an operand as the elements of `pe` and `systolic` have it, the fields that mean something."""
+    laid = Unpacked.normalised(FP8)
+    exponent = laid.precision + laid.exponent_bits
+    sign, infinite, nan = (f"{wire}[{exponent + i}]" for i in range(3))
+    nothing = f"{exponent}'d0"
+    return (
+        f"({nan} ? {{3'b100, {nothing}}} : {infinite} ? {{2'b01, {sign}, {nothing}}}"
+        f" : {wire}[{laid.precision - 1}:0] == 0 ? {{2'b00, {sign}, {nothing}}} : {wire})"
+    )
+
+
+def total(wire: str) -> str:
+    """A total as the elements of `systolic` give it: a multiple of its quantum, so that few of its bits can
+    be 1 where its exponent is among the smallest; and 0 where it has no leading 1."""
+    laid = total_of(ChunkedFloat().accumulator, product_of(*[Unpacked.normalised(FP8)] * 2))
+    p, size = laid.precision, laid.layout.size
+    exponent = f"{wire}[{p + laid.exponent_bits - 1}:{p}]"
+    kept = [
+        f"{exponent} == {i} ? {{{wire}[{size - 1}:{p - 1 - i}], {p - 1 - i}'d0}} : " for i in range(p - 1)
+    ]
+    zero = f"{{{wire}[{size - 1}:{p}], {p}'d0}}"
+    return f"({wire}[{p - 1}] ? ({''.join(kept)}{wire}) : {zero})"
+
+
+def control(wire: str) -> str:
+    """Of the control of an element: its bit `first` belongs to a fold."""
+    return f"{{{wire}[1] & {wire}[0], {wire}[0]}}"
+
+
 def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], Any]) -> Subject:
     unit, top = variants[name](), name.split()[0]
     latency = unit.stages if isinstance(unit, FloatAdder) else 0
     # An array's elements are units of their own.
     kept = (f"systolic.{type(unit.element).__name__}",) if top == "systolic" else ()
-    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency)
+    meanings: dict[str, Callable[[str], str]] = {}
+    if isinstance(getattr(unit, "arithmetic", None), ChunkedFloat):
+        ports = {"systolic": ("a", "b"), "pe": ("a_out", "b_out")}.get(top, ())
+        meanings = dict.fromkeys(ports, operand) | ({"chain_out": total} if top == "systolic" else {})
+    return Subject(lambda: to_verilog(unit, top), top, driver(unit), kept, latency=latency, meanings=meanings)
 
 
 Q2_6 = FixedFormat(2, 6)
@@ -502,6 +540,7 @@ SUBJECTS: dict[str, Subject] = {
             command_driver(name),
             ("accelerator.update_stream.unit",),
             valids={"responses_payload": "responses_valid"},
+            meanings={f"element_{i}_control": control for i in range(10)},
         )
         for name in ("fp8", "fixed point")
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
 
     def driver(of: Mutants) -> Driver:
         pe, arithmetic, rng = unit.pe, unit.arithmetic, np.random.default_rng(1)
-        lanes, group, chunk = pe.interleave, pe.group, arithmetic.chunk
+        lanes, group = pe.interleave, pe.group
         inputs: dict[str, list[int]] = {name: [] for name in ("a", "b", "control", "shift", "chain_in")}
         expected = []
 
@@ -146,8 +147,10 @@ def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
             step(np.zeros(group, int), np.zeros((group, lanes), int))
 
         bubble()
-        for index in range(220):
+        for index in range(280):
             kind = KINDS[index % len(KINDS)]
+            # The element does not know how long a chunk is; in long ones sums outgrow the products.
+            chunk = arithmetic.chunk * int(rng.choice([1, 8]))
             k_count = int(rng.choice([1, group, 2 * group, chunk, 2 * chunk + 3, 3 * chunk]))
             a, b = (
                 operands(arithmetic.a, kind, (1, k_count), rng),
@@ -158,6 +161,10 @@ def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
                     a[0, : k_count // 2 * 2 : 2],
                     b[: k_count // 2 * 2 : 2] ^ arithmetic.b.sign_code,
                 )
+            if kind == "far apart":
+                for k in range(0, k_count, size := int(rng.choice([group, chunk]))):
+                    part = slice(k, k + size)
+                    far_apart(a[0, part], b[part], (arithmetic.a, arithmetic.b), rng)
             for k in range(0, k_count, group):
                 while rng.random() < 0.2:
                     bubble()
@@ -168,7 +175,7 @@ def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
                     step(anything[:, 0] % (1 << arithmetic.a.width), anything, 3 if k < chunk else 1)
             while len(inputs["a"]) < begun + 2 * lanes + 3 or len(inputs["a"]) % lanes:
                 bubble()
-            leaves = arithmetic.gemm(a, b)[0].tolist()
+            leaves = replace(arithmetic, chunk=chunk).gemm(a, b)[0].tolist()
             for i in range(int(rng.integers(lanes, 3 * lanes))):
                 if i % lanes == 0:
                     bubble()
@@ -184,7 +191,18 @@ def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
     return driver
 
 
-KINDS = "any", "finite", "low", "sparse", "normal", "cancelling"
+KINDS = "any", "finite", "low", "sparse", "normal", "cancelling", "far apart"
+
+
+def far_apart(a: np.ndarray, b: np.ndarray, fmts: tuple[FloatFormat, FloatFormat], rng: Any) -> None:
+    """Products that are all huge, or all least; and zeros times huge, which count for nothing."""
+    huge = rng.random() < 0.5
+    for codes, fmt in zip((a, b), fmts, strict=True):
+        low = rng.integers(0, 4, codes.shape)
+        codes[:] = (fmt.max_code - low if huge else low) | fmt.sign_code * int(rng.integers(2))
+    for zeros, zero, other, fmt in ((rng.random(len(a)), a, b, fmts[1]), (rng.random(len(a)), b, a, fmts[0])):
+        zero[zeros < 0.15] = 0
+        other[zeros < 0.15] = fmt.max_code
 
 
 def operands(fmt: FloatFormat, kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -47,6 +47,10 @@ submod
 """
 
 
+#: Port → of a wire, the expression that counts.
+Meanings = Mapping[str, Callable[[str], str]]
+
+
 @dataclass(frozen=True)
 class Mutants:
     """A unit and its mutants in one design.
@@ -65,6 +69,9 @@ class Mutants:
         Outputs, each with that which says when it means anything.
     latency
         Of a unit without feedback, the cycles from its inputs to its outputs; else 0.
+    meanings
+        Outputs, and ports of the modules inside, of which some bits may mean nothing, or are always 0 where
+        they come from: makes of a wire an expression in which these are 0.
     """
 
     verilog: str
@@ -73,6 +80,7 @@ class Mutants:
     width: int
     valids: Mapping[str, str]
     latency: int
+    meanings: Meanings = field(default_factory=dict)
 
     def describe(self, mutant: int) -> str:
         """In a line, what is wrong with a mutant."""
@@ -96,6 +104,7 @@ def mutants(
     kept: Sequence[str] = (),
     valids: Mapping[str, str] | None = None,
     latency: int = 0,
+    meanings: Meanings | None = None,
 ) -> Mutants:
     """`count` mutants, or fewer in a small unit, of module `top`. Modules `kept` are used as they are."""
     keep = "\n".join(f"setattr -mod -set keep_hierarchy 1 {name}" for name in kept)
@@ -110,7 +119,8 @@ def mutants(
     script = prepare + "\n".join(steps) + "\nopt_clean\nwrite_verilog -noattr mutants.v"
     text = _yosys(script, {"unit.v": verilog}, "mutants.v").decode()
     # Bits of one vector may depend on others of it: what is no loop may look like one.
-    return Mutants(f"/* verilator lint_off UNOPTFLAT */\n{text}", top, edits, width, valids or {}, latency)
+    text = f"/* verilator lint_off UNOPTFLAT */\n{text}"
+    return Mutants(text, top, edits, width, valids or {}, latency, meanings or {})
 
 
 #: Seconds for one proof.
@@ -295,7 +305,10 @@ def _sides(of: Mutants, inside: bool) -> str:
         else:
             valid = of.valids.get(port)
             at = list(ports).index(valid) if valid else 0
-            shown = [f"({side}_{at} ? {side}_{i} : 0)" if valid else f"{side}_{i}" for side in connected]
+            meaning = of.meanings.get(port, str)
+            shown = [meaning(f"{side}_{i}") for side in connected]
+            if valid:
+                shown = [f"({side}_{at} ? {x} : 0)" for side, x in zip(connected, shown, strict=True)]
             differ.append(" != ".join(shown))
         for side, of_side in connected.items():
             if way == "output":
@@ -315,19 +328,47 @@ def _hollow(of: Mutants) -> tuple[str, dict[str, tuple[str, int]]]:
     text = of.verilog[begin : of.verilog.index("\nendmodule", begin) + len("\nendmodule")]
     added = {}
     for n, found in enumerate(list(_INSTANCE.finditer(text))):
-        inside = module_ports(of.verilog, found[1] + " " * found[1].startswith("\\"))
+        name = found[1] + " " * found[1].startswith("\\")
+        inside = module_ports(of.verilog, name)
+        begin = of.verilog.index(f"module {name}(")
+        enables = _enables(of.verilog[begin : of.verilog.index("\nendmodule", begin)])
+        connections = re.findall(r"\.\\?(\S+) ?\((.*)\),?$", found[3], re.M)
+        outers = {port: f"inside_{n}_{i}" for i, (port, _) in enumerate(connections, len(added))}
         assigned = ""
-        for port, expression in re.findall(r"\.\\?(\S+) ?\((.*)\),?$", found[3], re.M):
+        for port, expression in connections:
             way, width = inside[port]
-            outer, flipped = f"inside_{n}_{len(added)}", "output" if way == "input" else "input"
+            outer, flipped = outers[port], "output" if way == "input" else "input"
             added[outer] = flipped, width
-            pair = (expression, outer) if way == "output" else (outer, expression)
+            given = outer
+            if port in of.meanings and way == "output":
+                given = of.meanings[port](outer)
+            elif port in of.meanings:
+                assigned += f"  wire [{width - 1}:0] {outer}_whole = {expression};\n"
+                expression = of.meanings[port](f"{outer}_whole")
+            elif port in enables:
+                enabled = " || ".join(f"{outers[enable]}[{bit}]" for enable, bit in enables[port])
+                expression = f"{enabled} ? {expression} : {width}'d0"
+            pair = (expression, given) if way == "output" else (outer, expression)
             assigned += f"  {flipped} [{width - 1}:0] {outer};\n  assign {pair[0]} = {pair[1]};\n"
         text = text.replace(found[0], assigned)
     text = text.replace(");", "".join(f", {port}" for port in added) + ");", 1)
     return text, ports | added
 
 
+def _enables(memories: str) -> dict[str, list[tuple[str, int]]]:
+    """Of a module of memories, inputs that are the addresses and data of writes and no more, each with the
+    bits that enable these: when none does, it may be anything."""
+    used: dict[str, list[tuple[str, int]]] = {}
+    for enable, bit, *ports in _WRITE.findall(memories):
+        for port in ports:
+            used.setdefault(port, []).append((enable, int(bit)))
+    body = "\n".join(line for line in memories.partition(";")[2].splitlines() if not _DECLARED.match(line))
+    return {port: of for port, of in used.items() if len(re.findall(rf"(?<!\S)\W?{port}\b", body)) == len(of)}
+
+
+#: In what Yosys writes of a memory: a write, with its enable, address and data; ports that are whole.
+_WRITE = re.compile(r"^    if \((\w+)\[(\d+)\]\)\n      \S+ +\[(\w+)\] <= (\w+);$", re.M)
+_DECLARED = re.compile(r"  (input|output|wire) ")
 #: In what Yosys writes: module, name and connections of an instance.
 _INSTANCE = re.compile(r"^  (\S+) +(\S+) +\(\n((?:    \..*\n)+)  \);$", re.M)
 
