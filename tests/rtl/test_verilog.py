@@ -68,6 +68,7 @@ VARIANTS = {
         "--arithmetic fixed_point",
         "--arithmetic fixed16 --rounding nearest --stages 2 --result q16.0",
         "--arithmetic bitstream --length 16 --accumulator-bits 9 --stages 2",
+        "--arithmetic bitstream --circuit xnor",
         "--operand half --accumulator e8m12sat --rounding stochastic --random-bits 24",
     ],
     "adacomp": ["", "--longest 1 --count-bits 3 --stages 1"],
@@ -89,6 +90,7 @@ VARIANTS = {
         "--rows 2 --columns 2 --arithmetic fixed_point --rounding nearest",
         "--rows 2 --columns 3 --arithmetic bitstream --length 64",
         "--rows 2 --columns 2 --arithmetic bitstream --generator van_der_corput --a sm5",
+        "--rows 2 --columns 1 --arithmetic bitstream --circuit xnor --a sm5",
     ],
 }
 CASES = [(unit, options) for unit in UNITS for options in VARIANTS.get(unit, [""])]
