@@ -50,7 +50,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -325,9 +325,14 @@ class Bitstream:
         -------
         Codes of `result`, shape (M, N).
         """
-        a, b = self.check(a_codes, b_codes, seed=seed)
         from quaver.golden.kernels import bitstream as kernel  # compiles: not before something is computed
 
+        return self.counted(kernel, a_codes, b_codes, seed)
+
+    def counted(self, kernel: Any, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> Codes:
+        """`gemm` with the counts of a `kernel`: its `signed_ones` and `differing` are those of
+        `quaver.golden.kernels.bitstream`."""
+        a, b = self.check(a_codes, b_codes, seed=seed)
         x, y = self.a.integers(a), self.b.integers(b).T
         M, N, K = len(x), len(y), x.shape[1]
         step = max(1, _HELD // (max(8, self.length // 8) * max(1, M + N)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
@@ -38,6 +39,8 @@ class CudaEngine:
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
     ) -> Codes:
         """C = A·B, see `Engine.gemm`. TypeError: an arithmetic without a CUDA kernel."""
+        if isinstance(arithmetic, Bitstream):
+            return arithmetic.counted(calls.Streams(self.machine), a_codes, b_codes, seed)
         how = computes(arithmetic)
         a, b = arithmetic.check(a_codes, b_codes, seed=seed)
         (M, K), N = a.shape, b.shape[1]
