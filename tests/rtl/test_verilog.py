@@ -90,7 +90,6 @@ VARIANTS = {
         "--rows 2 --columns 2 --arithmetic fixed_point --rounding nearest",
         "--rows 2 --columns 3 --arithmetic bitstream --length 64",
         "--rows 2 --columns 2 --arithmetic bitstream --generator van_der_corput --a sm5",
-        "--rows 2 --columns 1 --arithmetic bitstream --circuit xnor --a sm5",
     ],
 }
 CASES = [(unit, options) for unit in UNITS for options in VARIANTS.get(unit, [""])]

@@ -29,11 +29,18 @@ class CudaEngine:
     """Computes GEMMs and updates of NumPy codes by the CUDA kernels of a machine: an `Engine`.
 
     Codes go to the machine and come back, one byte or two for each number, so that casts stay where the
-    values are: four bytes each would take longer. What lies between GEMMs is the golden model's.
+    values are: four bytes each would take longer. What lies between GEMMs is the golden model's, and so are
+    bit streams until they are counted.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+
+    @staticmethod
+    def check(arithmetic: Arithmetic) -> None:
+        """TypeError: an arithmetic without a CUDA kernel."""
+        if not isinstance(arithmetic, Bitstream):
+            computes(arithmetic)
 
     def gemm(
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
