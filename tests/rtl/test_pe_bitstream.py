@@ -440,7 +440,7 @@ def test_the_accelerator() -> None:
     # A tile that is abandoned, and a reset: the next GEMM begins its draws and its counts anew.
     for commands in (1, 4, 8):
         for opcode, arguments, words, _ in islice(
-            driver._commands(a, b, np.zeros_like(got), driver._sources(8)), commands
+            driver._commands(a, b, np.zeros_like(got), driver._sources(8), None), commands
         ):
             _send(device, opcode, arguments, words)
             _response(device, opcode)
