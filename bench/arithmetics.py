@@ -46,7 +46,7 @@ from quaver.golden.random_bits import COLUMN, ROW, Source
 from quaver.rtl.array.operand_random import OperandRandom
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.pe import pe_for
-from quaver.rtl.pe.bitstream import Stream, StreamBit
+from quaver.rtl.pe.bitstream import Stream
 from quaver.rtl.random_sources import streams_on
 
 warnings.filterwarnings(
@@ -131,7 +131,7 @@ class Edge(wiring.Component):
     def __init__(self, stream: Stream, source: Source) -> None:
         self.stream, self.source = stream, source
         ports = {"code": In(stream.format.bits), "starts": In(1), "state": In(32)}
-        super().__init__(ports | {"number": Out(StreamBit), "next": Out(32)})
+        super().__init__(ports | {"number": Out(stream.number.shape()), "next": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -331,7 +331,7 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
 
 def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
     """The golden engine's GEMMs and updates on a GPU; the recipe must ask for some."""
-    from quaver.golden.kernels.cuda.engine import CudaEngine, computes
+    from quaver.golden.kernels.cuda.engine import CudaEngine
 
     if device.partition(":")[0] != "cuda":
         raise ValueError(f"--device is {device}, but there are cpu, cuda and one of several GPUs, cuda:1")
@@ -342,7 +342,7 @@ def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
             f"--device cpu"
         )
     for each in asked:
-        computes(each)
+        CudaEngine.check(each)
     from quaver.torch.cuda import Gpu
 
     return CudaEngine(Gpu(device))

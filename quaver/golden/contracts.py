@@ -55,8 +55,8 @@ class Arithmetic(Protocol):
         """How many products are summed up before their sum is folded into the total."""
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Codes of a and b whose product changes no sum: a bubble in an array."""
+    def identity(self) -> tuple[int, int] | None:
+        """Codes of a and b whose product changes no sum: a bubble in an array. None: every product does."""
 
     @property
     def stochastic(self) -> bool:

@@ -206,8 +206,8 @@ class Driver:
         if not c.size or not a.shape[1]:
             return c
         short = -a.shape[1] % self.geometry.group
-        if short:  # products that change no sum
-            a_code, b_code = self.arithmetic.identity
+        if short:  # products that change no sum, which there are wherever several are side by side
+            a_code, b_code = self.arithmetic.identity or (0, 0)
             a = np.pad(a, ((0, 0), (0, short)), constant_values=a_code)
             b = np.pad(b, ((0, short), (0, 0)), constant_values=b_code)
         self._run(self._commands(a, b, c, sources, requantisation))

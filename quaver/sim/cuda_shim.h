@@ -63,6 +63,7 @@ inline unsigned __float_as_uint(float x) { return as_bits<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return as_bits<float>(x); }
 inline long long __double_as_longlong(double x) { return as_bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return as_bits<double>(x); }
+inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clzll(long long x) { return x ? __builtin_clzll(x) : 64; }
 template <class T> T __ldg(const T* p) { return *p; }
 inline int min(int a, int b) { return a < b ? a : b; }

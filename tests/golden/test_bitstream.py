@@ -216,11 +216,6 @@ def test_it_has_a_name_and_a_descriptor() -> None:
             ValueError,
             "seed is None",
         ),
-        (
-            lambda: Bitstream(circuit="mux").identity,
-            ValueError,
-            "circuit is mux, in which no product is 0; take circuit='and'",
-        ),
     ],
 )
 def test_refusals(make: Any, error: Any, message: str) -> None:

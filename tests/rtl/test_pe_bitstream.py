@@ -17,12 +17,12 @@ from amaranth.hdl import Module
 from amaranth.sim import Simulator
 from netlists import Netlist, codes, netlists, planes
 
+import quaver.rtl.accelerator.accelerator
 import quaver.rtl.array.operand_random
 import quaver.rtl.array.systolic
 import quaver.rtl.pe.bitstream
 import quaver.rtl.random_sources
 from quaver.golden.arithmetic import Bitstream
-from quaver.golden.arithmetic.bitstream import Generator
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.random_bits import COLUMN, ROW
@@ -39,36 +39,38 @@ STREAMS = [
     Bitstream(SM4, SM6, 16),
     Bitstream(SM5, SM4, 32, generator="van_der_corput"),
     Bitstream(SM6, SM5, 16, generator="van_der_corput"),
+    Bitstream(SM4, SM6, 16, "xnor"),
+    Bitstream(SM5, SM4, 32, "xnor", "van_der_corput"),
 ]
 
 
 def wrong_bits(arithmetic: Bitstream, netlist: Netlist, is_a: bool) -> int:
     """Bits of streams that are not golden's, for every code and every number drawn in two products."""
     fmt = arithmetic.a if is_a else arithmetic.b
-    code, random = np.divmod(np.arange(1 << (2 * fmt.bits - 1)), 1 << fmt.fraction_bits)
-    thresholds = np.abs(fmt.integers(code.astype(fmt.code_dtype)))
+    bits = arithmetic.number_bits(fmt)
+    code, random = np.divmod(np.arange(1 << (fmt.bits + bits)), 1 << bits)
+    values = fmt.integers(code.astype(fmt.code_dtype))
+    thresholds = values + (1 << fmt.fraction_bits) if arithmetic.bipolar else np.abs(values)
     pattern = arithmetic._edges[not is_a].pattern
     state, wrong = None, 0
     # Before the second product a few cycles that are none's, as after a reset.
     for t in (*range(arithmetic.length), None, None, None, *range(arithmetic.length)):
-        numbers = (random + 3 * (t or 0)) % (1 << fmt.fraction_bits)
+        numbers = (random + 3 * (t or 0)) % (1 << bits)
         begin = np.full(len(code), t == 0)
-        inputs = {"code": planes(code, fmt.bits), "random": planes(numbers, fmt.fraction_bits)}
+        inputs = {"code": planes(code, fmt.bits), "random": planes(numbers, bits)}
         if "begin" in netlist.inputs:  # drawn numbers need no cycle
             inputs["begin"] = planes(begin, 1)
         got, state = netlist.step(inputs, state)
         number = codes(got["number"], len(code))
         if t is not None:
-            wanted = ((numbers ^ pattern[t]) < thresholds) | (code >> fmt.fraction_bits << 1)
+            sign = 0 if arithmetic.bipolar else code >> fmt.fraction_bits
+            wanted = ((numbers ^ pattern[t]) < thresholds) | (sign << 1)
             wrong += int(np.count_nonzero(number != wanted))
     return wrong
 
 
 def both_streams(make: type[Stream], arithmetic: Bitstream) -> list[Stream]:
-    generator = Generator(arithmetic.generator)
-    return [
-        make(fmt, arithmetic.length, generator, fmt is arithmetic.a) for fmt in (arithmetic.a, arithmetic.b)
-    ]
+    return [make(arithmetic, is_a) for is_a in (True, False)]
 
 
 def test_every_bit_of_a_stream() -> None:
@@ -82,6 +84,8 @@ ELEMENTS = [
     (Bitstream(length=16, accumulator_bits=6), 2),
     (Bitstream(length=16, accumulator_bits=8), 4),
     (Bitstream(length=32, accumulator_bits=24), 3),
+    (Bitstream(length=16, accumulator_bits=6, circuit="xnor"), 2),
+    (Bitstream(length=16, accumulator_bits=8, circuit="xnor"), 4),
 ]
 LANES = 256
 
@@ -98,20 +102,21 @@ class Column:
 
     def step(self, kind: int, bits: np.ndarray | None = None) -> None:
         """A bubble (0), a fold (1) or a product (2) of `bits` (cycles, a and b, bit and sign, lanes)."""
+        ignored = kind == 0 and self.pe.arithmetic.bipolar  # a bubble that is a fold without begin
         for cycle in range(self.pe.product_cycles):
             anything = self.rng.integers(0, 2, (2, 2, LANES))
             now = anything if kind == 1 or bits is None else bits[cycle]
-            now = now * [[[kind != 0], [1]]]
-            control = np.full(LANES, (kind == 1) | (int(self.rng.integers(2)) << 1) | (cycle == 0) << 2)
-            self._cycle(control, now)
+            now = now * [[[kind != 0 or ignored], [1]]]
+            fold, begin = kind == 1 or ignored, cycle == 0 and not ignored
+            self._cycle(np.full(LANES, fold | (int(self.rng.integers(2)) << 1) | begin << 2), now)
 
     def _cycle(self, control: np.ndarray, bits: np.ndarray, shift: int = 0, above: int = 0) -> np.ndarray:
         """One cycle; a cycle later what was given goes out to the neighbours. The totals before its edge."""
-        width = self.pe.arithmetic.accumulator_bits
+        width, signs = self.pe.arithmetic.accumulator_bits, not self.pe.arithmetic.bipolar
         inputs = {
             "control": planes(control, 3),
-            "a": planes(bits[0, 0] | bits[0, 1] << 1, 2),
-            "b": planes(bits[1, 0] | bits[1, 1] << 1, 2),
+            "a": planes(bits[0, 0] | bits[0, 1] * signs << 1, 1 + signs),
+            "b": planes(bits[1, 0] | bits[1, 1] * signs << 1, 1 + signs),
             "shift": planes(np.full(LANES, shift), 1),
             "chain_in": planes(np.full(LANES, above % (1 << width)), width),
         }
@@ -129,12 +134,12 @@ class Column:
             self.step(2, bits)
         self.step(1)
         nothing = np.zeros((2, 2, LANES), np.int64)
+        idle = np.full(LANES, int(self.pe.arithmetic.bipolar))
         for _ in range(max(0, self.pe.latency - self.pe.product_cycles)):
-            self._cycle(np.zeros(LANES, np.int64), nothing)
-        down = np.array([bits[:, 0, 1] ^ bits[:, 1, 1] for bits in products])
-        ones = np.array([bits[:, 0, 0] & bits[:, 1, 0] for bits in products])
+            self._cycle(idle, nothing)
+        (a, p), (b, q) = np.moveaxis(np.array(products), (2, 3), (0, 1))
+        ones, down = (1, a ^ b) if self.pe.arithmetic.bipolar else (a & b, p ^ q)
         total = (ones * (1 - 2 * down)).sum((0, 1)) % (1 << self.pe.arithmetic.accumulator_bits)
-        idle = np.zeros(LANES, np.int64)
         for above, expected in ((5, total), (3, 5), (0, 3)):
             self.wrong += int(np.count_nonzero(self._cycle(idle, nothing, 1, above) != expected))
 
@@ -148,6 +153,8 @@ def products_of(pe: BitstreamPE, count: int, seed: int) -> list[np.ndarray]:
         bits[:, :, 1] = bits[0, :, 1]  # a sign stays for a product
         bits[:, :, 0, -2:] = 1
         bits[:, 0, 1, -2:], bits[:, 1, 1, -2:] = 0, [0, 1]
+        if pe.arithmetic.bipolar:
+            bits[:, 1, 0, -2:] = [0, 1]
     return found
 
 
@@ -271,7 +278,9 @@ def wrong_streams(arithmetic: Bitstream, rows: int, columns: int, products: int)
                 ctx.set(corner.draws, int(draws))
                 ctx.set(corner.begins, int(t == 0))
                 now = t - corner.latency
-                ctx.set(array.control, {"fold": 0, "first": 0, "last": 0, "begin": int(now % length == 0)})
+                ignored = product(now) is None and arithmetic.bipolar
+                begin = int(now % length == 0 and not ignored)
+                ctx.set(array.control, {"fold": int(ignored), "first": 0, "last": 0, "begin": begin})
                 for edge, values in ((array.a, a), (array.b, b)):
                     for i, row in enumerate(values):
                         k = product(now - i)
@@ -280,7 +289,8 @@ def wrong_streams(arithmetic: Bitstream, rows: int, columns: int, products: int)
                     for i, streams in enumerate(golden[which]):
                         k = product(now - i)
                         bit = ctx.get(getattr(at[i], port)).bit
-                        wrong.append(bit != (0 if k is None else streams[k][(now - i) % length]))
+                        bubble = ctx.get(at[i].control.fold) or now < i if arithmetic.bipolar else not bit
+                        wrong.append(not bubble if k is None else bit != streams[k][(now - i) % length])
                 await ctx.tick()
 
         simulate(top, bench)
@@ -298,7 +308,7 @@ def put(module: Any, **values: Any) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "arithmetic", STREAMS, ids=lambda one: f"{one.a} {one.b} {one.length} {one.generator}"
+    "arithmetic", STREAMS, ids=lambda one: f"{one.a} {one.b} {one.length} {one.circuit} {one.generator}"
 )
 def test_every_stream_of_an_array(arithmetic: Bitstream) -> None:
     assert wrong_streams(arithmetic, 3, 4, 3) == 0
@@ -320,13 +330,22 @@ ELEMENT_SLIPS = {
     "totals do not move on": ("total.eq(self.chain_in)", "total.eq(total)"),
     "the sign comes early": ("zip((one, down, takes), before", "zip((one, takes), before[::2]"),
 }
+XNOR_SLIPS = {
+    "counts in folds and bubbles": ("one, down = ~control.fold", "one, down = Const(1)"),
+    "an exclusive-or": ("a.bit ^ b.bit", "~(a.bit ^ b.bit)"),
+    "takes the count in bubbles": ("control.fold & control.begin", "control.fold"),
+}
 STREAM_SLIPS = {
-    "not less, but at most": ("number < self.code", "number <= self.code"),
-    "upside down": ("number < self.code", "~number < self.code"),
+    "not less, but at most": ("number < threshold", "number <= threshold"),
+    "upside down": ("number < threshold", "~number < threshold"),
     "the pattern runs on": ("Mux(self.begin, 0, counted)", "counted"),
     "the pattern is not reversed": ("*reversed(cycle[:bits])", "*cycle[:bits]"),
     "the lowest bits of the cycle": ("cycle[-more:]", "cycle[:bits]"),
     "one pattern for both": ("if not self.is_a", "if True"),
+}
+BIPOLAR_SLIPS = {
+    "the sign the other way round": ("Mux(sign, half -", "Mux(~sign, half -"),
+    "the sign bit as in two's complement": ("half - magnitude", "magnitude"),
 }
 CORNER_SLIPS = {
     "runs on in bubbles": ("with m.If(draws)", "with m.If(1)"),
@@ -349,19 +368,26 @@ def mutant(module: ModuleType, edit: tuple[str, str]) -> Any:
 
 
 def test_slips_of_the_element_are_seen() -> None:
-    arithmetic, stages = ELEMENTS[1]
-    made = [mutant(quaver.rtl.pe.bitstream, edit) for edit in ELEMENT_SLIPS.values()]
-    pes = [each.BitstreamPE(arithmetic, stages=stages) for each in made]
-    for name, pe, netlist in zip(ELEMENT_SLIPS, pes, netlists(pes), strict=True):
+    pes = [
+        mutant(quaver.rtl.pe.bitstream, edit).BitstreamPE(arithmetic, stages=stages)
+        for slips, (arithmetic, stages) in ((ELEMENT_SLIPS, ELEMENTS[1]), (XNOR_SLIPS, ELEMENTS[-1]))
+        for edit in slips.values()
+    ]
+    for name, pe, netlist in zip((*ELEMENT_SLIPS, *XNOR_SLIPS), pes, netlists(pes), strict=True):
         assert wrong_counts(pe, netlist), name
 
 
 def test_slips_of_the_streams_are_seen() -> None:
     wide = replace(STREAMS[1], b=SM4)  # both patterns: a number shorter than the cycle's, one as long
-    made = [mutant(quaver.rtl.pe.bitstream, edit) for edit in STREAM_SLIPS.values()]
-    found = netlists([unit for each in made for unit in both_streams(each.Stream, wide)])
-    for i, name in enumerate(STREAM_SLIPS):
-        assert wrong_bits(wide, found[2 * i], True) + wrong_bits(wide, found[2 * i + 1], False), name
+    slips = [(name, edit, wide) for name, edit in STREAM_SLIPS.items()]
+    slips += [(name, edit, STREAMS[-1]) for name, edit in BIPOLAR_SLIPS.items()]
+    made = [(mutant(quaver.rtl.pe.bitstream, edit), arithmetic) for _, edit, arithmetic in slips]
+    found = netlists([unit for each, arithmetic in made for unit in both_streams(each.Stream, arithmetic)])
+    for i, (name, _, arithmetic) in enumerate(slips):
+        both = found[2 * i : 2 * i + 2]
+        assert sum(
+            wrong_bits(arithmetic, each, is_a) for each, is_a in zip(both, (True, False), strict=True)
+        ), name
 
 
 def test_slips_at_the_corner_are_seen() -> None:
@@ -414,7 +440,7 @@ def test_the_accelerator() -> None:
     # A tile that is abandoned, and a reset: the next GEMM begins its draws and its counts anew.
     for commands in (1, 4, 8):
         for opcode, arguments, words, _ in islice(
-            driver._commands(a, b, np.zeros_like(got), driver._sources(8)), commands
+            driver._commands(a, b, np.zeros_like(got), driver._sources(8), None), commands
         ):
             _send(device, opcode, arguments, words)
             _response(device, opcode)
@@ -435,10 +461,30 @@ def test_the_accelerator() -> None:
     assert multiplied < cycles < 1.25 * multiplied
 
 
+def test_the_accelerator_of_bipolar_streams() -> None:
+    """Every product counts there: between products nothing may, while memory and results stall. An
+    accelerator whose control says nothing of bubbles is seen."""
+    arithmetic = Bitstream(SM5, SM6, 16, "xnor", accumulator_bits=12)
+    ours, found = quaver.rtl.accelerator.accelerator, []
+    for module in (ours, mutant(ours, ("if arithmetic.identity is None", "if False"))):
+        device = SimulatedDevice(module.Accelerator(arithmetic, rows=2, columns=3, stages=3, depth=12))
+        driver, rng = Driver(device, arithmetic), np.random.default_rng(4)
+        wrong = 0
+        for i, (m, k, n) in enumerate([(1, 1, 1), (5, 9, 7), (3, arithmetic.chunk, 4), (9, 2, 10)]):
+            device.stall(1, *((0.3, 0.6) if i % 2 else (0.0, 0.0)))
+            a, b = (
+                rng.integers(0, 1 << fmt.bits, shape).astype(fmt.code_dtype)
+                for fmt, shape in ((arithmetic.a, (m, k)), (arithmetic.b, (k, n)))
+            )
+            seed = int(rng.integers(1, 1 << 32))
+            wrong += np.count_nonzero(driver.gemm(a, b, seed=seed) != arithmetic.gemm(a, b, seed=seed))
+        found.append(bool(wrong))
+    assert found == [False, True]
+
+
 def test_what_is_not_built() -> None:
     for change, message in (
-        ({"circuit": "xnor"}, "circuit is xnor, but the hardware has AND gates"),
-        ({"circuit": "mux"}, "circuit is mux, but the hardware has AND gates"),
+        ({"circuit": "mux"}, "circuit is mux, but an element meets its K products one after the other"),
         ({"sharing": "one"}, "sharing is one, which shows what goes wrong, but the hardware has"),
     ):
         with pytest.raises(ValueError, match=message):

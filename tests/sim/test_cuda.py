@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quaver.golden import data
-from quaver.golden.arithmetic import ChunkedFloat, FixedPoint
+from quaver.golden.arithmetic import Bitstream, ChunkedFloat, FixedPoint
+from quaver.golden.arithmetic.bitstream import Circuit
 from quaver.golden.engine import GoldenEngine
 from quaver.golden.formats import (
     BFLOAT16,
@@ -255,6 +256,23 @@ def test_a_network_trains_to_goldens_bits() -> None:
     (loss, state), (expected, golden) = found
     assert loss == expected
     assert all(np.array_equal(state[name], golden[name]) for name in golden)
+
+
+@pytest.mark.parametrize("circuit", Circuit)
+def test_counts_of_bit_streams_are_goldens(circuit: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of a part of a word, of one, of several; and one popcount that is left out is caught."""
+    rng = np.random.default_rng(8)
+    for length, (M, K, N) in ((16, (1, 1, 1)), (64, (5, 9, 70)), (256, (17, 30, 20)), (32, (0, 2, 3))):
+        arithmetic = Bitstream(length=length, circuit=circuit)
+        a, b = (rng.integers(0, 256, shape).astype(np.uint8) for shape in ((M, K), (K, N)))
+        for gpu in (GPU, BACKWARDS):
+            found = CudaEngine(gpu).gemm(arithmetic, a, b, seed=11)
+            assert np.array_equal(found, arithmetic.gemm(a, b, seed=11)), (length, M, K, N)
+    intact, arithmetic = source.streams_program(), Bitstream(length=256, circuit=circuit)
+    text = intact.text.replace("w < words", "w < words - 1").replace("i < all", "i < all - 1")
+    monkeypatch.setattr(source, "streams_program", lambda: Program(text, intact.kernels))
+    a, b = (rng.integers(0, 256, shape).astype(np.uint8) for shape in ((9, 8), (8, 9)))
+    assert not np.array_equal(CudaEngine(GPU).gemm(arithmetic, a, b, seed=3), arithmetic.gemm(a, b, seed=3))
 
 
 def test_an_arithmetic_without_a_kernel_is_refused() -> None:

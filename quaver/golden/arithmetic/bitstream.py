@@ -50,7 +50,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -183,7 +183,11 @@ class Bitstream:
     @property
     def random_bits(self) -> int:
         """Bits of a number that A is compared with."""
-        return self.a.fraction_bits + self.bipolar
+        return self.number_bits(self.a)
+
+    def number_bits(self, fmt: SignMagnitudeFormat) -> int:
+        """Bits of a number that an operand of this format is compared with."""
+        return fmt.fraction_bits + self.bipolar
 
     @property
     def result(self) -> FixedFormat:
@@ -197,11 +201,10 @@ class Bitstream:
         return min(held, 1 << SELECT_BITS) if self.circuit is Circuit.MUX else held
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Codes (a, b) whose product counts nothing in any cycle; bipolar streams have none: a ValueError."""
-        if self.bipolar:
-            raise ValueError(f"circuit is {self.circuit}, in which no product is 0; take circuit='and'")
-        return 0, 0
+    def identity(self) -> tuple[int, int] | None:
+        """Codes (a, b) whose product counts nothing in any cycle; None for bipolar streams, which always
+        count."""
+        return None if self.bipolar else (0, 0)
 
     @property
     def hardware(self) -> Bitstream:
@@ -296,7 +299,7 @@ class Bitstream:
     @property
     def _edges(self) -> tuple[_Edge, _Edge]:
         """The generators of A's and of B's streams."""
-        bits = self.random_bits, self.b.fraction_bits + self.bipolar
+        bits = self.number_bits(self.a), self.number_bits(self.b)
         cycles = range(self.length)
         if self.generator is Generator.LFSR:
             reversed_, counted = [0] * self.length, [0] * self.length
@@ -322,9 +325,14 @@ class Bitstream:
         -------
         Codes of `result`, shape (M, N).
         """
-        a, b = self.check(a_codes, b_codes, seed=seed)
         from quaver.golden.kernels import bitstream as kernel  # compiles: not before something is computed
 
+        return self.counted(kernel, a_codes, b_codes, seed)
+
+    def counted(self, kernel: Any, a_codes: ArrayLike, b_codes: ArrayLike, seed: int | None) -> Codes:
+        """`gemm` with the counts of a `kernel`: its `signed_ones` and `differing` are those of
+        `quaver.golden.kernels.bitstream`."""
+        a, b = self.check(a_codes, b_codes, seed=seed)
         x, y = self.a.integers(a), self.b.integers(b).T
         M, N, K = len(x), len(y), x.shape[1]
         step = max(1, _HELD // (max(8, self.length // 8) * max(1, M + N)))

@@ -146,7 +146,7 @@ class Accelerator(wiring.Component):
         m = Module()
         geometry, arithmetic = self.geometry, self.arithmetic
         result, lanes, group = arithmetic.result, geometry.interleave, geometry.group
-        bubble_a, bubble_b = arithmetic.identity
+        bubble_a, bubble_b = arithmetic.identity or (0, 0)
         m.submodules.array = array = self.array
         m.submodules.buffer_a = a = OperandBuffer(
             geometry.rows, geometry.depth, arithmetic.a.width, bubble_a, group
@@ -233,6 +233,11 @@ class Accelerator(wiring.Component):
         ]
         # What belongs to operands is as long on its way.
         control = sequencer.control
+        if arithmetic.identity is None:  # every product counts: what is neither one nor a fold says so
+            control = Signal.like(sequencer.control, name="control_with_bubbles")
+            m.d.comb += control.eq(sequencer.control)
+            with m.If(~sequencer.read & ~sequencer.control.fold):
+                m.d.comb += [control.fold.eq(1), control.begin.eq(0)]
         for i in range(a.latency):
             before, control = control, Signal(control.shape(), name=f"control_{i}")
             m.d.sync += control.eq(before)

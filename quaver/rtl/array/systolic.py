@@ -19,7 +19,8 @@ def array_control(product_cycles: int) -> data.StructLayout:
     """What a cycle at the array's upper left corner is: `fold` a chunk, else multiply and accumulate.
 
     With `fold`: `first`, the first chunk of an output; `last`, its last, and the totals leave when they are
-    complete. Where a product takes several cycles, `begin` is the first of them, in a fold too.
+    complete. Where a product takes several cycles, `begin` is the first of them, in a fold too; a fold
+    without it is a bubble of an arithmetic that has no `identity`.
     """
     begin = {"begin": 1} if product_cycles > 1 else {}
     return data.StructLayout({"fold": 1, "first": 1, "last": 1} | begin)
@@ -31,7 +32,7 @@ class SystolicArray(wiring.Component):
     Work comes in steps of L·N cycles, N for each lane: a step multiplies one k (or the `group` of k that an
     element takes at once), or folds. Each row keeps its a for a step, while its columns meet their L b's, N
     cycles each. Tiles follow each other without a gap; operands that are the arithmetic's `identity` are a
-    bubble, a step of which may be put in anywhere.
+    bubble, a step of which may be put in anywhere. Where it has none, `control` says that it is a bubble.
 
     Every edge is skewed: what belongs to row r arrives r cycles after row 0's, what belongs to column c, c
     cycles after column 0's. No signal goes further than one element in a cycle, but for the shift of a
@@ -70,8 +71,8 @@ class SystolicArray(wiring.Component):
                            cycles, from the last row up, lane 0 of each row first
     ================== === ==================================================================================
 
-    Reset ends what leaves, and clears no sums: after one, begin with a step of folds without `last`, and set
-    `first` in the next.
+    Reset ends what leaves, and clears no sums: after one, and at power-up if there is no `identity`, begin
+    with a step of folds without `last`, and set `first` in the next.
 
     Raises
     ------

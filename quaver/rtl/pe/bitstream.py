@@ -7,14 +7,15 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.bitstream import Bitstream, Circuit, Generator, Sharing
-from quaver.golden.formats import SignMagnitudeFormat
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.integer import Total
 from quaver.rtl.pe.pass_on import pass_on
 
-#: One cycle of an operand's stream: its magnitude's bit, and its sign beside it.
-StreamBit = data.StructLayout({"bit": 1, "sign": 1})
+
+def stream_bit(arithmetic: Bitstream) -> data.StructLayout:
+    """One cycle of an operand's stream: its bit, and beside a magnitude's the sign."""
+    return data.StructLayout({"bit": 1} if arithmetic.bipolar else {"bit": 1, "sign": 1})
 
 
 class Stream(wiring.Component):
@@ -22,52 +23,54 @@ class Stream(wiring.Component):
 
     Parameters
     ----------
-    fmt
-        Of the code.
-    length
-        Cycles of a product, a power of two.
-    generator
-        Whether the numbers are drawn, or drawn once a product and exclusive-or a pattern of all cycles.
+    arithmetic
+        Its numbers are drawn, or drawn once a product and exclusive-or a pattern of all cycles. A bipolar
+        stream compares them with (1 + value)/2, another with the magnitude.
     is_a
-        Whether the pattern is A's, the cycle's bits reversed, or B's, the cycle itself.
+        Whether the code is A's, and the pattern the cycle's bits reversed, or B's, and the cycle itself.
 
     ====== === ===============================================================================================
     code   in  the operand's code, as long as its product lasts
     begin  in  the first cycle of a product
-    random in  what was drawn: as many bits as the magnitude has
-    number out `StreamBit`, combinational
+    random in  what was drawn, as many bits as a number has
+    number out `stream_bit`, combinational
     ====== === ===============================================================================================
     """
 
-    def __init__(self, fmt: SignMagnitudeFormat, length: int, generator: Generator, is_a: bool) -> None:
-        self.format, self.length, self.generator, self.is_a = fmt, length, generator, is_a
+    def __init__(self, arithmetic: Bitstream, is_a: bool) -> None:
+        self.arithmetic, self.is_a = arithmetic, is_a
+        self.format = arithmetic.a if is_a else arithmetic.b
         super().__init__(
             {
-                "code": In(fmt.bits),
+                "code": In(self.format.bits),
                 "begin": In(1),
-                "random": In(fmt.fraction_bits),
-                "number": Out(StreamBit),
+                "random": In(arithmetic.number_bits(self.format)),
+                "number": Out(stream_bit(arithmetic)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         number: Value = self.random
-        if self.generator is Generator.VAN_DER_CORPUT:
+        if self.arithmetic.generator is Generator.VAN_DER_CORPUT:
             number = self.random ^ self._pattern(m)
-        m.d.comb += [
-            self.number.bit.eq(number < self.code[:-1]),
-            self.number.sign.eq(self.code[-1]),
-        ]
+        magnitude, sign = self.code[:-1], self.code[-1]
+        threshold = Signal(len(self.random))
+        if self.arithmetic.bipolar:
+            half = 1 << self.format.fraction_bits
+            m.d.comb += threshold.eq(Mux(sign, half - magnitude, half + magnitude))
+        else:
+            m.d.comb += [threshold.eq(magnitude), self.number.sign.eq(sign)]
+        m.d.comb += self.number.bit.eq(number < threshold)
         return m
 
     def _pattern(self, m: Module) -> Value:
-        """The cycle of the product as a number of the magnitude's bits."""
-        counted = Signal(range(self.length), reset_less=True)
+        """The cycle of the product as a number of as many bits as are drawn."""
+        counted = Signal(range(self.arithmetic.length), reset_less=True)
         cycle = Signal.like(counted)
         m.d.comb += cycle.eq(Mux(self.begin, 0, counted))
         m.d.sync += counted.eq(cycle + 1)
-        bits, more = self.format.fraction_bits, self.format.fraction_bits - len(cycle)
+        bits, more = len(self.random), len(self.random) - len(cycle)
         if not self.is_a:
             return Cat(Const(0, more), cycle) if more > 0 else cycle[-more:]
         return Cat(Const(0, max(more, 0)), *reversed(cycle[:bits]))
@@ -95,7 +98,8 @@ class BitstreamPE(ProcessingElement):
         What its operands' comparators take.
 
     Ports and timing are every `ProcessingElement`'s, with L = 1; there is one fold an output, and `first`
-    says nothing. A fold takes the count in its first cycle, and for the others nothing is counted.
+    says nothing. A fold takes the count in its first cycle, and for the others nothing is counted: so that
+    one without `begin` does nothing at all, which is the bubble of a circuit whose products always count.
 
     Raises
     ------
@@ -104,10 +108,11 @@ class BitstreamPE(ProcessingElement):
     """
 
     def __init__(self, arithmetic: Bitstream, *, stages: int = 4) -> None:
-        if arithmetic.circuit is not Circuit.AND:
+        if arithmetic.circuit is Circuit.MUX:
             raise ValueError(
-                f"circuit is {arithmetic.circuit}, but the hardware has AND gates, of which a product of "
-                f"zeros, a bubble, is 0; take circuit='and'"
+                f"circuit is {arithmetic.circuit}, but an element meets its K products one after the other, "
+                f"where a multiplexer would pass by all cycles but one in K, chosen by a K that comes in "
+                f"slices; take circuit='xnor' or 'and'"
             )
         if arithmetic.sharing is not Sharing.EDGES:
             raise ValueError(
@@ -119,24 +124,24 @@ class BitstreamPE(ProcessingElement):
         self.arithmetic, self.registered = arithmetic, stages > 2
         super().__init__(
             arithmetic,
-            a=StreamBit,
-            b=StreamBit,
+            a=stream_bit(arithmetic),
+            b=stream_bit(arithmetic),
             total=signed(arithmetic.accumulator_bits),
             interleave=1,
             latency=2 + self.registered,
             product_cycles=arithmetic.length,
             multiplies_in_dsp=False,
-            draws=(arithmetic.a.fraction_bits, arithmetic.b.fraction_bits),
+            draws=(arithmetic.number_bits(arithmetic.a), arithmetic.number_bits(arithmetic.b)),
             cycles_a_draw=1 if arithmetic.generator is Generator.LFSR else arithmetic.length,
         )
 
     def entry_a(self) -> Stream:
         """The comparator of a row's operands."""
-        return Stream(self.arithmetic.a, self.product_cycles, Generator(self.arithmetic.generator), True)
+        return Stream(self.arithmetic, True)
 
     def entry_b(self) -> Stream:
         """The comparator of a column's operands."""
-        return Stream(self.arithmetic.b, self.product_cycles, Generator(self.arithmetic.generator), False)
+        return Stream(self.arithmetic, False)
 
     def exit(self) -> Total:
         """The count, as it is."""
@@ -148,7 +153,10 @@ class BitstreamPE(ProcessingElement):
         control, a, b = pass_on(
             m, (self.control, self.control_out), (self.a, self.a_out), (self.b, self.b_out)
         )
-        one, down = a.bit & b.bit & ~control.fold, a.sign ^ b.sign
+        if self.arithmetic.bipolar:
+            one, down = ~control.fold, a.bit ^ b.bit
+        else:
+            one, down = a.bit & b.bit & ~control.fold, a.sign ^ b.sign
         takes: Value = control.fold & control.begin
         if self.registered:
             before = one, down, takes

@@ -69,7 +69,7 @@ class ProcessingElement(wiring.Component):
 
     Timing. All inputs of cycle t belong together. A step is L·N cycles, N for each lane in turn; it is a
     product for every lane, or a fold. The operands of a product stay for its N cycles. A bubble is a product
-    of the arithmetic's `identity`: there is no enable.
+    of the arithmetic's `identity`: there is no enable. Where it has none, a bubble is a fold without `begin`.
 
     Totals. After a fold whose first cycle is t, lane 0's total stands at chain_out from cycle t + latency
     + (L − 1)·N on. `shift` may be 1 in any cycles from then on, up to the first cycle of the next step of
@@ -77,8 +77,8 @@ class ProcessingElement(wiring.Component):
     PEs of a column get `shift` in the same cycle.
 
     There is no reset: one that reaches every register of an array is its slowest net. At power-up all sums
-    are +0; after anything else, even a step of folds that was cut short, begin with one whose totals are
-    ignored, and set `first` in the next.
+    are +0 if the arithmetic has an `identity`; after anything else, even a step of folds that was cut short,
+    begin with one whose totals are ignored, and set `first` in the next.
     """
 
     def __init__(

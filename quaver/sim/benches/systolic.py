@@ -32,6 +32,9 @@ VARIANTS = {
     "systolic 2 x 3, bitstream": lambda: SystolicArray(
         Bitstream(SignMagnitudeFormat(6), SignMagnitudeFormat(9), 32, generator="van_der_corput"), 2, 3, 2
     ),
+    "systolic 3 x 2, xnor": lambda: SystolicArray(
+        Bitstream(SignMagnitudeFormat(9), SignMagnitudeFormat(6), 16, "xnor"), 3, 2, 4
+    ),
 }
 #: Lengths of K: single products, whole and broken chunks of every variant.
 LENGTHS = (1, 2, 8, 9, 63, 64, 65, 3, 130)
@@ -64,7 +67,7 @@ class Schedule:
         self.array, self.rng = array, rng
         self.arithmetic: Any = array.arithmetic
         self.control: list[int] = []
-        a, b = array.arithmetic.identity
+        a, b = array.arithmetic.identity or (0, 0)
         # Codes at the edges for each cycle, before the skew, and the states of the random sources at the
         # corner.
         self.rows: list[list[int]] = []
@@ -72,9 +75,12 @@ class Schedule:
         self.random: list[int] = []
         self.idle = [a] * array.rows, [b] * array.columns
         self.last_fold = -(10**6)
+        if self.arithmetic.identity is None:  # what the elements have counted before this reaches them
+            self._step(FOLD, [([0] * array.rows, [0] * array.columns, 0)] * array.step)
 
     def bubble(self) -> None:
-        self._step(0, [(*self.idle, int(self.rng.integers(1 << 62)))] * self.array.step)
+        cycle, counts = (*self.idle, int(self.rng.integers(1 << 62))), self.arithmetic.identity is None
+        self._step(FOLD * counts, [cycle] * self.array.step, begins=not counts)
 
     def tile(self, a: np.ndarray, b: np.ndarray, place: tuple[int, int], seed: int, bubbles: float) -> None:
         """One tile: `a` (rows, K) and `b` (K, columns · L) codes, whose first result is C[place]."""
@@ -109,8 +115,10 @@ class Schedule:
                     self.last_fold = len(self.control)
                 step(FOLD | FIRST * (k < chunk) | last, None)
 
-    def _step(self, control: int, cycles: list[tuple[list[int], list[int], int]]) -> None:
-        several = self.array.product_cycles > 1
+    def _step(
+        self, control: int, cycles: list[tuple[list[int], list[int], int]], begins: bool = True
+    ) -> None:
+        several = self.array.product_cycles > 1 and begins
         for cycle, (rows, columns, random) in enumerate(cycles):
             begin = several and cycle % self.array.product_cycles == 0
             self.control.append(control | BEGIN * begin)

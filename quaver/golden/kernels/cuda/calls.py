@@ -361,6 +361,36 @@ def powers(taps: tuple[int, ...], steps: int) -> NDArray[np.uint32]:
     return matrices
 
 
+class Streams:
+    """What packed bit streams count, on a machine: as `quaver.golden.kernels.bitstream`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def signed_ones(self, a: Any, a_negative: Any, b: Any, b_negative: Any) -> NDArray[np.int64]:
+        """Cycles of both 1 by sign, (M, N), of streams (M, K, words) and (N, K, words)."""
+        left = a, np.ascontiguousarray(a_negative, np.uint8)
+        right = b.transpose(1, 2, 0), np.ascontiguousarray(b_negative.T, np.uint8)
+        return self._count("signed_ones", *left, *right)
+
+    def differing(self, a: Any, b: Any) -> NDArray[np.int64]:
+        """Cycles in which they differ."""
+        return self._count("differing", a, b.transpose(1, 2, 0))
+
+    def _count(self, kernel: str, *operands: Any) -> NDArray[np.int64]:
+        (M, K, words), N = operands[0].shape, operands[-1].shape[-1]
+        counts = self.machine.zeros((M, N), np.int64)
+        if M * N * K:
+            # A GPU's arrays are PyTorch's, which has signed words.
+            views = [x.view(np.int64) if x.itemsize == 8 else x for x in map(np.ascontiguousarray, operands)]
+            grid = -(-M * N // THREADS), 1, 1
+            numbers = map(np.int32, (M, N, K, words))
+            arrays = map(self.machine.upload, views)
+            self.machine.launch(source.streams_program(), kernel, grid, *arrays, counts, *numbers)
+        found: NDArray[np.int64] = self.machine.download(counts)
+        return found
+
+
 def encode(
     machine: Machine,
     fmt: Format,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from quaver.golden.arithmetic.bitstream import Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
@@ -28,16 +29,25 @@ class CudaEngine:
     """Computes GEMMs and updates of NumPy codes by the CUDA kernels of a machine: an `Engine`.
 
     Codes go to the machine and come back, one byte or two for each number, so that casts stay where the
-    values are: four bytes each would take longer. What lies between GEMMs is the golden model's.
+    values are: four bytes each would take longer. What lies between GEMMs is the golden model's, and so are
+    bit streams until they are counted.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
+    @staticmethod
+    def check(arithmetic: Arithmetic) -> None:
+        """TypeError: an arithmetic without a CUDA kernel."""
+        if not isinstance(arithmetic, Bitstream):
+            computes(arithmetic)
+
     def gemm(
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None
     ) -> Codes:
         """C = A·B, see `Engine.gemm`. TypeError: an arithmetic without a CUDA kernel."""
+        if isinstance(arithmetic, Bitstream):
+            return arithmetic.counted(calls.Streams(self.machine), a_codes, b_codes, seed)
         how = computes(arithmetic)
         a, b = arithmetic.check(a_codes, b_codes, seed=seed)
         (M, K), N = a.shape, b.shape[1]

@@ -218,6 +218,12 @@ def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
 
 
 @cache
+def streams_program() -> Program:
+    """The counts of packed bit streams."""
+    return _program({}, [], ("streams",), "signed_ones", "differing")
+
+
+@cache
 def cast_program(fmt: Format) -> Program:
     """encode, decode and round of a format."""
     out = "float" if fmt.value_dtype is np.float32 else "double"
