@@ -330,7 +330,7 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
 
 
 def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
-    """The golden engine's GEMMs and updates on a GPU; the recipe must ask for some."""
+    """The golden engine's GEMMs, casts and updates on a GPU; the recipe must ask for some."""
     from quaver.golden.kernels.cuda.engine import CudaEngine
 
     if device.partition(":")[0] != "cuda":

@@ -10,7 +10,7 @@ examples:
   quaver train --recipe mine.json --optimiser adam    a recipe of your own; Adam in place of SGD
   quaver train --plan plan.json --narrower 1          what quaver plan -o kept, with sums one bit narrower
   quaver train --learners 8 --compress adacomp        eight learners, compressed gradients
-  quaver train --recipe fp8-stochastic --device cuda  GEMMs and updates on an NVIDIA GPU, the same bits
+  quaver train --recipe fp8-stochastic --device cuda  GEMMs, casts and updates on an NVIDIA GPU
   quaver train --engine sim --epochs 1                every GEMM and update on the simulated 8×8 accelerator
 
 With --out, DIR/metrics.jsonl holds every step and epoch, and DIR/checkpoint.npz the whole state after each

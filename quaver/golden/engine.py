@@ -7,11 +7,15 @@ two engines is the same run on both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.compression import AdaComp, Packet, Values, mean
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
+from quaver.golden.formats import Format
 from quaver.golden.requantisation import Requantisation
+from quaver.golden.rounding import Rounding
 
 if TYPE_CHECKING:
     from quaver.golden.arithmetic.integer import Integer
@@ -64,6 +68,24 @@ class CompressingEngine(Protocol):
 
 
 @runtime_checkable
+class Casts(Protocol):
+    """An engine that casts too: a format's `encode`, `round` and `decode`, with its errors."""
+
+    def encode(
+        self, fmt: Format, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN
+    ) -> Codes:
+        """See `Format.encode`; of the roundings that draw nothing."""
+
+    def round(
+        self, fmt: Format, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN
+    ) -> NDArray[Any]:
+        """See `Format.round`; of the roundings that draw nothing."""
+
+    def decode(self, fmt: Format, codes: ArrayLike) -> NDArray[Any]:
+        """See `Format.decode`."""
+
+
+@runtime_checkable
 class Requantises(Protocol):
     """An engine from whose array the next layer's codes leave."""
 
@@ -102,6 +124,22 @@ class GoldenEngine:
     ) -> tuple[Codes, Codes]:
         """One step by `rule.update`, see `Engine.update`."""
         return rule.update(weights, momenta, gradients, seed=seed)
+
+    def encode(
+        self, fmt: Format, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN
+    ) -> Codes:
+        """By `fmt.encode`, see `Casts.encode`."""
+        return fmt.encode(values, rounding)
+
+    def round(
+        self, fmt: Format, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN
+    ) -> NDArray[Any]:
+        """By `fmt.round`, see `Casts.round`."""
+        return fmt.round(values, rounding)
+
+    def decode(self, fmt: Format, codes: ArrayLike) -> NDArray[Any]:
+        """By `fmt.decode`, see `Casts.decode`."""
+        return fmt.decode(codes)
 
     def compress(
         self,

@@ -27,6 +27,8 @@ from quaver.golden.nn.recipe import as_text, from_text
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.torch import on_cuda
 from quaver.torch.engine import current
+from quaver.torch.images import View
+from quaver.torch.on_cuda import on_one_device
 from quaver.torch.seeds import SEEDS
 
 _DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
@@ -54,7 +56,7 @@ def encode(
     rounding, random, random_bits
         As of `quaver.golden.formats.Format.encode`, with a tensor of draws; errors too.
     """
-    _on_one_device(values=values, random=random)
+    on_one_device(values=values, random=random)
     return encode_op(values, format_name(format), rounding_name(rounding), random, random_bits)
 
 
@@ -75,7 +77,7 @@ def round(
     random_bits: int = RANDOM_BITS,
 ) -> Tensor:
     """``decode(encode(values))``. Its gradient passes through as it is (straight through)."""
-    _on_one_device(values=values, random=random)
+    on_one_device(values=values, random=random)
     return round_op(values, format_name(format), rounding_name(rounding), random, random_bits)
 
 
@@ -85,7 +87,7 @@ def gemm(arithmetic: Arithmetic, a: Tensor, b: Tensor, *, seed: int | None = Non
     `seed`, 1 … 2**32 − 1, is what a stochastic arithmetic draws from, and is left out for any other. Errors
     are those of ``arithmetic.gemm``.
     """
-    _on_one_device(a=a, b=b)
+    on_one_device(a=a, b=b)
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(
             f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but a GEMM takes (M, K) and (K, N); "
@@ -99,20 +101,13 @@ def batched_gemm(arithmetic: Arithmetic, a: Tensor, b: Tensor, *, seed: int | No
 
     Product i, counted from 0, draws as ``gemm(…, seed=numbered_seed(seed, i))``.
     """
-    _on_one_device(a=a, b=b)
+    on_one_device(a=a, b=b)
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0]:
         raise ValueError(
             f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}, but a batched GEMM takes (batch, M, K) "
             f"and (batch, K, N)"
         )
     return gemm_op(a, b, arithmetic_text(arithmetic), seed, "")
-
-
-def _on_one_device(**tensors: Tensor | None) -> None:
-    found = {name: t.device for name, t in tensors.items() if t is not None}
-    if len(set(found.values())) > 1:
-        where = " and ".join(f"{name} on {device}" for name, device in found.items())
-        raise ValueError(f"{where}, but they must be on one device; move one of them")
 
 
 # Of a format or an arithmetic an operator's schema can hold the text. To the compiler it is a constant.
@@ -212,9 +207,7 @@ round_op.register_autograd(lambda ctx, gradient: (gradient, None, None, None, No
 def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
     """`draws_as`: "training" or "evaluation" take the next of the process's seeds where the arithmetic draws;
     "" takes `seed`. A batch of products takes one seed."""
-    how = arithmetic_of(arithmetic)
-    if draws_as and how.stochastic:
-        seed = SEEDS.next(training=draws_as == "training")
+    how, seed = arithmetic_of(arithmetic), _seed(arithmetic, seed, draws_as)
     left, right = (np.ascontiguousarray(codes.numpy(force=True)) for codes in (a, b))
     engine = current()
     compute = engine.gemm
@@ -231,6 +224,38 @@ def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: s
 @gemm_op.register_fake
 def _(a, b, arithmetic, seed, draws_as):
     return a.new_empty(_product_shape(a, b), dtype=_codes_of(arithmetic_of(arithmetic).result))
+
+
+@torch.library.custom_op("quaver::image_gemm", mutates_args=(), device_types="cpu")
+def image_gemm_op(
+    other: Tensor,
+    images: Tensor,
+    view: Sequence[int],
+    arithmetic: str,
+    draws_as: str,
+    first: bool,
+    turned: bool,
+) -> Tensor:
+    """Products (groups, M, N), of which one operand is im2col's.
+
+    The columns of `images` by `View.of(view)`, transposed if `turned`, are A if they come `first`, and else
+    B; the other operand is `other`, (groups, …). One group is a plain product.
+    """
+    groups = len(other)
+    columns = View.of(view).columns(images, groups)
+    columns = columns.mT if turned else columns
+    a, b = (columns, other) if first else (other, columns)
+    if groups == 1:
+        return gemm_op(a[0], b[0], arithmetic, None, draws_as)[None]
+    return gemm_op(a, b, arithmetic, None, draws_as)
+
+
+@image_gemm_op.register_fake
+def _(other, images, view, arithmetic, draws_as, first, turned):
+    taps, places = View.of(view).shape(images.shape, other.shape[0])
+    side = places if turned == first else taps
+    shape = (side, other.shape[2]) if first else (other.shape[1], side)
+    return other.new_empty((other.shape[0], *shape), dtype=_codes_of(arithmetic_of(arithmetic).result))
 
 
 @torch.library.custom_op("quaver::float32_gemm", mutates_args=(), device_types="cpu")
@@ -266,13 +291,33 @@ def _values_of(format: Format) -> torch.dtype:
 
 
 def _gemm_on_cuda(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
-    if draws_as and arithmetic_of(arithmetic).stochastic:
-        seed = SEEDS.next(training=draws_as == "training")
+    seed = _seed(arithmetic, seed, draws_as)
     return on_cuda.gemm(a, b, arithmetic, seed)
+
+
+def _image_gemm_on_cuda(
+    other: Tensor,
+    images: Tensor,
+    view: Sequence[int],
+    arithmetic: str,
+    draws_as: str,
+    first: bool,
+    turned: bool,
+) -> Tensor:
+    seed = _seed(arithmetic, None, draws_as)
+    return on_cuda.image_gemm(other, images, View.of(view), arithmetic, seed, first=first, turned=turned)
+
+
+def _seed(arithmetic: str, seed: int | None, draws_as: str) -> int | None:
+    """What a GEMM draws from; see `gemm_op`."""
+    if draws_as and arithmetic_of(arithmetic).stochastic:
+        return SEEDS.next(training=draws_as == "training")
+    return seed
 
 
 encode_op.register_kernel("cuda", on_cuda.encode)
 decode_op.register_kernel("cuda", on_cuda.decode)
 round_op.register_kernel("cuda", on_cuda.round)
 gemm_op.register_kernel("cuda", _gemm_on_cuda)
+image_gemm_op.register_kernel("cuda", _image_gemm_on_cuda)
 float32_gemm_op.register_kernel("cuda", on_cuda.float32_gemm)

@@ -21,12 +21,9 @@ from torch.nn import functional
 from quaver.golden.nn.quantisers import Clip
 from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch.between import add_bias_op, bias_gradient_op
+from quaver.torch.images import Margins, Pair, View
 from quaver.torch.numerics import Numerics, Product
 from quaver.torch.quantisers import Numbers
-
-Pair = tuple[int, int]
-Margins = tuple[int, int, int, int]
-"""Zeros left, right, above and below an image, as ``torch.nn.functional.pad`` orders them."""
 
 
 def _draws_as(module: nn.Module) -> str:
@@ -123,6 +120,7 @@ class _Convolution(torch.autograd.Function):
     """x (B, C, H, W), weight (O, C / groups, h, w), bias (O,) or None → (B, O, H', W').
 
     im2col as in `quaver.golden.nn.layers.Conv2d`, group by group: a batch of GEMMs where there are several.
+    On CUDA the columns are in no memory: the GEMM's loader takes codes from the images.
     """
 
     @staticmethod
@@ -141,98 +139,37 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         size = (weight.shape[2], weight.shape[3])
         inputs, kernel = _operands(numerics, x, weight, numbers)
-        columns = _columns(_padded(inputs, margins), size, stride, dilation)
+        view = View.forward(inputs.shape, size, stride, margins, dilation)
         kernel = kernel.reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
-        seen = columns.reshape(groups, kernel.shape[2], -1)
-        y = _grouped(numerics.forward, kernel, seen, draws_as, exchanged=True)
-        y = numbers.scaled(y.reshape(weight.shape[0], *columns.shape[3:]).transpose(0, 1).contiguous())
+        y = numerics.forward.with_images(kernel, inputs, view, draws_as)
+        y = y.reshape(weight.shape[0], len(x), *view.places).transpose(0, 1)
+        y = numbers.scaled(y.contiguous())
         ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
         ctx.numerics, ctx.draws_as = numerics, draws_as
-        ctx.stride, ctx.margins, ctx.dilation, ctx.groups = stride, margins, dilation, groups
+        ctx.view, ctx.groups = view, groups
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
-        n, draws_as, groups = ctx.numerics, ctx.draws_as, ctx.groups
-        stride, dilation, size = ctx.stride, ctx.dilation, (weight.shape[2], weight.shape[3])
+        n, draws_as, view, groups = ctx.numerics, ctx.draws_as, ctx.view, ctx.groups
         outputs = weight.shape[0] // groups
         error = n.round(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
-            columns = _columns(_padded(inputs, ctx.margins), size, stride, dilation)
             errors = n.gradient.casts[1](error).transpose(0, 1).reshape(groups, outputs, -1).mT.contiguous()
-            columns = columns.reshape(groups, -1, errors.shape[1])
-            dw = _grouped(n.gradient, columns, errors, draws_as).mT.reshape(weight.shape)
+            dw = n.gradient.with_images(errors, inputs, view, draws_as, first=True).mT.reshape(weight.shape)
         if ctx.needs_input_grad[2]:
             db = bias_gradient_op(error, n.elementwise)
         if ctx.needs_input_grad[0]:
             casts = n.backward.casts
-            spread = _spread(casts[0](error), inputs.shape, size, stride, ctx.margins, dilation)
-            columns = _columns(spread, size, (1, 1), dilation)
-            kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, weight.shape[1], *size)
+            kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, *weight.shape[1:])
             kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], -1)
-            seen = columns.reshape(groups, kernel.shape[2], -1)
-            dx = _grouped(n.backward, kernel, seen, draws_as, exchanged=True)
-            dx = dx.reshape(inputs.shape[1], *columns.shape[3:]).transpose(0, 1).contiguous()
+            back = view.mirrored(inputs.shape)
+            dx = n.backward.with_images(kernel, casts[0](error), back, draws_as)
+            dx = dx.reshape(inputs.shape[1], len(inputs), *back.places).transpose(0, 1).contiguous()
             dx, dw = _checked(n.backward, dx, dw)
         return dx, dw, db, None, None, None, None, None, None, None
-
-
-def _grouped(product: Product, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
-    """The products of (groups, M, K) and (groups, K, N); of one group, the plain product."""
-    if len(a) == 1:
-        return product(a[0], b[0], draws_as, exchanged=exchanged)[None]
-    return product(a, b, draws_as, exchanged=exchanged)
-
-
-def _padded(x: Tensor, margins: Margins) -> Tensor:
-    """With zeros around it; the code 0 is zero in every format."""
-    left, right, above, below = margins
-    if not any(margins):
-        return x
-    height, width = x.shape[2:]
-    padded = x.new_zeros((*x.shape[:2], above + height + below, left + width + right))
-    padded[:, :, above : above + height, left : left + width] = x
-    return padded
-
-
-def _columns(x: Tensor, size: Pair, stride: Pair, dilation: Pair) -> Tensor:
-    """(B, C, H, W) → (C, h, w, B, H', W'): im2col, what the kernel sees at each position."""
-    batch, channels = x.shape[:2]
-    height, width = (
-        (x.shape[2 + axis] - dilation[axis] * (size[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)
-    )
-    columns = x.new_empty((channels, *size, batch, height, width))
-    x = x.transpose(0, 1)
-    for i in range(size[0]):
-        top = i * dilation[0]
-        rows = slice(top, top + stride[0] * (height - 1) + 1, stride[0])
-        for j in range(size[1]):
-            left = j * dilation[1]
-            places = slice(left, left + stride[1] * (width - 1) + 1, stride[1])
-            columns[:, i, j] = x[:, :, rows, places]
-    return columns
-
-
-def _spread(
-    errors: Tensor, shape: torch.Size, size: Pair, stride: Pair, margins: Margins, dilation: Pair
-) -> Tensor:
-    """(B, O, H', W') → (B, O, H + reach, W + reach), zeros between: for the mirrored kernel."""
-    lengths, inside, places = [], [], []
-    for axis, before in ((0, margins[2]), (1, margins[0])):
-        # The input's row i met the output's row o through the kernel's row r: i + before = stride·o +
-        # dilation·r. So o stands in row `first` + stride·o, if that is a row at all.
-        reach, step = dilation[axis] * (size[axis] - 1), stride[axis]
-        length, first = shape[2 + axis] + reach, reach - before
-        begin = max(0, -(first // step))
-        end = min(errors.shape[2 + axis], (length - 1 - first) // step + 1)
-        lengths.append(length)
-        inside.append(slice(begin, end))
-        places.append(slice(first + step * begin, first + step * (end - 1) + 1, step))
-    spread = errors.new_zeros((*errors.shape[:2], *lengths))
-    spread[:, :, places[0], places[1]] = errors[:, :, inside[0], inside[1]]
-    return spread
 
 
 def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = True) -> Tensor:

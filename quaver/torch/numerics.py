@@ -17,8 +17,10 @@ from quaver.torch.functions import (
     float32_gemm_op,
     format_name,
     gemm_op,
+    image_gemm_op,
     round_op,
 )
+from quaver.torch.images import View
 from quaver.torch.quantisers import Numbers, Quantisation
 
 
@@ -72,6 +74,25 @@ class Product:
         if exchanged and not self.alike:
             return self(b.mT, a.mT, draws_as).mT
         return decode_op(gemm_op(a, b, self.arithmetic, None, draws_as), self.result)
+
+    def with_images(
+        self, other: Tensor, images: Tensor, view: View, draws_as: str, *, first: bool = False
+    ) -> Tensor:
+        """The same with one operand that is ``view.columns(images)``, (groups, taps, places).
+
+        `other` is a kernel, (groups, N, taps), and its product with the columns is the role's, exchanged; or
+        with `first`, errors (groups, places, N), and the columns are the role's first operand.
+        """
+        if self.arithmetic is None:
+            columns = view.columns(images, len(other))
+            a, b = (columns, other) if first else (other, columns)
+            return float32_gemm_op(a[0], b[0])[None] if len(other) == 1 else float32_gemm_op(a, b)
+        turned = not first and not self.alike
+        if turned:
+            other, first = other.mT, True
+        how = self.arithmetic, draws_as, first, turned
+        c = decode_op(image_gemm_op(other, images, view.numbers, *how), self.result)
+        return c.mT if turned else c
 
 
 @dataclass(frozen=True)

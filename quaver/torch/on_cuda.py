@@ -6,8 +6,9 @@ waits for the GPU: floats of eight or sixteen bits have none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,8 +23,10 @@ from quaver.golden.kernels.cuda.calls import Operand, Size
 from quaver.golden.kernels.cuda.engine import computes
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.recipe import from_text
+from quaver.golden.random_bits import States
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.torch import cuda
+from quaver.torch.images import View
 
 #: Products of a batch that are one launch: a grid's limit is 65,535 blocks.
 MOST_PRODUCTS = 16_384
@@ -32,6 +35,14 @@ _DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
 _format_of = cache(parse)
 _arithmetic_of = cache(from_text)
+
+
+def on_one_device(**tensors: Tensor | None) -> None:
+    """ValueError: they are not. A kernel would read an address of the wrong memory."""
+    found = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        where = " and ".join(f"{name} on {device}" for name, device in found.items())
+        raise ValueError(f"{where}, but they must be on one device; move one of them")
 
 
 def encode(
@@ -49,6 +60,7 @@ def round(
 def _cast(
     values: Tensor, fmt: Format, rounding: str, random: Tensor | None, random_bits: int, *, rounded: bool
 ) -> Tensor:
+    on_one_device(values=values, random=random)
     how, x = Rounding(rounding), _as_floats(values)
     draws = _as_draws(random, random_bits, values.shape, how)
     machine = cuda.find_machine(values.device)
@@ -72,8 +84,13 @@ def _as_floats(values: Tensor) -> Tensor:
         return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32).contiguous()
     if values.dtype == torch.bool or values.is_complex():
         raise TypeError(f"values have dtype {values.dtype}, but they must be floats or integers")
-    if values.dtype in (torch.int64, torch.uint64) and values.numel() and int(values.abs().max()) > 1 << 53:
-        raise ValueError("values holds an integer beyond ±2**53, which no float64 may hold; scale it down")
+    if values.dtype in (torch.int64, torch.uint64) and values.numel():
+        signed = values.view(torch.int64)
+        low, high = int(signed.min()), int(signed.max())
+        if max(high, -low) > 1 << 53 or (low < 0 and values.dtype == torch.uint64):
+            raise ValueError(
+                "values holds an integer beyond ±2**53, which no float64 may hold; scale it down"
+            )
     return values.to(torch.float64).contiguous()
 
 
@@ -156,6 +173,7 @@ def integer_gemm(a: Tensor, b: Tensor, how: Integer) -> Tensor:
 
 def gemm(a: Tensor, b: Tensor, arithmetic: str, seed: int | None) -> Tensor:
     """Of (M, K) and (K, N), or a batch; product i of a batch draws from ``numbered_seed(seed, i)``."""
+    on_one_device(a=a, b=b)
     known = _arithmetic_of(arithmetic)
     how = known if isinstance(known, Integer) else computes(known)
     batched = a.ndim == 3
@@ -171,28 +189,86 @@ def gemm(a: Tensor, b: Tensor, arithmetic: str, seed: int | None) -> Tensor:
     if isinstance(how, Integer):
         c = integer_gemm(left, right, how)
         return c if batched else c[0]
-    machine = cuda.find_machine(a.device)
-    if 0 in (products, M, K, N):
-        c = machine.zeros((products, M, N), how.result.code_dtype)
-        return c if batched else c[0]
     seeds = [] if seed is None else [numbered_seed(seed, i) for i in range(products)] if batched else [seed]
-    parts = []
-    for first in range(0, products, MOST_PRODUCTS):
-        x, y = (side[first : first + MOST_PRODUCTS] for side in (left, right))
-        operands = (
-            Operand(x, (x.stride(0), x.stride(2), x.stride(1))),
-            Operand(y, (y.stride(0), y.stride(1), y.stride(2))),
-        )
-        states = [how.sources(each) for each in seeds[first : first + MOST_PRODUCTS]]
-        parts.append(calls.gemm(machine, how, *operands, Size(len(x), M, K, N), states))
-    c = parts[0] if len(parts) == 1 else torch.cat(parts)
+    c = _products(
+        cuda.find_machine(a.device),
+        how,
+        lambda first: (_matrix(left, first, a=True), _matrix(right, first, a=False)),
+        Size(products, M, K, N),
+        [how.sources(each) for each in seeds],
+    )
     return c if batched else c[0]
+
+
+def image_gemm(
+    other: Tensor,
+    images: Tensor,
+    view: View,
+    arithmetic: str,
+    seed: int | None,
+    *,
+    first: bool,
+    turned: bool,
+) -> Tensor:
+    """As `quaver.torch.functions.image_gemm_op`; codes come from the images as the GEMM's loader asks for
+    them, and the columns are in no memory."""
+    on_one_device(other=other, images=images)
+    known, groups = _arithmetic_of(arithmetic), len(other)
+    if isinstance(known, Integer):  # its products are cuBLAS's, of matrices
+        columns = view.columns(images, groups)
+        columns = columns.mT if turned else columns
+        return gemm(*((columns, other) if first else (other, columns)), arithmetic, seed)
+    how = computes(known)
+    mine, others = (how.a, how.b) if first else (how.b, how.a)
+    codes, matrix = _as_codes(images, mine, "images").contiguous(), _as_codes(other, others, "other")
+    _, channels, height, width = codes.shape
+    taps, places = view.shape(codes.shape, groups)
+    places_are_k = first != turned
+    K, side = (places, taps) if places_are_k else (taps, places)
+    M, N = (side, matrix.shape[2]) if first else (matrix.shape[1], side)
+    about = channels // groups, groups, height, width, *view.numbers
+    how.check(np.zeros((0, K), how.a.code_dtype), np.zeros((K, 0), how.b.code_dtype), seed=seed)
+    seeds = [] if seed is None else [seed] if groups == 1 else [numbered_seed(seed, i) for i in range(groups)]
+
+    def operands(group: int) -> tuple[Operand, Operand]:
+        columns = Operand(codes[:, group * (channels // groups) :], images=about, places_are_k=places_are_k)
+        rest = _matrix(matrix, group, a=not first)
+        return (columns, rest) if first else (rest, columns)
+
+    machine = cuda.find_machine(images.device)
+    return _products(machine, how, operands, Size(groups, M, K, N), [how.sources(each) for each in seeds])
+
+
+def _matrix(codes: Tensor, first: int, *, a: bool) -> Operand:
+    """A (products, M, K) or B (products, K, N) from product `first` on."""
+    x = codes[first:]
+    batch, rows, columns = x.stride()
+    return Operand(x, (batch, columns, rows) if a else (batch, rows, columns))
+
+
+def _products(
+    machine: Any,
+    how: Any,
+    operands: Callable[[int], tuple[Operand, Operand]],
+    size: Size,
+    states: Sequence[States],
+) -> Tensor:
+    """Codes (products, M, N), in as many launches as grids allow; `operands` are those from a product on."""
+    if 0 in (size.products, size.M, size.K, size.N):
+        return machine.zeros((size.products, size.M, size.N), how.result.code_dtype)
+    parts = []
+    for first in range(0, size.products, MOST_PRODUCTS):
+        some = replace(size, products=min(MOST_PRODUCTS, size.products - first))
+        of_some = states[first : first + MOST_PRODUCTS]
+        parts.append(calls.gemm(machine, how, *operands(first), some, of_some))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def update(
     rule: Any, weights: Tensor, momenta: Tensor, gradients: Tensor, *, seed: int | None
 ) -> tuple[Tensor, Tensor]:
     """One step of an update rule on codes: the new weights and momenta."""
+    on_one_device(weights=weights, momenta=momenta, gradients=gradients)
     how: Any = computes(rule)
     machine = cuda.find_machine(weights.device)
     if not weights.numel():

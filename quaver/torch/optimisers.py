@@ -70,10 +70,12 @@ class Optimiser(torch.optim.Optimizer):
                     f"the update's format is {fmt}, whose values a float32 parameter does not hold"
                 )
         self._check_groups()
-        for _, parameter in self._parameters():
-            weights = self._formats[0]
-            if weights is not None:
-                parameter.data.copy_(rounded(parameter.data, weights))
+        if (weights := self._formats[0]) is not None:
+            parameters = [parameter for _, parameter in self._parameters()]
+            # First all, then none fails for want of memory: nothing is half rounded.
+            on_grid = [rounded(parameter.data, weights) for parameter in parameters]
+            for parameter, values in zip(parameters, on_grid, strict=True):
+                parameter.data.copy_(values)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes: PyTorch's, and what is Quaver's."""
@@ -115,13 +117,11 @@ class Optimiser(torch.optim.Optimizer):
             self._adapt_loss_scale(overflow)
             self.skipped += 1
             return
-        new = [(parameter, *self._updated(*each)) for each in gradients for parameter in (each[1],)]
+        new = [(each[1], *self._updated(*each)) for each in gradients]
+        # From here on nothing asks for memory: a step that runs out of it has changed nothing.
         for parameter, weights, momenta, step in new:
-            parameter.copy_(_tensor(weights, parameter))
-            state = self.state[parameter]
-            state["step"] = step
-            for name, values in zip(self.momenta, momenta, strict=True):
-                state[name] = _tensor(values, parameter)
+            parameter.copy_(weights)
+            self.state[parameter] |= {"step": step} | dict(zip(self.momenta, momenta, strict=True))
         self._adapt_loss_scale(overflow)
 
     def _gradient(self, parameter: Tensor) -> Any:
@@ -155,9 +155,12 @@ class Optimiser(torch.optim.Optimizer):
         seed = SEEDS.next() if rule.stochastic else None
         results = on_cuda.update(rule, *codes, seed=seed)
         weights, new = (on_cuda.decode(x, fmt) for x, fmt in zip(results, formats, strict=False))
-        return _torch_order(weights, shape), [_torch_order(each, shape) for each in new], step
+        tensors = [_torch_order(each, shape).to(torch.float32) for each in (weights, *new)]
+        return tensors[0], tensors[1:], step
 
-    def _updated(self, group: dict[str, Any], parameter: Tensor, gradient: Any) -> tuple[Any, list[Any], int]:
+    def _updated(
+        self, group: dict[str, Any], parameter: Tensor, gradient: Any
+    ) -> tuple[Tensor, list[Tensor], int]:
         """The new weights, momenta and number of updates of one parameter."""
         state = self.state.get(parameter, {})
         step = int(state.get("step", 0)) + 1
@@ -180,7 +183,8 @@ class Optimiser(torch.optim.Optimizer):
             weights, momenta = (_decode(x, fmt) for x, fmt in zip(results, formats, strict=False))
         shape = tuple(parameter.shape)
         new = [momenta] if len(self.momenta) == 1 else list(momenta)
-        return _torch(weights, shape), [_torch(each, shape) for each in new], step
+        tensors = [_tensor(_torch(each, shape), parameter) for each in (weights, *new)]
+        return tensors[0], tensors[1:], step
 
     def _rule(self, group: dict[str, Any], step: int) -> UpdateRule:
         update: Any = self.recipe.update
@@ -334,9 +338,7 @@ def _array(tensor: Tensor) -> _Values:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
 
 
-def _tensor(values: Any, like: Tensor) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.to(torch.float32)
+def _tensor(values: _Values, like: Tensor) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32)).to(like.device)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +28,8 @@ from quaver.golden.formats import (
     FixedFormat,
     FloatFormat,
     Format,
+    IntegerFormat,
+    Levels,
     Specials,
 )
 from quaver.golden.kernels.cuda import calls, source
@@ -245,17 +249,65 @@ def test_updates_are_goldens(rule: Any) -> None:
             assert np.array_equal(new, old.reshape(-1))
 
 
+class Counting(Processor):
+    """Counts the launches of each kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+
+    def launch(self, program: Program, kernel: str, *rest: Any, **options: Any) -> None:
+        self.launches[kernel] += 1
+        super().launch(program, kernel, *rest, **options)
+
+
 def test_a_network_trains_to_goldens_bits() -> None:
     """A step of golden's own loop, as of `quaver train --device cuda`."""
+    gpu = Counting()
     about, dataset = Settings(epochs=1, batch=32, seed=3), data.load("digits")
     found = []
-    for engine in (GoldenEngine(), CudaEngine(GPU)):
+    for engine in (GoldenEngine(), CudaEngine(gpu)):
         network = models.build("mlp", dataset.shape, dataset.classes, seed=3)
         trainer = Trainer(network, dataset, recipes.fp8, about, engine=engine)
         found.append((trainer.train_step().loss, trainer.state()))
     (loss, state), (expected, golden) = found
     assert loss == expected
     assert all(np.array_equal(state[name], golden[name]) for name in golden)
+    casts = "encode_values", "round_values", "decode_values"
+    assert all(gpu.launches[kernel] for kernel in (*casts, "gemm", "float_sgd"))
+
+
+@pytest.mark.parametrize("fmt", [FP8, FixedFormat(4, 12), IntegerFormat(4, Levels.SIGNED)], ids=str)
+def test_an_engine_casts_as_formats_do(fmt: Format) -> None:
+    gpu = Counting()
+    engine, x = CudaEngine(gpu), np.random.default_rng(8).normal(size=(6, 5, 4)).astype(np.float32) * 3
+    cases: list[Any] = [x, x.T[::2, 1:], x.astype(np.float64), x[:0], x[0, 0, 0], (4 * x).astype(int)]
+    for values in cases:
+        for rounding in ("nearest", "truncate"):
+            codes = fmt.encode(values, rounding)
+            for found, expected in (
+                (engine.encode(fmt, values, rounding), codes),
+                (engine.round(fmt, values, rounding), fmt.decode(codes)),
+                (engine.decode(fmt, codes.T), fmt.decode(codes).T),
+            ):
+                assert found.dtype == expected.dtype
+                assert found.shape == expected.shape
+                assert np.array_equal(found, expected)
+    # All but the empty one, where there is a kernel; three kernels, two roundings.
+    assert gpu.launches.total() == (0 if isinstance(fmt, IntegerFormat) else 6 * (len(cases) - 1))
+    wrong: list[Any] = [
+        lambda cast: cast.encode(fmt, x, "stochastic"),
+        lambda cast: cast.encode(fmt, x > 0),
+        lambda cast: cast.decode(fmt, np.array([1 << 16])),
+        lambda cast: cast.decode(fmt, x),
+    ]
+    if not isinstance(fmt, FloatFormat):
+        wrong += [lambda cast: cast.encode(fmt, x * np.nan), lambda cast: cast.round(fmt, x * np.nan)]
+    for call in wrong:
+        with pytest.raises((TypeError, ValueError)) as expected_error:
+            call(GoldenEngine())
+        with pytest.raises(expected_error.type, match=re.escape(str(expected_error.value))):
+            call(engine)
 
 
 @pytest.mark.parametrize("circuit", Circuit)

@@ -119,6 +119,16 @@ def test_operators_say_the_truth_about_themselves() -> None:
     torch.library.opcheck(functions.decode_op, (c, "fp8"))
     torch.library.opcheck(functions.round_op, (x.requires_grad_(), "fp16", "nearest"))
     torch.library.opcheck(functions.gemm_op, (c, c.T, functions.arithmetic_text(NEAREST), None, ""))
+    images, kernels, view = (
+        codes(quaver.FP8, 2, 4, 5, 6),
+        codes(quaver.FP8, 2, 3, 12),
+        [3, 2, 2, 5, 2, 1] + [1] * 6,
+    )
+    about = view, functions.arithmetic_text(NEAREST), "evaluation"
+    torch.library.opcheck(functions.image_gemm_op, (kernels, images, *about, False, False))
+    torch.library.opcheck(functions.image_gemm_op, (kernels.mT, images, *about, True, True))
+    errors = codes(quaver.FP8, 2, 20, 3)
+    torch.library.opcheck(functions.image_gemm_op, (errors, images, *about, True, False))
     torch.library.opcheck(functions.float32_gemm_op, (x.detach(), x.detach().T))
 
 
@@ -163,7 +173,9 @@ def test_bad_input(call: Any, error: type[Exception], message: str) -> None:
         call()
 
 
-@pytest.mark.parametrize("name", ["encode", "decode", "round", "gemm", "float32_gemm", "add_bias", "widen"])
+@pytest.mark.parametrize(
+    "name", ["encode", "decode", "round", "gemm", "image_gemm", "float32_gemm", "add_bias", "widen"]
+)
 def test_a_gpu_has_a_place_in_every_operator(name: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"quaver::{name}", "CUDA")
 

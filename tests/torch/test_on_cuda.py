@@ -4,6 +4,7 @@ kernels; and on the GPU itself (`make test-gpu`)."""
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ import quaver.torch as qt
 from quaver.golden.kernels.cuda import source
 from quaver.golden.kernels.cuda.engine import CudaEngine
 from quaver.golden.lfsr import numbered_seed
+from quaver.golden.nn import recipes
 from quaver.golden.update import FixedSGD, FloatSGD
 from quaver.sim.cuda import Processor
-from quaver.torch import between, between_on_cuda, cuda, functions, on_cuda, optimisers
+from quaver.torch import between, between_on_cuda, cuda, functions, numerics, on_cuda, optimisers
 from quaver.torch.functions import arithmetic_text
 
 NEAREST, STOCHASTIC = quaver.ChunkedFloat(), quaver.ChunkedFloat(rounding="stochastic")
@@ -91,6 +93,47 @@ def test_casts_are_goldens(name: str, dtype: torch.dtype, machine: OnProcessor) 
     assert on_cuda.encode(x[:0], name, "nearest").equal(functions.encode(x[:0], name))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fp8", dict(padding=1, stride=2)),
+        ("fp8", dict(kernel_size=(3, 2), stride=(2, 3), padding=(2, 1), dilation=(2, 1))),
+        ("fp8", dict(kernel_size=1, stride=3)),
+        ("fp8-stochastic", dict(groups=2, padding="same")),
+        ("fixed16", dict(padding=1, stride=2)),
+        ("pact-4", dict(padding=1, stride=2)),
+    ],
+    ids=str,
+)
+def test_convolutions_take_codes_from_the_images(
+    name: str, options: dict[str, Any], machine: OnProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward, backward and gradient GEMMs by the loader's im2col: equal bits, no columns in memory."""
+    recipe = recipes.RECIPES[name]
+    torch.manual_seed(1)
+    layer = qt.Conv2d(4, 6, **{"kernel_size": 3, **options}, recipe=recipe)
+    x = torch.randn(2, 4, 7, 8).to(memory_format=torch.channels_last)
+
+    def step() -> list[torch.Tensor]:
+        inputs = x.clone().requires_grad_()
+        with qt.seeded(3):
+            y = layer(inputs)
+            gradients = torch.autograd.grad(y, (inputs, layer.weight), torch.cos(y.detach()))
+        return [y.detach(), *gradients]
+
+    def on_gpu(*arguments: Any) -> torch.Tensor:
+        operators.append(arguments)
+        return functions._image_gemm_on_cuda(*arguments)
+
+    expected, operators = step(), []
+    monkeypatch.setattr(numerics, "image_gemm_op", on_gpu)
+    monkeypatch.setattr(on_cuda, "MOST_PRODUCTS", 1)  # group by group
+    if name != "pact-4":
+        monkeypatch.delattr(on_cuda.View, "columns")
+    assert all(one.equal(other) for one, other in zip(step(), expected, strict=True))
+    assert len(operators) == (1 if name == "pact-4" else 3)
+
+
 def test_bad_input_is_the_cpus_error(machine: OnProcessor) -> None:
     x, a, b, text = (
         torch.randn(4),
@@ -99,6 +142,8 @@ def test_bad_input_is_the_cpus_error(machine: OnProcessor) -> None:
         arithmetic_text(STOCHASTIC),
     )
     six = arithmetic_text(quaver.ChunkedFloat(quaver.FloatFormat(3, 2)))
+    images = torch.full((1, 1, 2, 2), 64, dtype=torch.uint8)
+    view = on_cuda.View((1, 1), (2, 2), (1, 1), (0, 0), (1, 1))
     for wrong, error, words in (
         (lambda: on_cuda.gemm(a, b, text, 1), ValueError, "disagree on K"),
         (lambda: on_cuda.gemm(a, a.T, text, None), ValueError, "needs one of 1"),
@@ -121,6 +166,17 @@ def test_bad_input_is_the_cpus_error(machine: OnProcessor) -> None:
         (lambda: on_cuda.encode(x > 0, "fp8", "nearest"), TypeError, "dtype torch.bool"),
         (lambda: on_cuda.encode(x / 0 * 0, "q4.12", "nearest"), ValueError, "hold NaN"),
         (lambda: on_cuda.encode(torch.tensor([1 << 60]), "fp8", "nearest"), ValueError, "beyond"),
+        (lambda: on_cuda.encode(torch.tensor([-1 << 63]), "fp8", "nearest"), ValueError, "beyond"),
+        (
+            lambda: on_cuda.encode(torch.tensor([-1]).view(torch.uint64), "fp8", "nearest"),
+            ValueError,
+            "beyond",
+        ),
+        (
+            lambda: on_cuda.image_gemm(a[None, :, :1], images, view, six, None, first=False, turned=False),
+            ValueError,
+            "images holds [0-9]+, but codes of",
+        ),
     ):
         with pytest.raises(error, match=words):
             wrong()
@@ -216,6 +272,115 @@ def test_nvrtc_compiles_the_programs() -> None:
         assert cuda.compiled(program, "sm_80")
     with pytest.raises(RuntimeError, match="NVRTC does not compile for sm_80"):
         cuda.compiled(source.Program("nonsense", ()), "sm_80")
+
+
+@pytest.mark.parametrize("name", ["fp8", "half", "dlfloat"])
+@pytest.mark.parametrize("rounding", ["nearest", "truncate", "stochastic"])
+def test_nan_and_infinities_are_the_cpus(name: str, rounding: str, machine: OnProcessor) -> None:
+    x = torch.tensor([torch.nan, -torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1e-45, -3e38])
+    random = torch.arange(8) << 13 if rounding == "stochastic" else None
+    codes = functions.encode(x, name, rounding, random=random)
+    assert on_cuda.encode(x, name, rounding, random).equal(codes)
+    found, expected = on_cuda.round(x, name, rounding, random), qt.decode(codes, name)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    numbers = ~expected.isnan()
+    assert found.signbit()[numbers].equal(expected.signbit()[numbers])
+
+
+class Full(OnProcessor):
+    """Has memory for so many arrays, and no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 0
+
+    def empty(self, *about: Any) -> torch.Tensor:
+        if not self.left:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.left -= 1
+        return super().empty(*about)
+
+
+@pytest.mark.parametrize("kind", [qt.SGD, qt.Adam])
+def test_a_step_out_of_memory_never_was(
+    kind: Any, machine: OnProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever in it memory ends, nothing has changed; with memory again it has the bits that it would
+    have had."""
+    recipe: Any = quaver.recipes.RECIPES["fp8"]
+    torch.manual_seed(1)
+    models = [nn.Linear(4, 3)]
+    models.append(copy.deepcopy(models[0]))
+    optimisers_ = [kind(model.parameters(), recipe, lr=0.05) for model in models]
+    full = Full()
+
+    def step(which: int, arrays: int) -> None:
+        for p in models[which].parameters():
+            p.grad = torch.ones_like(p)
+        full.left = arrays
+        optimisers_[which].step()
+
+    def state() -> tuple[Any, Any]:
+        about = optimisers_[1].state_dict()
+        return about.pop("quaver"), (models[1].state_dict(), about["state"])
+
+    monkeypatch.setattr(cuda, "find_machine", lambda device: full)
+    with qt.seeded(5):
+        step(0, 1000)
+        step(0, 1000)
+    with qt.seeded(5):
+        step(1, 1000)
+        before = copy.deepcopy(state())
+        for arrays in range(1000):
+            try:
+                step(1, arrays)
+            except torch.OutOfMemoryError:
+                assert state()[0] == before[0]
+                torch.testing.assert_close(state()[1], before[1], rtol=0, atol=0)
+            else:
+                break
+    assert arrays > 10
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert one.equal(other)
+
+
+def test_mixed_devices_are_refused_before_a_kernel_reads(machine: OnProcessor) -> None:
+    """PyTorch's dispatcher takes a CPU tensor beside a CUDA tensor to the CUDA kernel."""
+    a, x, text = drawn(quaver.FP8, 4, 4), torch.randn(4), arithmetic_text(NEAREST)
+    view = on_cuda.View((1, 1), (2, 2), (1, 1), (0, 0), (1, 1))
+    other, images = a[None, :, :1], a.reshape(1, 1, 4, 4).to("meta")
+    for wrong, words in (
+        (lambda: on_cuda.gemm(a, a.to("meta"), text, None), "a on cpu and b on meta"),
+        (
+            lambda: on_cuda.image_gemm(other, images, view, text, None, first=False, turned=False),
+            "other on cpu and images on meta",
+        ),
+        (lambda: on_cuda.encode(x, "fp8", "stochastic", x.int().to("meta")), "random on meta"),
+        (lambda: on_cuda.update(FloatSGD(0.1), a, a, a.to("meta"), seed=1), "gradients on meta"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+
+
+def test_a_gpu_that_does_not_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old, not there, or without cuda-core: what PyTorch says of a GPU is put in its place."""
+    capability = [7, 5]
+    for name, value in {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_name": "Tesla T4",
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(capability))
+    with pytest.raises(RuntimeError, match=r"cuda:0 is a Tesla T4 .* 7\.5, but .* need 8\.0 .*on the CPU"):
+        cuda.Gpu()
+    with pytest.raises(RuntimeError, match="device is cuda:3, but there are 1 GPUs"):
+        cuda.Gpu("cuda:3")
+    capability[:] = 9, 0
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
+    with pytest.raises(RuntimeError, match=r"need cuda-core .*pip install"):
+        cuda.Gpu()
 
 
 def test_without_cuda_the_error_says_what_to_do() -> None:

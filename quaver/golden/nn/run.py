@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quaver.golden import kernels
 from quaver.golden.compression import AdaComp, Compression, Contribution, Packet, mean
 from quaver.golden.contracts import Arithmetic, UpdateRule
-from quaver.golden.engine import CompressingEngine, Engine, requantised
+from quaver.golden.engine import Casts, CompressingEngine, Engine, GoldenEngine, requantised
 from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.quantisers import Quantised, Quantiser
@@ -74,7 +74,7 @@ class Run:
     recipe
         Which arithmetic each GEMM, cast, rounding and update uses.
     engine
-        Who computes the GEMMs and updates.
+        Who computes the GEMMs and updates, and the casts if it can (`quaver.golden.engine.Casts`).
     seed
         Where all random bits come from, 1 … 2**32 − 1.
     trace
@@ -106,6 +106,11 @@ class Run:
         self.overflows = 0
         self.first_overflow = ""
 
+    @property
+    def casts(self) -> Casts:
+        """Who casts: the engine, or where it cannot the golden model."""
+        return self.engine if isinstance(self.engine, Casts) else GoldenEngine()
+
     def operand(
         self, values: Values | Quantised, precision: Precision, role: Role, tensor: str
     ) -> NDArray[Any]:
@@ -121,13 +126,15 @@ class Run:
         if isinstance(values, Quantised):
             if operand is not None and precision.is_scaled(role):
                 same = operand == values.format
-                return values.codes if same else operand.encode(values.format.integers(values.codes))
+                if same:
+                    return values.codes
+                return self.casts.encode(operand, values.format.integers(values.codes))
             values, cast = values.values, None
         if isinstance(cast, BlockFormat):
             values = cast.round(values, rounding, axis=SUMMED[role, tensor]).astype(np.float32)
         elif isinstance(cast, Format) and cast != operand:
-            values = cast.round(values, rounding)
-        return values if operand is None else operand.encode(values, rounding)
+            values = self.casts.round(cast, values, rounding)
+        return values if operand is None else self.casts.encode(operand, values, rounding)
 
     def gemm(
         self,
@@ -161,7 +168,7 @@ class Run:
             codes = self.engine.gemm(arithmetic, a, b, seed=self._next_seed(arithmetic))
             if self.trace is not None:
                 self.trace(Call(self.step, layer, role, arithmetic, (a, b), (codes,)))
-            c = arithmetic.result.decode(codes)
+            c = self.casts.decode(arithmetic.result, codes)
         if self.training and not np.isfinite(c).all():
             self.first_overflow = self.first_overflow or f"{role} GEMM of {layer}"
             if role is not Role.FORWARD:
@@ -210,7 +217,7 @@ class Run:
         """Round what leaves an operation between GEMMs, once and to nearest, to the recipe's `elementwise`
         format; the shape stays."""
         fmt = self.recipe.elementwise
-        return np.asarray(values, dtype=np.float32) if fmt is None else fmt.round(values)
+        return np.asarray(values, dtype=np.float32) if fmt is None else self.casts.round(fmt, values)
 
     def _next_seed(self, rule: Arithmetic | UpdateRule) -> int | None:
         if not rule.stochastic:

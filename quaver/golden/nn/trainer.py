@@ -423,7 +423,7 @@ class Trainer:
             else:
                 if p.decay not in rules:
                     rules[p.decay] = optimisers.rule(self.settings, precision, *scalars)
-                gradient = precision.formats[2].encode(gradient)
+                gradient = self.run.casts.encode(precision.formats[2], gradient)
                 rounded = self.run.update(p.name, rules[p.decay], weights, momenta, gradient)
                 self.weights[p.name], self.momenta[p.name] = rounded
         self._publish()
