@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from quaver.golden import formats
+from quaver.golden.arithmetic.named import named
+from quaver.golden.contracts import Arithmetic
 from quaver.rtl.emit.units import Option
+
+#: What stands for the value in the help; the rest are formats.
+_METAVARS: dict[tuple[type, ...], str] = {(int,): "N", (Arithmetic,): "NAME"}
 
 
 def add_options(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
@@ -18,7 +24,7 @@ def add_options(parser: argparse._ActionsContainer, options: Iterable[Option]) -
             type=_parser(option),
             default=option.default,
             choices=option.choices or None,
-            metavar=None if option.choices else "N" if option.kinds == (int,) else "FORMAT",
+            metavar=None if option.choices else _METAVARS.get(option.kinds, "FORMAT"),
             help=option.help if option.default is None else f"{option.help} (default: {option.default})",
         )
 
@@ -30,7 +36,7 @@ def values_of(args: argparse.Namespace, options: Iterable[Option]) -> dict[str, 
 
 def as_command(values: dict[str, Any]) -> str:
     """Options and their values as on a command line."""
-    return "".join(f" --{name.replace('_', '-')} {value}" for name, value in values.items())
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in values.items())
 
 
 def _parser(option: Option) -> Any:
@@ -38,6 +44,8 @@ def _parser(option: Option) -> Any:
         return str
     if option.kinds == (int,):
         return _integer
+    if option.kinds == (Arithmetic,):
+        return _arithmetic
 
     def parse(text: str) -> Any:
         try:
@@ -57,3 +65,11 @@ def _integer(text: str) -> int:
         return int(text, 0)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer; take one such as 1 or 0xBEEF") from None
+
+
+def _arithmetic(text: str) -> str:
+    try:
+        named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

@@ -241,3 +241,17 @@ def test_no_assertion_validates_anything() -> None:
                 n.lineno for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Assert)
             ]
             assert not found, file
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("aligned_float(group=3)", "a chunk holds whole groups of 3"),
+        ("aligned_float(groups=4)", "groups"),
+        ("nothing", "there are fp8, fp16"),
+    ],
+)
+def test_an_arithmetic_that_there_is_not(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["verilog", "pe", "--arithmetic", name])
+    assert said in capsys.readouterr().err

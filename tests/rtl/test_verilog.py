@@ -69,6 +69,7 @@ VARIANTS = {
         "--arithmetic fixed16 --rounding nearest --stages 2 --result q16.0",
         "--arithmetic bitstream --length 16 --accumulator-bits 9 --stages 2",
         "--arithmetic bitstream --circuit xnor",
+        "--arithmetic aligned_float(group=4,chunk=16) --stages 3",
         "--operand half --accumulator e8m12sat --rounding stochastic --random-bits 24",
     ],
     "adacomp": ["", "--longest 1 --count-bits 3 --stages 1"],

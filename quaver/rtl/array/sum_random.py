@@ -55,7 +55,9 @@ class SumRandom(wiring.Component):
         m = Module()
         m.submodules.starts = starts = TileStarts(self.rows, self.columns)
         first_lane = Signal(init=1)
-        start, begins, rounds = Signal(Sources), Signal(), Signal()
+        start = Signal(Sources)
+        begins = Signal()
+        rounds = Signal()
         m.d.comb += [
             starts.begins.eq(self.begins),
             starts.first_lane.eq(first_lane),

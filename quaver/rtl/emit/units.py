@@ -18,6 +18,7 @@ from amaranth.lib import wiring
 from quaver.golden.arithmetic import ARITHMETICS
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.named import named, names
+from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import FP8, FP16, FixedFormat, Format
 from quaver.golden.lfsr import COLUMN_TAPS, TAPS
 from quaver.golden.rounding import NEAREST_OR_DRAWN, RANDOM_BITS
@@ -67,7 +68,8 @@ class Option:
     name
         Its name in Python; on the command line _ is -.
     kinds
-        What its value may be: int, or kinds of formats; empty where it is one of `choices`.
+        What its value may be: int, kinds of formats, or the name of an arithmetic; empty where it is one of
+        `choices`.
     default
         Its value where it is left out. None: the unit decides, and `help` says how.
     help
@@ -137,6 +139,9 @@ def options_of(constructor: type) -> dict[str, Option]:
     return found
 
 
+_SPELLED = "aligned_float(group=4, chunk=16)"
+
+
 def arithmetic_options() -> tuple[Option, ...]:
     """What an arithmetic is told: its name, and the parameters of all of them, which are None where the
     arithmetic's own are meant."""
@@ -144,7 +149,8 @@ def arithmetic_options() -> tuple[Option, ...]:
     for arithmetic, kind in ARITHMETICS.items():
         for name, option in options_of(kind).items():
             merged.setdefault(name, {})[arithmetic] = option
-    found = [Option("arithmetic", (), "fp8", "what is computed", names())]
+    said = f"what is computed: one of {', '.join(names())}, or with parameters, such as {_SPELLED}"
+    found = [Option("arithmetic", (Arithmetic,), "fp8", said)]
     for name, of in merged.items():
         kinds = tuple(dict.fromkeys(kind for option in of.values() for kind in option.kinds))
         choices = tuple(dict.fromkeys(choice for option in of.values() for choice in option.choices))

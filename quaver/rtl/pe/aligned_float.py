@@ -57,7 +57,8 @@ def carry_save(m: Module, terms: Sequence[Value], ones: Sequence[Value], width: 
     while len(terms) > 2:
         rest = terms[len(terms) // 3 * 3 :]
         for a, b, c in zip(*[iter(terms[: len(terms) // 3 * 3])] * 3, strict=True):
-            saved, carried = Signal(width), Signal(width)
+            saved = Signal(width)
+            carried = Signal(width)
             one = ones.pop() if ones else Const(0, 1)
             m.d.comb += [saved.eq(a ^ b ^ c), carried.eq(Cat(one, (a & b) | (a & c) | (b & c)))]
             rest += [saved, carried]
@@ -336,7 +337,8 @@ class AlignedFloatPE(ProcessingElement):
         if sum_.gradual and self.lowest + width - 2 - F < sum_.min_exponent:
             # Or the other way: a sum far below the smallest exponent goes down to it, and its lost bits
             # stick.
-            under, deep = Signal(), Signal(len(top))
+            under = Signal()
+            deep = Signal(len(top))
             m.d.comb += [under.eq(pipe.exponent < least), deep.eq(least - pipe.exponent)]
             levels = (width - 1).bit_length()
             down = Signal(width - 1)

@@ -188,7 +188,8 @@ class ChunkedFloatPE(ProcessingElement):
             if self.waits:  # everything is a register later
                 m.submodules.normalise = normalise = Normalise(self.sum)
                 normal = Signal(self.folded.layout, reset_less=True)
-                first, drawn = Signal(reset_less=True), Signal(len(drawn), name="drawn", reset_less=True)
+                first = Signal(reset_less=True)
+                drawn = Signal(len(drawn), name="drawn", reset_less=True)
                 m.d.comb += [normalise.number.eq(partial), folder.b.eq(normal)]
                 m.d.sync += [normal.eq(normalise.normal), first.eq(control.first)]
                 if self.arithmetic.stochastic:
