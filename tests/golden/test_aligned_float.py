@@ -205,13 +205,17 @@ UNITS = st.builds(
 
 
 def codes(fmt: FloatFormat, kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Operand codes: of ordinary numbers, of any, of any finite, near the bottom, mostly zero."""
+    """Operand codes: of ordinary numbers, of any, of any finite, near the bottom, mostly zero, or a little
+    below 2 and a few of them above 1."""
     if kind == "normal":
         return fmt.encode(rng.standard_normal(shape))
     found = rng.integers(0, 1 << fmt.width, shape)
     magnitude = found & (fmt.sign_code - 1)
     if kind == "finite":
         found = np.where(magnitude <= fmt.max_code, found, 0)
+    if kind == "full":
+        below = rng.integers(0, 4, shape) * (rng.random(shape) < 0.9) + (rng.random(shape) < 0.05) * magnitude
+        return (fmt.encode(np.float32(2)) - 1 - below % (1 << fmt.mantissa_bits)).astype(fmt.code_dtype)
     if kind == "low":
         found &= fmt.sign_code | (4 << fmt.mantissa_bits) - 1
     if kind == "sparse":
@@ -256,6 +260,28 @@ def test_the_sum_before_takes_a_bit_more_than_the_products() -> None:
     b[32:] -= rng.integers(0, 4, (32, 400)) / 1024
     a, b = HALF.encode(a), HALF.encode(b)
     np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operand", [E4M3, HALF, BFLOAT16], ids=str)
+@pytest.mark.parametrize("group", [16, 31, 32, 64])
+def test_full_groups(operand: FloatFormat, group: int) -> None:
+    """Where float32 holds a group's sum, and where it no longer does: at most 2 · group · 4 · 2**F steps."""
+    last = 24 - (4 * group + 1).bit_length()
+    for fraction_bits in range(last - 2, last + 3):
+        unit = AlignedFloat(
+            operand,
+            operand,
+            group,
+            fraction_bits,
+            FloatFormat(8, fraction_bits),
+            3 * group,
+            total_rounding="nearest",
+        )
+        for kind in ("full", "normal"):
+            rng = np.random.default_rng(fraction_bits)
+            a, b = (codes(operand, kind, shape, rng) for shape in ((4, 3 * group), (3 * group, 48)))
+            np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
 
 
 def test_shapes_tiles_and_threads_change_nothing() -> None:
