@@ -37,8 +37,8 @@ from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.rounding import round_integer, round_magnitude
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.float.adder import FloatAdder
-from quaver.rtl.float.multiplier import FloatMultiplier, product_of
-from quaver.rtl.float.unpacked import Unpacked, total_of
+from quaver.rtl.float.multiplier import FloatMultiplier
+from quaver.rtl.float.unpacked import Unpacked
 from quaver.rtl.link.uart import UART
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
@@ -437,7 +437,7 @@ def operand(wire: str) -> str:
 def total(wire: str) -> str:
     """A total as the elements of `systolic` give it: a multiple of its quantum, so that few of its bits can
     be 1 where its exponent is among the smallest; and 0 where it has no leading 1."""
-    laid = total_of(ChunkedFloat().accumulator, product_of(*[Unpacked.normalised(FP8)] * 2))
+    laid: Unpacked = ChunkedFloatPE(ChunkedFloat()).total
     p, size = laid.precision, laid.layout.size
     exponent = f"{wire}[{p + laid.exponent_bits - 1}:{p}]"
     kept = [
