@@ -110,7 +110,7 @@ def test_every_class_of_operands(arithmetic: AlignedFloat) -> None:
     assert_golden(arithmetic, 3, ("any", "finite", "low", "sparse", "normal"))
 
 
-@pytest.mark.parametrize("group", [1, 8, 16, 32])
+@pytest.mark.parametrize("group", [1, 8, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 32))])
 def test_groups(group: int) -> None:
     arithmetic, rng = AlignedFloat(FP8, E4M3, group, chunk=2 * group), np.random.default_rng(group)
     pe = AlignedFloatPE(arithmetic, stages=5)

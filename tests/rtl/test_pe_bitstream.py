@@ -377,6 +377,7 @@ def test_slips_of_the_element_are_seen() -> None:
         assert wrong_counts(pe, netlist), name
 
 
+@pytest.mark.slow
 def test_slips_of_the_streams_are_seen() -> None:
     wide = replace(STREAMS[1], b=SM4)  # both patterns: a number shorter than the cycle's, one as long
     slips = [(name, edit, wide) for name, edit in STREAM_SLIPS.items()]
@@ -390,6 +391,7 @@ def test_slips_of_the_streams_are_seen() -> None:
         ), name
 
 
+@pytest.mark.slow
 def test_slips_at_the_corner_are_seen() -> None:
     for name, edit in CORNER_SLIPS.items():
         with put(operand_random, OperandRandom=mutant(quaver.rtl.array.operand_random, edit).OperandRandom):
@@ -399,6 +401,7 @@ def test_slips_at_the_corner_are_seen() -> None:
             assert wrong_states(2, 3), name
 
 
+@pytest.mark.slow
 def test_slips_along_the_edges_are_seen() -> None:
     """Among them the wrong sharings: one generator for all rows and all columns."""
     ours = quaver.rtl.random_sources.streams_on

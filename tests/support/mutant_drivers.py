@@ -40,6 +40,7 @@ from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.float.unpacked import Unpacked
 from quaver.rtl.link.uart import UART
+from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
 from quaver.rtl.requantisation import RequantisationUnit
