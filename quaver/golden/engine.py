@@ -48,7 +48,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class CompressingEngine(Protocol):
+class Compresses(Protocol):
     """An engine that compresses gradients and averages them too."""
 
     def compress(
@@ -151,9 +151,9 @@ class GoldenEngine:
         learner: int = 0,
         step: int = 0,
     ) -> tuple[Packet, Values]:
-        """By `rule.compress`, see `CompressingEngine.compress`."""
+        """By `rule.compress`, see `Compresses.compress`."""
         return rule.compress(residue, gradient, layer=layer, learner=learner, step=step)
 
     def mean(self, packets: Sequence[Packet]) -> Values:
-        """See `CompressingEngine.mean`."""
+        """See `Compresses.mean`."""
         return mean(packets)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quaver.golden import kernels
 from quaver.golden.compression import AdaComp, Compression, Contribution, Packet, mean
 from quaver.golden.contracts import Arithmetic, UpdateRule
-from quaver.golden.engine import Casts, CompressingEngine, Engine, GoldenEngine, requantised
+from quaver.golden.engine import Casts, Compresses, Engine, GoldenEngine, requantised
 from quaver.golden.formats import BlockFormat, Format
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn.quantisers import Quantised, Quantiser
@@ -194,7 +194,7 @@ class Run:
     ) -> tuple[Contribution, Values]:
         """What a learner sends of the gradient of parameter `name`, and what it keeps; arrays are flat."""
         where = {"layer": layer, "learner": learner, "step": self.step % (1 << 32)}
-        if not isinstance(rule, AdaComp) or not isinstance(self.engine, CompressingEngine):
+        if not isinstance(rule, AdaComp) or not isinstance(self.engine, Compresses):
             return rule.compress(residue, gradient, **where)
         packet, kept = self.engine.compress(rule, residue, gradient, **where)
         if self.trace is not None:
@@ -205,7 +205,7 @@ class Run:
     def mean(self, name: str, rule: Compression, contributions: Sequence[Contribution]) -> Values:
         """The average of what the learners send of parameter `name`, flat."""
         packets = [each for each in contributions if isinstance(each, Packet)]
-        if not isinstance(rule, AdaComp) or not isinstance(self.engine, CompressingEngine):
+        if not isinstance(rule, AdaComp) or not isinstance(self.engine, Compresses):
             return mean(contributions)
         average = self.engine.mean(packets)
         if self.trace is not None:
