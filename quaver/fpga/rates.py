@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quaver.host.driver import Driver, Words
+from quaver.host.driver import Driver
+from quaver.host.transport import Words
 from quaver.rtl.commands import CommandHeader, GemmArguments, Opcode, ResponseHeader, TileArguments
 from quaver.rtl.link.frames import FULL_FRAME_BYTES, MAX_WORDS
 

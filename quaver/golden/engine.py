@@ -52,16 +52,9 @@ class Compresses(Protocol):
     """An engine that compresses gradients and averages them too."""
 
     def compress(
-        self,
-        rule: AdaComp,
-        residue: Values,
-        gradient: Values,
-        *,
-        layer: int = 0,
-        learner: int = 0,
-        step: int = 0,
+        self, rule: AdaComp, residue: Values, gradient: Values, **where: int
     ) -> tuple[Packet, Values]:
-        """What a learner sends of a layer, and what it keeps: see `AdaComp.compress`."""
+        """What a learner sends of a layer, and what it keeps: see `AdaComp.compress`, also for `where`."""
 
     def mean(self, packets: Sequence[Packet]) -> Values:
         """The average of the learners' packets of one layer: see `quaver.golden.compression.mean`."""
@@ -142,17 +135,10 @@ class GoldenEngine:
         return fmt.decode(codes)
 
     def compress(
-        self,
-        rule: AdaComp,
-        residue: Values,
-        gradient: Values,
-        *,
-        layer: int = 0,
-        learner: int = 0,
-        step: int = 0,
+        self, rule: AdaComp, residue: Values, gradient: Values, **where: int
     ) -> tuple[Packet, Values]:
         """By `rule.compress`, see `Compresses.compress`."""
-        return rule.compress(residue, gradient, layer=layer, learner=learner, step=step)
+        return rule.compress(residue, gradient, **where)
 
     def mean(self, packets: Sequence[Packet]) -> Values:
         """See `Compresses.mean`."""

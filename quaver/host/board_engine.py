@@ -11,7 +11,8 @@ from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import RECIPES
 from quaver.golden.requantisation import Requantisation
-from quaver.host.driver import DeviceError, Driver, Transport, identify
+from quaver.host.driver import Driver
+from quaver.host.transport import DeviceError, Transport, identify
 from quaver.rtl.commands import Identity
 from quaver.rtl.update import UPDATE_UNITS, has_unit
 

@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from quaver.golden.compression import AdaComp, Packet, Values, mean
-from quaver.golden.compression.packet import element_bytes
 from quaver.golden.contracts import Arithmetic, Codes, Draws, HardwareRule
 from quaver.golden.descriptor import descriptor
 from quaver.golden.requantisation import Requantisation
+from quaver.host.transport import (
+    NO_WORDS,
+    Command,
+    Counters,
+    DeviceError,
+    Transport,
+    Words,
+    identify,
+    nothing,
+    response,
+    send,
+)
 from quaver.rtl.commands import (
     MAX_LENGTH,
     PARAMETER_WORDS,
-    PARTS,
-    CompressionArguments,
     GemmArguments,
-    Identity,
     LoadArguments,
     Opcode,
     Operand,
     RequantiseArguments,
-    ResponseHeader,
-    Status,
     TileArguments,
     UpdateArguments,
-    command,
     pack,
     slots_per_word,
     unpack,
     update_slot,
 )
 
-Words = NDArray[np.uint32]
-
 #: A GEMM of this many cycles or more hides the time that the commands around it take.
 _COMMAND_CYCLES = 500
-
-_NO_WORDS = np.empty(0, np.uint32)
 
 #: How many commands are sent ahead of the response that is waited for: enough for the loads of one GEMM to
 #: overlap the GEMM before it.
@@ -52,94 +49,9 @@ AHEAD = 8
 #: The most groups of elements in one UPDATE that its length field can count beside arguments and settings.
 _GROUPS = (MAX_LENGTH - 5) // 3
 
-#: The most words of a layer in one COMPRESS or AVERAGE: even, for pairs.
-_LAYER_WORDS = MAX_LENGTH - 3
-
 #: Row and column of a result → the states of the random sources that a GEMM command brings which begins
 #: there.
 _Sources = Callable[[int, int], list[int]]
-
-#: Opcode, arguments, operand words, and what takes the words of the response; of one in parts, those of the
-#: last part, and then those of each kind of part by its status.
-_Command = tuple[Opcode, list[int], Words, Callable[..., None]]
-
-
-class Transport(Protocol):
-    """Carries words to an accelerator and back, in order and without loss."""
-
-    def send(self, words: Words) -> None:
-        """Hand over words for the command stream. It does not wait until they are taken."""
-
-    def receive(self, count: int) -> Words:
-        """The next `count` words of the response stream; a TimeoutError if they do not come."""
-
-    def reset(self) -> None:
-        """Drop everything under way, in both directions, and reset the accelerator."""
-
-
-def _nothing(words: Words) -> None:
-    """A response without words."""
-
-
-class DeviceError(RuntimeError):
-    """The accelerator refused a command, or gave an answer that does not belong to it."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What the accelerator counts, modulo 2**32.
-
-    Attributes
-    ----------
-    cycles
-        Clock cycles since reset.
-    multiplied
-        Those of them in which every processing element was given a product to add.
-    """
-
-    cycles: int
-    multiplied: int
-
-
-def identify(transport: Transport) -> Identity:
-    """What the accelerator says of itself: its arithmetic, its update rule and its size.
-
-    Raises
-    ------
-    ValueError
-        It speaks another version of the command stream.
-    DeviceError, TimeoutError
-        It refuses to answer, or does not.
-    """
-    _send(transport, Opcode.IDENTIFY)
-    return Identity.from_words(_response(transport, Opcode.IDENTIFY)[0].tolist())
-
-
-def _send(
-    transport: Transport, opcode: Opcode, arguments: list[int] | None = None, data: Words = _NO_WORDS
-) -> None:
-    header = command(opcode, arguments or [], len(data))
-    transport.send(np.concatenate([np.array(header, np.uint32), data]))
-
-
-def _response(transport: Transport, opcode: Opcode) -> tuple[Words] | tuple[Words, dict[Status, Words]]:
-    """The words of the next response, which must be a good one to `opcode`; and of its parts, if it can have
-    some."""
-    parts: dict[Status, list[Words]] = {status: [_NO_WORDS] for status in PARTS}
-    while True:
-        word = int(transport.receive(1)[0])
-        header = ResponseHeader.from_bits(word)
-        if header.opcode != opcode or header.status not in PARTS:
-            break
-        parts[Status(header.status)].append(transport.receive(header.length))
-    if header.opcode != opcode or header.status != Status.OK:
-        names = {status.value: status.name for status in Status}
-        status = names.get(header.status, header.status)
-        raise DeviceError(f"the device answered {opcode.name} with {status} (header {word:#010x})")
-    words = transport.receive(header.length)
-    if opcode not in (Opcode.COMPRESS, Opcode.AVERAGE):
-        return (words,)
-    return words, {status: np.concatenate(found) for status, found in parts.items()}
 
 
 class Driver:
@@ -174,8 +86,8 @@ class Driver:
 
     def counters(self) -> Counters:
         """The accelerator's counters, read when all earlier commands have been answered."""
-        _send(self.transport, Opcode.COUNTERS)
-        return Counters(*_response(self.transport, Opcode.COUNTERS)[0].tolist())
+        send(self.transport, Opcode.COUNTERS)
+        return Counters(*response(self.transport, Opcode.COUNTERS)[0].tolist())
 
     def gemm(
         self,
@@ -210,7 +122,7 @@ class Driver:
             a_code, b_code = self.arithmetic.identity or (0, 0)
             a = np.pad(a, ((0, 0), (0, short)), constant_values=a_code)
             b = np.pad(b, ((0, short), (0, 0)), constant_values=b_code)
-        self._run(self._commands(a, b, c, sources, requantisation))
+        self.run(self._commands(a, b, c, sources, requantisation))
         return c
 
     def _check_codes(self, requantisation: Requantisation, columns: int) -> None:
@@ -251,120 +163,22 @@ class Driver:
                 f"{descriptor(rule)}; ask for the device's, or build a device for this one"
             )
         new_w, new_v = np.empty_like(w), np.empty_like(v)
-        self._run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
+        self.run(self._updates(rule, seed or 0, (w, v, g), (new_w, new_v)))
         return new_w, new_v
 
-    def compress(
-        self,
-        rule: AdaComp,
-        residue: Values,
-        gradient: Values,
-        *,
-        layer: int = 0,
-        learner: int = 0,
-        step: int = 0,
-    ) -> tuple[Packet, Values]:
-        """The packet, and the new residue: bit for bit those of `rule.compress`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `rule.compress` raises them.
-        DeviceError, TimeoutError
-            The device has no unit for such bins or so long a layer. Or it did not do as told; then it is
-            reset, as it is when the call is interrupted.
-        """
-        old, new = rule.check(residue, gradient)
-        where = {"layer": layer, "learner": learner, "step": step}
-        if not old.size:
-            return rule.compress(residue, gradient, **where)
-        self._compresses(rule.bin_length, len(old))
-        sums, elements = np.empty((2, 0), np.uint32)
-        summary = _NO_WORDS
-
-        def take(words: Words, parts: dict[Status, Words]) -> None:
-            nonlocal sums, elements, summary
-            sums, elements = (
-                np.append(sums, parts[Status.RESIDUES]),
-                np.append(elements, parts[Status.PACKET]),
-            )
-            summary = words
-
-        data = np.stack([old, new], axis=1).reshape(-1).view(np.uint32)
-        self._run(self._layer(Opcode.COMPRESS, rule.bin_length, [len(old)], data, take))
-        (scale,) = summary[:1].view(np.float32)
-        if np.isnan(scale):
-            return rule.not_finite(len(old), where), old.reshape(np.shape(residue)).copy()
-        size = element_bytes(rule.bin_length)
-        packed = elements.astype("<u4").view("<u2")[: summary[1]].astype(f"u{size}")
-        packet = Packet(len(old), rule.bin_length, float(scale), packed, **where)
-        kept = self._add(packet, -scale, sums)
-        return packet, kept.view(np.float32).reshape(np.shape(residue))
-
-    def mean(self, packets: Sequence[Packet]) -> Values:
-        """The average of what learners send of one layer, flat: bit for bit `quaver.golden.compression.mean`.
-        DeviceError, TimeoutError: as of `compress`."""
-        length = packets[0].length
-        if not length:
-            return mean(packets)
-        if not all(packet.is_finite for packet in packets):
-            return np.full(length, np.nan, np.float32)
-        sums = np.zeros(length, np.uint32)
-        for packet in packets:
-            self._compresses(packet.bin_length, length)
-            with np.errstate(under="ignore"):
-                sums = self._add(packet, np.float32(packet.scale) / np.float32(len(packets)), sums)
-        return sums.view(np.float32)
-
-    def _compresses(self, bin_length: int, length: int) -> None:
-        """DeviceError: the device compresses no such layer."""
-        ours = self.compression
-        if ours is None or ours.name != "adacomp":
-            raise DeviceError(
-                f"the device compresses {ours or 'nothing'}, but the driver was asked for adacomp; build a "
-                f"device with it"
-            )
-        longest, most = int(ours.parameters["longest"]), (1 << int(ours.parameters["count_bits"])) - 1
-        if bin_length > longest or length > most:
-            raise DeviceError(
-                f"a layer of {length:,} elements in bins of {bin_length:,} is asked for, but the device "
-                f"compresses up to {most:,} in bins of up to {longest:,}; build it for more"
-            )
-
-    def _add(self, packet: Packet, share: np.float32, sums: Words) -> Words:
-        """Sums with what a packet adds to them."""
-        needed, found = packet.needed(), [_NO_WORDS]
-        pairs = np.append(packet.elements, np.zeros(len(needed) % 2, packet.elements.dtype)).astype("<u2")
-        data = np.insert(sums, needed[::2], pairs.view("<u4"))
-
-        def take(words: Words, parts: dict[Status, Words]) -> None:
-            found.append(parts[Status.SUMS])
-
-        settings = [len(sums), int(share.view(np.uint32))]
-        self._run(self._layer(Opcode.AVERAGE, packet.bin_length, settings, data, take))
-        return np.concatenate(found)
-
-    def _layer(
-        self, opcode: Opcode, bin_length: int, settings: list[int], data: Words, take: Callable[..., None]
-    ) -> Iterator[_Command]:
-        """The commands of one layer."""
-        for start in range(0, len(data), _LAYER_WORDS):
-            arguments = CompressionArguments.const({"bin_length": bin_length, "first": start == 0})
-            words = [arguments.as_value().value, *(settings if start == 0 else [])]
-            yield opcode, words, data[start : start + _LAYER_WORDS], take
-
-    def _run(self, commands: Iterator[_Command]) -> None:
-        """Hand out commands ahead of their responses; reset the device unless all goes well."""
+    def run(self, commands: Iterable[Command]) -> None:
+        """Send commands ahead of their responses, which each one's `take` is given in order. Unless all goes
+        well the device is reset, if it still answers."""
         waiting: deque[tuple[Opcode, Callable[..., None]]] = deque()
         try:
             for opcode, arguments, data, take in commands:
-                _send(self.transport, opcode, arguments, data)
+                send(self.transport, opcode, arguments, data)
                 waiting.append((opcode, take))
                 if len(waiting) > AHEAD:
                     opcode, take = waiting.popleft()
-                    take(*_response(self.transport, opcode))
+                    take(*response(self.transport, opcode))
             for opcode, take in waiting:
-                take(*_response(self.transport, opcode))
+                take(*response(self.transport, opcode))
         except BaseException:
             self._requantising = False
             with suppress(OSError):  # of a device that does not answer the first error says more
@@ -380,11 +194,11 @@ class Driver:
 
     def _commands(
         self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None = None
-    ) -> Iterator[_Command]:
+    ) -> Iterator[Command]:
         """The commands that compute `c`, in such an order that loads overlap the GEMM before."""
         g = self.geometry
         if requantisation is None and self._requantising:
-            yield Opcode.REQUANTISE, [], _NO_WORDS, _nothing
+            yield Opcode.REQUANTISE, [], NO_WORDS, nothing
         self._requantising = requantisation is not None
         m_tiles, n_tiles = -(-a.shape[0] // g.rows), -(-b.shape[1] // g.tile_columns)
         steps = g.steps(a.shape[1])
@@ -411,7 +225,7 @@ class Driver:
         requantisation: Requantisation | None,
         m_block: int,
         n_block: int,
-    ) -> Iterator[_Command]:
+    ) -> Iterator[Command]:
         """The commands where K fits the buffers: a block of B stays while all of A passes by, and meanwhile
         the next block of B is loaded in pieces."""
         height, width = m_block * self.geometry.rows, n_block * self.geometry.tile_columns
@@ -441,7 +255,7 @@ class Driver:
 
     def _slices(
         self, a: Codes, b: Codes, c: Codes, sources: _Sources, requantisation: Requantisation | None
-    ) -> Iterator[_Command]:
+    ) -> Iterator[Command]:
         """The commands where K does not fit the buffers: one tile after another, each in slices of K between
         which the sums stay in the array."""
         height, width = self.geometry.rows, self.geometry.tile_columns
@@ -463,7 +277,7 @@ class Driver:
                     )
                     half ^= 1
 
-    def _requantise(self, requantisation: Requantisation | None, column: int) -> Iterator[_Command]:
+    def _requantise(self, requantisation: Requantisation | None, column: int) -> Iterator[Command]:
         """The command that gives a tile of columns, from `column` on, its parameters, if there are any."""
         if requantisation is None:
             return
@@ -473,7 +287,7 @@ class Driver:
         for i, numbers in enumerate((multipliers, offsets, offsets >> 32)):
             parameters[: len(numbers), i] = numbers & 0xFFFFFFFF
         arguments = RequantiseArguments.const({"shift": requantisation.shift})
-        yield Opcode.REQUANTISE, [arguments.as_value().value], parameters.reshape(-1), _nothing
+        yield Opcode.REQUANTISE, [arguments.as_value().value], parameters.reshape(-1), nothing
 
     def _a_words(self, a: Codes) -> Words:
         """Rows of A as the row banks take them: (addresses, groups)."""
@@ -503,12 +317,12 @@ class Driver:
         g = self.geometry
         return g.rows * g.interleave * -(-g.columns // slots_per_word(self.arithmetic.result.width))
 
-    def _load(self, operand: Operand, half: int, words: Words, start: int = 0) -> Iterator[_Command]:
+    def _load(self, operand: Operand, half: int, words: Words, start: int = 0) -> Iterator[Command]:
         """LOADs of (addresses, groups), as many as their length asks for."""
         most = (MAX_LENGTH - 1) // words.shape[1]
         for i in range(0, len(words), most):
             place = LoadArguments.const({"start": start + i, "half": half, "operand": operand})
-            yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), _nothing
+            yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), nothing
 
     def _gemm(
         self,
@@ -520,7 +334,7 @@ class Driver:
         *,
         first: bool = True,
         last: bool = True,
-    ) -> _Command:
+    ) -> Command:
         """One GEMM whose results go to `part`, a view of C that its tiles cover."""
         g = self.geometry
         m_tiles, n_tiles = -(-part.shape[0] // g.rows), -(-part.shape[1] // g.tile_columns)
@@ -539,11 +353,11 @@ class Driver:
             whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)
             part[...] = whole[: part.shape[0], : part.shape[1]]
 
-        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], _NO_WORDS, take
+        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], NO_WORDS, take
 
     def _updates(
         self, rule: HardwareRule, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
-    ) -> Iterator[_Command]:
+    ) -> Iterator[Command]:
         """UPDATEs of `elements` (weights, momenta, gradients); what they answer goes to `results`."""
         slot = update_slot(rule.formats)
         together, count = slots_per_word(slot), elements[0].size  # elements of a group

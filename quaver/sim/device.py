@@ -24,7 +24,7 @@ PATIENCE = 1 << 21
 
 
 class SimulatedDevice:
-    """An accelerator in this process, a `quaver.host.driver.Transport`.
+    """An accelerator in this process, a `quaver.host.transport.Transport`.
 
     Parameters
     ----------

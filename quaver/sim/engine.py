@@ -16,6 +16,7 @@ from quaver.golden.contracts import Arithmetic, Codes, HardwareRule, UpdateRule
 from quaver.golden.descriptor import descriptor
 from quaver.golden.requantisation import Requantisation
 from quaver.golden.validation import as_integer
+from quaver.host import compression
 from quaver.host.driver import Driver
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.compression.adacomp import AdaCompUnit
@@ -167,19 +168,15 @@ class SimulatedEngine:
         return self.update_driver(rule).update(rule, weights, momenta, gradients, seed=seed)
 
     def compress(
-        self,
-        rule: AdaComp,
-        residue: Values,
-        gradient: Values,
-        *,
-        layer: int = 0,
-        learner: int = 0,
-        step: int = 0,
+        self, rule: AdaComp, residue: Values, gradient: Values, **where: int
     ) -> tuple[Packet, Values]:
-        """What a learner sends, and what it keeps, on a simulated accelerator; see `Driver.compress`."""
-        driver = self.compression_driver(rule.bin_length)
-        return driver.compress(rule, residue, gradient, layer=layer, learner=learner, step=step)
+        """What a learner sends, and what it keeps, on a simulated accelerator; see
+        `quaver.host.compression.compress`."""
+        return compression.compress(
+            self.compression_driver(rule.bin_length), rule, residue, gradient, **where
+        )
 
     def mean(self, packets: Sequence[Packet]) -> Values:
-        """The average of packets on a simulated accelerator; see `Driver.mean`."""
-        return self.compression_driver(packets[0].bin_length).mean(packets)
+        """The average of packets on a simulated accelerator; see
+        `quaver.host.compression.average`."""
+        return compression.average(self.compression_driver(packets[0].bin_length), packets)

@@ -10,7 +10,9 @@ from devices import ARITHMETIC, DEPTH, accelerator, compressing_device, device
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.compression import AdaComp, NonFinite, Packet, mean
-from quaver.host.driver import DeviceError, Driver
+from quaver.host import compression
+from quaver.host.driver import Driver
+from quaver.host.transport import DeviceError
 from quaver.rtl.commands import Geometry, Identity
 
 
@@ -165,12 +167,12 @@ def test_compression_equals_golden(bin_length: int, length: int) -> None:
             gradient[rng.random(length) < (0.97, 0.3, 0)[step]] = 0
             where = {"layer": 5, "learner": learner, "step": step}
             packet, kept = rule.compress(residues[learner], gradient, **where)
-            ours, residues[learner] = driver.compress(rule, residues[learner], gradient, **where)
+            ours, residues[learner] = compression.compress(driver, rule, residues[learner], gradient, **where)
             assert ours.pack() == packet.pack()
             assert residues[learner].shape == kept.shape
             assert bits(residues[learner]) == bits(kept)
             packets.append(packet)
-        assert bits(driver.mean(packets)) == bits(mean(packets))
+        assert bits(compression.average(driver, packets)) == bits(mean(packets))
     compressing_device().stall(0, 0, 0)
 
 
@@ -178,30 +180,33 @@ def test_compression_of_what_is_not_finite() -> None:
     driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
     residue, gradient = np.ones(20, np.float32), np.full(20, 2, np.float32)
     gradient[7] = np.inf
-    with pytest.raises(ValueError, match=r"of layer 0 or residue .* is not finite"):
-        driver.compress(AdaComp(5), residue, gradient)
+    with pytest.raises(ValueError, match=r"of layer 3 or residue .* is not finite"):
+        compression.compress(driver, AdaComp(5), residue, gradient, layer=3)
     rule = AdaComp(5, NonFinite.PASS)
-    packet, kept = driver.compress(rule, residue, gradient)
+    packet, kept = compression.compress(driver, rule, residue, gradient)
     assert packet.pack() == rule.compress(residue, gradient)[0].pack()
     assert bits(kept) == bits(residue)
     gradient[7] = 2  # and nothing of it is left
-    assert driver.compress(rule, residue, gradient)[0].pack() == rule.compress(residue, gradient)[0].pack()
-    assert bits(driver.mean([packet] * 2)) == bits(mean([packet] * 2))
+    assert (
+        compression.compress(driver, rule, residue, gradient)[0].pack()
+        == rule.compress(residue, gradient)[0].pack()
+    )
+    assert bits(compression.average(driver, [packet] * 2)) == bits(mean([packet] * 2))
 
 
 def test_what_compression_refuses() -> None:
     values = np.zeros(300, np.float32)
     with pytest.raises(DeviceError, match="the device compresses nothing, but the driver was asked"):
-        Driver(device(), ARITHMETIC).compress(AdaComp(5), values, values)
+        compression.compress(Driver(device(), ARITHMETIC), AdaComp(5), values, values)
     driver = Driver(compressing_device(), ChunkedFloat(chunk=4))
     with pytest.raises(DeviceError, match=r"300 elements in bins of 5 .* up to 255 in bins"):
-        driver.compress(AdaComp(5), values, values)
+        compression.compress(driver, AdaComp(5), values, values)
     with pytest.raises(DeviceError, match=r"in bins of 71 .* 255 in bins of up to 70"):
-        driver.compress(AdaComp(71), values[:9], values[:9])
+        compression.compress(driver, AdaComp(71), values[:9], values[:9])
     with pytest.raises(TypeError, match="the gradient is float64"):
-        driver.compress(AdaComp(5), values, values.astype(np.float64))
+        compression.compress(driver, AdaComp(5), values, values.astype(np.float64))
     with pytest.raises(DeviceError, match="in bins of 500"):
-        driver.mean([Packet(1, 500, 1.0, np.array([0x8000], np.uint16))])
-    none, kept = driver.compress(AdaComp(5), values[:0], values[:0])
+        compression.average(driver, [Packet(1, 500, 1.0, np.array([0x8000], np.uint16))])
+    none, kept = compression.compress(driver, AdaComp(5), values[:0], values[:0])
     assert none.pack() == AdaComp(5).compress(values[:0], values[:0])[0].pack()
-    assert kept.size == driver.mean([none]).size == 0
+    assert kept.size == compression.average(driver, [none]).size == 0

@@ -24,9 +24,9 @@ from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host import serial_port
 from quaver.host.board_engine import BUILT, BoardEngine, gemms, recipes, way_out
-from quaver.host.driver import DeviceError
 from quaver.host.link_transport import LinkTransport
 from quaver.host.serial_port import SerialLine, find_port
+from quaver.host.transport import DeviceError
 from quaver.rtl.commands import Geometry, Identity
 from quaver.sim.line import SimulatedLine
 from quaver.sim.terminal import Terminal

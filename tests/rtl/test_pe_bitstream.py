@@ -26,7 +26,8 @@ from quaver.golden.arithmetic import Bitstream
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.random_bits import COLUMN, ROW
-from quaver.host.driver import Driver, _response, _send
+from quaver.host.driver import Driver
+from quaver.host.transport import response, send
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.array import operand_random, systolic
 from quaver.rtl.pe import pe_for
@@ -445,8 +446,8 @@ def test_the_accelerator() -> None:
         for opcode, arguments, words, _ in islice(
             driver._commands(a, b, np.zeros_like(got), driver._sources(8), None), commands
         ):
-            _send(device, opcode, arguments, words)
-            _response(device, opcode)
+            send(device, opcode, arguments, words)
+            response(device, opcode)
         if commands == 8:
             device.reset()
         np.testing.assert_array_equal(driver.gemm(a, b, seed=seed), got)

@@ -15,7 +15,8 @@ import quaver.rtl.requantisation
 from quaver.golden.arithmetic import ChunkedFloat, Integer
 from quaver.golden.arithmetic.named import named
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
-from quaver.host.driver import DeviceError, Driver
+from quaver.host.driver import Driver
+from quaver.host.transport import DeviceError
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.requantisation import RequantisationUnit
 from quaver.sim.device import SimulatedDevice

@@ -15,7 +15,8 @@ import quaver.rtl.random_sources
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS, ChunkedFloat
 from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.random_bits import states, states_of
-from quaver.host.driver import Driver, _response, _send
+from quaver.host.driver import Driver
+from quaver.host.transport import response, send
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.array.sum_random import SumRandom
 from quaver.sim.device import SimulatedDevice
@@ -175,8 +176,8 @@ def test_draws_survive_what_was_left_open_and_a_reset() -> None:
             for opcode, arguments, data, _ in islice(
                 driver._commands(a, b, np.zeros_like(expected), driver._sources(8)), 3 * commands
             ):
-                _send(device, opcode, arguments, data)
-                _response(device, opcode)
+                send(device, opcode, arguments, data)
+                response(device, opcode)
             np.testing.assert_array_equal(driver.gemm(a, b, seed=8), expected)
             device.reset()
             np.testing.assert_array_equal(driver.gemm(a, b, seed=8), expected)

@@ -15,7 +15,8 @@ from quaver.golden.formats import BFLOAT16, E4M3, FP16, FloatFormat
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import fixed16, fixed20
 from quaver.golden.update.float_sgd import FloatSGD
-from quaver.host.driver import DeviceError, Driver
+from quaver.host.driver import Driver
+from quaver.host.transport import DeviceError
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.commands import MAX_LENGTH, Opcode, ResponseHeader, Status, UpdateArguments, command
 from quaver.rtl.update.float_sgd import FloatSGDUnit

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats, as_variant_a
+from quaver.golden.formats.format import Format, as_variant_a
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer, set_integers
+from quaver.golden.validation import set_integers
 
 _PATTERN = re.compile(r"q(-?[0-9]+)\.(-?[0-9]+)")
 
@@ -110,13 +110,9 @@ class FixedFormat(Format):
 
         NaN, for which there is no code, is a ValueError too.
         """
-        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
-        x = as_floats(values)
-        drawn = as_draws(random, random_bits, x.shape, rounding)
-        if np.isnan(x).any():
-            raise ValueError(f"values hold NaN, but {self} has no code for it")
+        x, rounding, drawn, random_bits = self._numbers(values, rounding, random, random_bits)
         end = 2.0**self.integer_bits  # what lies beyond saturates however it is rounded
-        steps = np.clip(x.astype(np.float64), -end, end) * 2.0**self.fraction_bits
+        steps = np.clip(x, -end, end) * 2.0**self.fraction_bits
         if rounding is Rounding.NEAREST_EVEN:
             return self.codes(np.rint(steps))
         if drawn is None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.validation import as_integer
 
 
 class Format(ABC):
@@ -108,6 +109,18 @@ class Format(ABC):
     ) -> NDArray[np.floating]:
         """`decode(encode(values))`: the values moved onto the format's grid."""
         return self.decode(self.encode(values, rounding, **options))  # type: ignore[arg-type]
+
+    def _numbers(
+        self, values: ArrayLike, rounding: Rounding | str, random: ArrayLike | None, random_bits: int
+    ) -> tuple[NDArray[np.float64], Rounding, NDArray[np.unsignedinteger] | None, int]:
+        """What `encode` was given, checked, of a format that has no code for NaN: values, rounding, draws if
+        it takes any, and their bits."""
+        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
+        x = as_floats(values)
+        drawn = as_draws(random, random_bits, x.shape, rounding)
+        if np.isnan(x).any():
+            raise ValueError(f"values hold NaN, but {self} has no code for it")
+        return x.astype(np.float64), rounding, drawn, random_bits
 
 
 @cache

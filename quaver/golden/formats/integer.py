@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats
+from quaver.golden.formats.format import Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer, set_integers
+from quaver.golden.validation import set_integers
 
 _PATTERN = re.compile(r"(uint|int|odd)([0-9]+)")
 
@@ -156,13 +156,9 @@ class IntegerFormat(Format):
 
         NaN, for which there is no code, is a ValueError too.
         """
-        rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
-        x = as_floats(values)
-        drawn = as_draws(random, random_bits, x.shape, rounding)
-        if np.isnan(x).any():
-            raise ValueError(f"values hold NaN, but {self} has no code for it")
+        x, rounding, drawn, random_bits = self._numbers(values, rounding, random, random_bits)
         # Steps above the lowest value; far below 2**53, so that nothing is lost.
-        above = (np.clip(x.astype(np.float64), self.lowest, self.highest) - self.lowest) / self.step
+        above = (np.clip(x, self.lowest, self.highest) - self.lowest) / self.step
         if drawn is not None:
             fine = np.floor(above * 2.0**random_bits).astype(np.int64)
             q = np.minimum((fine + drawn) >> random_bits, (1 << self.bits) - 1)

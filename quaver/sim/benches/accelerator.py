@@ -72,7 +72,7 @@ PATIENCE = 20_000
 
 
 class Streams:
-    """A `quaver.host.driver.Transport` over the two streams, which pause at random.
+    """A `quaver.host.transport.Transport` over the two streams, which pause at random.
 
     The driver runs in a thread of its own; the simulation advances while it waits in `receive` or `reset`.
     """
