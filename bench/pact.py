@@ -6,6 +6,7 @@ beside them.
 
     python bench/pact.py --data fashion-mnist --data-dir DIR --model cnn --epochs 10 --seeds 3 --out runs/pact
     python bench/pact.py --data fashion-mnist --data-dir DIR --model cnn --images 6000 --test-images 2000
+    python bench/pact.py --alpha 3      # α begins where a long training would have brought it
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from quaver.cli import figures
 from quaver.golden import data
 from quaver.golden.files import write
 from quaver.golden.nn import models, recipes
+from quaver.golden.nn.quantisers import Clip
+from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Epoch, Step, Trainer
 
@@ -36,6 +39,15 @@ FAMILIES = {
 }
 #: Top-1 of CIFAR10-ResNet20 in the paper: float32, and 2 to 5 bits.
 PAPER = {"FP32": 91.6, "PACT": (89.7, 91.1, 91.3, 91.7), "DoReFa": (88.2, 89.9, 90.5, 90.4)}
+
+
+def beginning_at(recipe: Recipe, alpha: float | None) -> Recipe:
+    """The recipe with another α to begin with, if it learns one."""
+    clip = recipe.hidden.inputs
+    if alpha is None or not isinstance(clip, Clip) or not clip.learned:
+        return recipe
+    hidden = replace(recipe.hidden, inputs=replace(clip, alpha=alpha))
+    return replace(recipe, name=f"{recipe.name}-from-{alpha:g}", hidden=hidden)
 
 
 def train(trainer: Trainer, dataset: data.Dataset, console: Console) -> dict[str, Any]:
@@ -82,6 +94,7 @@ def main() -> None:
         "--decay-at", type=int, nargs="*", default=[], help="learning rate ÷ 10 before these epochs"
     )
     parser.add_argument("--seeds", type=int, default=1, help="seeds 1 … N (1)")
+    parser.add_argument("--alpha", type=float, help="where α begins, in place of the paper's 10")
     parser.add_argument("--out", type=Path, help="folder that keeps the runs and the figure of α")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
@@ -97,7 +110,11 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     runs: dict[str, list[dict[str, Any]]] = {}
-    chosen = [recipes.fp32] + [FAMILIES[family][k] for k in args.bits for family in args.families]
+    families = {
+        family: {k: beginning_at(FAMILIES[family][k], args.alpha) for k in args.bits}
+        for family in args.families
+    }
+    chosen = [recipes.fp32] + [families[family][k] for k in args.bits for family in families]
     for seed in range(1, args.seeds + 1):
         for recipe in chosen:
             settings = Settings(
@@ -124,7 +141,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(runs, indent=1))
         return
-    Console().print(table(runs, args))
+    Console().print(table(runs, families, args))
 
 
 def accuracies(found: list[dict[str, Any]]) -> list[float]:
@@ -132,7 +149,9 @@ def accuracies(found: list[dict[str, Any]]) -> list[float]:
     return [100 * run["final"] for run in found]
 
 
-def table(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> Table:
+def table(
+    runs: dict[str, list[dict[str, Any]]], families: dict[str, dict[int, Recipe]], args: argparse.Namespace
+) -> Table:
     """A row for each family, a column for each number of bits; below, the paper's own network."""
     images = f"{args.images:,} images" if args.images else "all images"
     shown = Table(
@@ -147,9 +166,8 @@ def table(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> Ta
         values = accuracies(runs[name])
         return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
-    for family in args.families:
-        cells = [cell(FAMILIES[family][k].name) for k in args.bits]
-        shown.add_row(family, cell("fp32"), *cells)
+    for family, of_bits in families.items():
+        shown.add_row(family, cell("fp32"), *(cell(of_bits[k].name) for k in args.bits))
     shown.add_section()
     for family in ("PACT", "DoReFa"):
         cells = [f"{dict(zip(recipes.pact, PAPER[family], strict=True))[k]:.1f}" for k in args.bits]  # type: ignore[arg-type]
