@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,7 @@ class Rates:
     linked: float
 
 
+@cache
 def rates(design: Design) -> Rates:
     """The rates of a design, from its cycles and from the words that its driver sends."""
     clock = float(design.pll.clock_hz)
@@ -90,14 +92,14 @@ class _Counted:
 
     def send(self, words: Words) -> None:
         self.sent += len(words)
-        opcode = CommandHeader.from_bits(int(words[0])).opcode
+        opcode = CommandHeader.unpack(int(words[0])).opcode
         body: list[int] = []
         if opcode == Opcode.IDENTIFY:
             body = self._identity.to_words()
-        elif opcode == Opcode.GEMM and GemmArguments.from_bits(int(words[1])).last:
-            tiles = TileArguments.from_bits(int(words[2]))
+        elif opcode == Opcode.GEMM and GemmArguments.unpack(int(words[1])).last:
+            tiles = TileArguments.unpack(int(words[2]))
             body = [0] * (tiles.m_tiles * tiles.n_tiles * self._tile_words)
-        header = ResponseHeader.const({"length": len(body), "status": 0, "opcode": opcode}).as_value().value
+        header = ResponseHeader.pack(length=len(body), opcode=opcode)
         self._answers = np.concatenate([self._answers, np.array([header, *body], np.uint32)])
 
     def receive(self, count: int) -> Words:

@@ -105,6 +105,6 @@ def _layer(
 ) -> Iterator[Command]:
     """The commands of one layer."""
     for start in range(0, len(data), _LAYER_WORDS):
-        arguments = CompressionArguments.const({"bin_length": bin_length, "first": start == 0})
-        words = [arguments.as_value().value, *(settings if start == 0 else [])]
+        arguments = CompressionArguments.pack(bin_length=bin_length, first=start == 0)
+        words = [arguments, *(settings if start == 0 else [])]
         yield opcode, words, data[start : start + _LAYER_WORDS], take

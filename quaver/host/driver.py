@@ -286,8 +286,8 @@ class Driver:
         multipliers, offsets = requantisation.multipliers[here], requantisation.offsets[here]
         for i, numbers in enumerate((multipliers, offsets, offsets >> 32)):
             parameters[: len(numbers), i] = numbers & 0xFFFFFFFF
-        arguments = RequantiseArguments.const({"shift": requantisation.shift})
-        yield Opcode.REQUANTISE, [arguments.as_value().value], parameters.reshape(-1), nothing
+        arguments = RequantiseArguments.pack(shift=requantisation.shift)
+        yield Opcode.REQUANTISE, [arguments], parameters.reshape(-1), nothing
 
     def _a_words(self, a: Codes) -> Words:
         """Rows of A as the row banks take them: (addresses, groups)."""
@@ -321,8 +321,8 @@ class Driver:
         """LOADs of (addresses, groups), as many as their length asks for."""
         most = (MAX_LENGTH - 1) // words.shape[1]
         for i in range(0, len(words), most):
-            place = LoadArguments.const({"start": start + i, "half": half, "operand": operand})
-            yield Opcode.LOAD, [place.as_value().value], words[i : i + most].reshape(-1), nothing
+            place = LoadArguments.pack(start=start + i, half=half, operand=operand)
+            yield Opcode.LOAD, [place], words[i : i + most].reshape(-1), nothing
 
     def _gemm(
         self,
@@ -338,10 +338,8 @@ class Driver:
         """One GEMM whose results go to `part`, a view of C that its tiles cover."""
         g = self.geometry
         m_tiles, n_tiles = -(-part.shape[0] // g.rows), -(-part.shape[1] // g.tile_columns)
-        flags = GemmArguments.const(
-            {"k": g.steps(k), "a_half": a_half, "b_half": b_half, "first": first, "last": last}
-        )
-        tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})
+        flags = GemmArguments.pack(k=g.steps(k), a_half=a_half, b_half=b_half, first=first, last=last)
+        tiles = TileArguments.pack(m_tiles=m_tiles, n_tiles=n_tiles)
         requantised = self._requantising
 
         def take(words: Words) -> None:
@@ -353,7 +351,7 @@ class Driver:
             whole = results.reshape(m_tiles * g.rows, n_tiles * g.tile_columns)
             part[...] = whole[: part.shape[0], : part.shape[1]]
 
-        return Opcode.GEMM, [flags.as_value().value, tiles.as_value().value, *sources], NO_WORDS, take
+        return Opcode.GEMM, [flags, tiles, *sources], NO_WORDS, take
 
     def _updates(
         self, rule: HardwareRule, seed: int, elements: tuple[Codes, ...], results: tuple[Codes, ...]
@@ -371,7 +369,7 @@ class Driver:
         settings = np.append(pack(scalars, update_slot([rule.scalar])), np.uint32(seed))
         for start in range(0, len(groups), _GROUPS):
             part = groups[start : start + _GROUPS]
-            arguments = UpdateArguments.const({"groups": len(part), "first": start == 0})
+            arguments = UpdateArguments.pack(groups=len(part), first=start == 0)
             data = np.concatenate([settings[: 0 if start else None], part.reshape(-1)])
             of_part = slice(together * start, together * (start + len(part)))
 
@@ -381,4 +379,4 @@ class Driver:
                     into = codes.reshape(-1)[here]
                     into[:] = new[: len(into), i]
 
-            yield Opcode.UPDATE, [arguments.as_value().value], data, take
+            yield Opcode.UPDATE, [arguments], data, take

@@ -67,7 +67,7 @@ def response(transport: Transport, opcode: Opcode) -> tuple[Words] | tuple[Words
     parts: dict[Status, list[Words]] = {status: [NO_WORDS] for status in PARTS}
     while True:
         word = int(transport.receive(1)[0])
-        header = ResponseHeader.from_bits(word)
+        header = ResponseHeader.unpack(word)
         if header.opcode != opcode or header.status not in PARTS:
             break
         parts[Status(header.status)].append(transport.receive(header.length))

@@ -90,6 +90,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from enum import IntEnum
+from types import SimpleNamespace
 
 import numpy as np
 from amaranth.lib import data
@@ -143,24 +144,57 @@ class Operand(IntEnum):
     B = 1
 
 
+class WordLayout(data.StructLayout):
+    """The fields of one word, the first in the lowest bits.
+
+    A host packs and unpacks words by the hundred thousand, and Amaranth's own constants would take most of
+    its time.
+    """
+
+    def __init__(self, members: dict[str, int]):
+        super().__init__(members)
+        starts = [sum(list(members.values())[:i]) for i in range(len(members))]
+        self._places = {
+            name: (start, (1 << width) - 1)
+            for (name, width), start in zip(members.items(), starts, strict=True)
+        }
+
+    def pack(self, **fields: int) -> int:
+        """The word of these fields, of which those left out are 0.
+
+        ValueError: a field's value does not fit.
+        """
+        word = 0
+        for name, value in fields.items():
+            start, most = self._places[name]
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} is {value}, but a word has room for 0 … {most}")
+            word |= int(value) << start
+        return word
+
+    def unpack(self, word: int) -> SimpleNamespace:
+        """The fields of a word."""
+        return SimpleNamespace(**{name: word >> start & most for name, (start, most) in self._places.items()})
+
+
 #: A command's first word.
-CommandHeader = data.StructLayout({"length": 16, "opcode": 8, "magic": 8})
+CommandHeader = WordLayout({"length": 16, "opcode": 8, "magic": 8})
 #: A response's first word.
-ResponseHeader = data.StructLayout({"length": 16, "status": 8, "opcode": 8})
+ResponseHeader = WordLayout({"length": 16, "status": 8, "opcode": 8})
 #: LOAD: the bank address of the first group, which half of the memory, which operand.
-LoadArguments = data.StructLayout({"start": 24, "half": 1, "operand": 1, "zero": 6})
+LoadArguments = WordLayout({"start": 24, "half": 1, "operand": 1, "zero": 6})
 #: GEMM: the length of the inner dimension in steps, and the halves to read. The results of the tiles start
 #: from zero if `first`, and leave if `last`; a GEMM without both is one slice in k of one tile.
-GemmArguments = data.StructLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
+GemmArguments = WordLayout({"k": 16, "a_half": 1, "b_half": 1, "first": 1, "last": 1, "zero": 12})
 #: GEMM: how many tiles of rows and of columns.
-TileArguments = data.StructLayout({"m_tiles": 16, "n_tiles": 16})
+TileArguments = WordLayout({"m_tiles": 16, "n_tiles": 16})
 #: UPDATE: how many groups of elements, and whether they begin a run.
-UpdateArguments = data.StructLayout({"groups": 16, "first": 1, "zero": 15})
+UpdateArguments = WordLayout({"groups": 16, "first": 1, "zero": 15})
 #: REQUANTISE: the shift, 0 … 47.
-RequantiseArguments = data.StructLayout({"shift": 6, "zero": 26})
+RequantiseArguments = WordLayout({"shift": 6, "zero": 26})
 #: COMPRESS and AVERAGE: whether they begin a layer, and the length of its bins, which is of no account if
 #: they do not.
-CompressionArguments = data.StructLayout({"bin_length": 14, "first": 1, "zero": 17})
+CompressionArguments = WordLayout({"bin_length": 14, "first": 1, "zero": 17})
 
 #: Responses with these go on in another part.
 PARTS = frozenset({Status.RESIDUES, Status.PACKET, Status.SUMS})
@@ -174,8 +208,7 @@ def command(opcode: Opcode, arguments: Sequence[int] = (), data: int = 0) -> lis
     length = len(arguments) + data
     if length > MAX_LENGTH:
         raise ValueError(f"{length} words after the header, but a command has at most {MAX_LENGTH}; split it")
-    header = CommandHeader.const({"length": length, "opcode": opcode, "magic": MAGIC})
-    return [header.as_value().value, *arguments]
+    return [CommandHeader.pack(length=length, opcode=opcode, magic=MAGIC), *arguments]
 
 
 def slot_bits(width: int) -> int:

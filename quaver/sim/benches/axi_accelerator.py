@@ -178,7 +178,7 @@ class Core:
             if self.cycles > patience:
                 raise TimeoutError(f"no packet in {PATIENCE} cycles")
         words = np.frombuffer(bytes(self.sink.recv_nowait().tdata), "<u4").tolist()
-        announced = ResponseHeader.from_bits(words[0]).length
+        announced = ResponseHeader.unpack(words[0]).length
         if announced + 1 == len(words):
             self.coverage.hit("packet", "with words" if announced else "a header")
         else:
@@ -189,7 +189,7 @@ class Core:
     async def _receive(self, count: int) -> np.ndarray:
         while len(self.words) < count:
             words = await self.packet()
-            self.bench.equal(ResponseHeader.from_bits(words[0]).length + 1, len(words), packet=str(words[:4]))
+            self.bench.equal(ResponseHeader.unpack(words[0]).length + 1, len(words), packet=str(words[:4]))
             self.words += words
         words, self.words = self.words[:count], self.words[count:]
         return np.array(words, np.uint32)
