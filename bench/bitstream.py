@@ -22,6 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from quaver.golden.bitstream_noise import NoiseEngine, sample, variance
 from quaver.golden.kernels import bitstream as kernel
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn import models
+from quaver.golden.nn.quantisers import Diverged
 from quaver.golden.nn.recipes import recipe
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
@@ -156,12 +158,14 @@ def mnist(options: argparse.Namespace) -> list[dict[str, Any]]:
         return Trainer(network, digits, recipe(name), settings, engine=NoiseEngine())
 
     def add(way: str, length: int | None, run: Trainer) -> None:
-        began = time.perf_counter()
-        if way != "inference alone":
-            for _ in run.steps():
-                pass
-        took = time.perf_counter() - began
-        line = {"way": way, "length": length, "accuracy": run.evaluate(*test)[1], "seconds": round(took, 1)}
+        began, accuracy = time.process_time(), None  # None: it has diverged
+        with suppress(Diverged):
+            if way != "inference alone":
+                for _ in run.steps():
+                    pass
+            accuracy = run.evaluate(*test)[1]
+        seconds = round(time.process_time() - began, 1)
+        line = {"way": way, "length": length, "accuracy": accuracy, "processor seconds": seconds}
         lines.append(line)
         print(json.dumps(line), file=sys.stderr, flush=True)
 
@@ -182,7 +186,8 @@ def show_mnist(lines: list[dict[str, Any]], options: argparse.Namespace, console
     title = f"MNIST, {sizes}, epochs: {options.epochs}; test accuracy, in float32 {lines[0]['accuracy']:.2%}"
     table = Table("bits of a stream", *WAYS, title=title)
     for length in options.lengths:
-        found = {line["way"]: f"{line['accuracy']:.2%}" for line in lines if line["length"] == length}
+        of_length = {line["way"]: line["accuracy"] for line in lines if line["length"] == length}
+        found = {way: "diverged" if right is None else f"{right:.2%}" for way, right in of_length.items()}
         table.add_row(str(length), *(found[way] for way in WAYS))
     console.print(table)
     if options.figure:
@@ -192,7 +197,9 @@ def show_mnist(lines: list[dict[str, Any]], options: argparse.Namespace, console
         axes = figure.subplots()
         axes.axhline(lines[0]["accuracy"], color="black", lw=1, label="float32")
         for way in WAYS:
-            chosen = {line["length"]: line["accuracy"] for line in lines if line["way"] == way}
+            chosen = {
+                line["length"]: line["accuracy"] for line in lines if line["way"] == way and line["accuracy"]
+            }
             axes.semilogx(list(chosen), list(chosen.values()), "o-", label=way, base=2)
         axes.set(title=title, xlabel="bits of a stream", ylabel="test accuracy")
         axes.legend()
