@@ -39,7 +39,7 @@ from quaver.golden.bitstream_noise import NoiseEngine, sample, variance
 from quaver.golden.kernels import bitstream as kernel
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn import models
-from quaver.golden.nn.quantisers import Diverged
+from quaver.golden.nn.quantisers import DivergedError
 from quaver.golden.nn.recipes import recipe
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
@@ -159,7 +159,7 @@ def mnist(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     def add(way: str, length: int | None, run: Trainer) -> None:
         began, accuracy = time.process_time(), None  # None: it has diverged
-        with suppress(Diverged):
+        with suppress(DivergedError):
             if way != "inference alone":
                 for _ in run.steps():
                     pass

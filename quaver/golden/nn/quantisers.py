@@ -26,7 +26,7 @@ Values = NDArray[np.floating]
 LEAST_ALPHA = 2.0**-10
 
 
-class Diverged(ValueError):
+class DivergedError(ValueError):
     """What is to be quantised is not finite: the run has diverged."""
 
 
@@ -144,7 +144,7 @@ class Clip(Quantiser):
         codes = np.empty(flat.shape, np.int8 if self.signed else np.uint8)
         unsigned = codes.view(np.uint8)
         if not kernels.clip.codes(flat, low, high, float(self.steps), codes):
-            raise Diverged(
+            raise DivergedError(
                 f"values hold NaN, for which {self} has no code: the run has diverged; take a smaller "
                 f"learning rate"
             )
@@ -303,7 +303,7 @@ class FullScale(Quantiser):
     def quantise(self, values: Values, alpha: float) -> Quantised:
         top = float(np.abs(values).max(initial=0.0))
         if not np.isfinite(top):
-            raise Diverged(
+            raise DivergedError(
                 f"values hold NaN or infinity, which {self} has no scale for: the run has diverged; take a "
                 f"smaller learning rate"
             )
@@ -323,7 +323,7 @@ class FullScale(Quantiser):
 def _on_odd_levels(quantiser: Quantiser, values: NDArray[np.float64], end: float) -> Quantised:
     """Values of −1 … 1 as Q_k(value/2 + ½), each worth `end` times as much."""
     if np.isnan(values).any():
-        raise Diverged(
+        raise DivergedError(
             f"weights hold NaN, for which {quantiser} has no code: the run has diverged; take a smaller "
             f"learning rate"
         )
