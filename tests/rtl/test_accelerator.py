@@ -43,7 +43,7 @@ def gemm(k: int, m_tiles: int = 1, n_tiles: int = 1, **flags: int) -> list[int]:
 def ask(transport: SimulatedDevice, words: list[int]) -> tuple[int, int, np.ndarray]:
     """Opcode, status and words of the one response."""
     transport.send(np.array(words, np.uint32))
-    header = ResponseHeader.from_bits(int(transport.receive(1)[0]))
+    header = ResponseHeader.unpack(int(transport.receive(1)[0]))
     return header.opcode, header.status, transport.receive(header.length)
 
 
@@ -180,7 +180,7 @@ def test_noise_never_hangs_it() -> None:
         transport.send(np.concatenate([words, np.zeros(6, np.uint32)]))
         transport.send(np.array(command(Opcode.IDENTIFY), np.uint32))
         for _ in range(200):
-            header = ResponseHeader.from_bits(int(transport.receive(1)[0]))
+            header = ResponseHeader.unpack(int(transport.receive(1)[0]))
             transport.receive(header.length)
             if header.opcode == Opcode.IDENTIFY and header.length:
                 break
@@ -193,7 +193,7 @@ def test_zeros_bring_a_lost_host_back() -> None:
     transport = device()
     transport.send(np.array([0x5103FFFF, 0], np.uint32))
     transport.send(np.zeros(0xFFFF - 1, np.uint32))
-    assert ResponseHeader.from_bits(int(transport.receive(1)[0])).status == Status.OUT_OF_RANGE
+    assert ResponseHeader.unpack(int(transport.receive(1)[0])).status == Status.OUT_OF_RANGE
     works(transport)
 
 

@@ -126,7 +126,7 @@ def test_the_example(tmp_path: Path) -> None:
     run: Callable[..., int] = compile_library(text, "identify", harness).run
     words, lasts = np.zeros(100, np.uint32), np.zeros(100, np.uint8)
     count = run(200, words.ctypes.data_as(ctypes.c_void_p), lasts.ctypes.data_as(ctypes.c_void_p))
-    header = ResponseHeader.from_bits(int(words[0]))
+    header = ResponseHeader.unpack(int(words[0]))
     assert (header.opcode, header.length + 1) == (Opcode.IDENTIFY, count)
     assert lasts[:count].tolist() == [0] * (count - 1) + [1]
     identity = Identity.from_words(words[1:count].tolist())

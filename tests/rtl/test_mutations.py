@@ -147,23 +147,30 @@ def test_cocotb_catches_an_lfsr_with_another_tap() -> None:
     assert run_bench("lfsr", verilog=verilog).failures
 
 
+RANDOM_BITS = {
+    "draws of a column not delayed": (
+        "lower.b_random.eq(upper.b_random_out)",
+        "lower.b_random.eq(upper.b_random)",
+    ),
+    "one row's draws for all": ("first.a_random.eq(row[:bits])", "first.a_random.eq(self.random.row[:bits])"),
+    "a row too far": ("row.eq(places_on(above, ROW, 1))", "row.eq(places_on(above, ROW, 2))"),
+    "diagonals that go down as they go right": (
+        "places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)",
+        "places_on(above_diagonal, DIAGONAL, 1)",
+    ),
+    "a diagonal that does not hop": (
+        "right.diagonal.eq(left.diagonal_out)",
+        "right.diagonal.eq(left.diagonal)",
+    ),
+    "one column's draws for all": ("column.eq(places_on(before, COLUMN, 1))", "column.eq(before)"),
+}
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("lower.b_random.eq(upper.b_random_out)", "lower.b_random.eq(upper.b_random)"),
-        ("first.a_random.eq(row[:bits])", "first.a_random.eq(self.random.row[:bits])"),
-        ("row.eq(places_on(above, ROW, 1))", "row.eq(places_on(above, ROW, 2))"),
-        ("places_on(above_diagonal, DIAGONAL, DIAGONAL.per_row)", "places_on(above_diagonal, DIAGONAL, 1)"),
-        ("right.diagonal.eq(left.diagonal_out)", "right.diagonal.eq(left.diagonal)"),
-        ("column.eq(places_on(before, COLUMN, 1))", "column.eq(before)"),
-    ],
-    ids=[
-        "draws of a column not delayed",
-        "one row's draws for all",
-        "a row too far",
-        "diagonals that go down as they go right",
-        "a diagonal that does not hop",
-        "one column's draws for all",
+        pytest.param(*change, marks=[pytest.mark.slow] * (i % 3 > 0), id=name)
+        for i, (name, change) in enumerate(RANDOM_BITS.items())
     ],
 )
 def test_cocotb_catches_random_bits_that_belong_to_another_output(old: str, new: str) -> None:

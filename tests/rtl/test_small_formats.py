@@ -39,7 +39,16 @@ def some(unit: Unit, count: int) -> list[Case]:
     )
 
 
-@pytest.mark.parametrize(("unit", "count"), [(Unit.ADDER, 24), (Unit.MULTIPLY_ADD, 8), (Unit.ELEMENT, 16)])
+@pytest.mark.parametrize(
+    ("unit", "count"),
+    [
+        *((Unit.ADDER, 12), (Unit.MULTIPLY_ADD, 4), (Unit.ELEMENT, 6)),
+        *(
+            pytest.param(unit, count, marks=pytest.mark.slow)
+            for unit, count in ((Unit.ADDER, 48), (Unit.MULTIPLY_ADD, 16), (Unit.ELEMENT, 32))
+        ),
+    ],
+)
 def test_some_pairs(unit: Unit, count: int) -> None:
     assert [outcome.first for outcome in outcomes(some(unit, count)) if outcome.wrong] == []
 

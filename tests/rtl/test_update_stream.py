@@ -101,7 +101,7 @@ def update(data: list[int], pairs: int, first: int = 1, zero: int = 0) -> list[i
 def ask(transport: SimulatedDevice, words: list[int]) -> tuple[Status, list[int]]:
     """Status and words of the one response."""
     transport.send(np.array(words, np.uint32))
-    header = ResponseHeader.from_bits(int(transport.receive(1)[0]))
+    header = ResponseHeader.unpack(int(transport.receive(1)[0]))
     assert header.opcode == Opcode.UPDATE
     return Status(header.status), transport.receive(header.length).tolist()
 
@@ -156,7 +156,7 @@ def test_noise_never_hangs_it() -> None:
             words += rng.integers(0, 1 << 32, rng.integers(0, 2)).tolist()
         transport.send(np.array(words + [0] * 6 + command(Opcode.IDENTIFY), np.uint32))
         for _ in range(200):
-            header = ResponseHeader.from_bits(int(transport.receive(1)[0]))
+            header = ResponseHeader.unpack(int(transport.receive(1)[0]))
             transport.receive(header.length)
             if header.opcode == Opcode.IDENTIFY and header.length:
                 break

@@ -18,12 +18,19 @@ from quaver.sim.benches.rounding import VARIANTS
 from quaver.sim.coverage import AdderCoverage, holes
 from quaver.sim.runner import SIMULATORS, UNITS, bench_names, run_bench, run_benches
 
-#: Benches whose models take long to build; `make test-slow` runs them.
-LARGE = ("pe_aligned_float 16 products, 6 stages", "pe_aligned_float 32 products")
+#: The benches of `make test`: of each unit the first, and what differs most from it. `make test-slow` runs
+#: them all.
+FAST = (
+    *UNITS,
+    *("float_adder stochastic", "rounding truncate", "rounding stochastic", "lfsr 32 bits"),
+    *("pe stochastic, 3 stages", "systolic 1 x 1, 1 stage", "systolic 2 x 3, stochastic"),
+    *("systolic 2 x 3, bitstream", "accelerator 3 x 2, stochastic", "accelerator 3 x 2, fixed_point"),
+    *("accelerator 2 x 3, aligned_float", "accelerator 3 x 2, integer", "accelerator 3 x 2, bitstream"),
+)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in bench_names()]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in bench_names()]
 )
 def test_bench(name: str) -> None:
     result = run_bench(name)
@@ -94,7 +101,7 @@ def test_waves(simulator: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 @pytest.mark.parametrize(
-    "name", ["float_multiplier 2 stages", "float_adder 3 stages", "pe", "lfsr", "accelerator"]
+    "name", ["float_multiplier 2 stages", "float_adder 3 stages", "pe", "lfsr", "rounding truncate"]
 )
 def test_bench_in_icarus(name: str) -> None:
     result = run_bench(name, simulator="icarus")

@@ -195,7 +195,7 @@ class CommandModel:
         """The responses to whole commands, one after the other."""
         position = 0
         while position < len(words):
-            header = CommandHeader.from_bits(words[position])
+            header = CommandHeader.unpack(words[position])
             length = header.length if header.magic == MAGIC else 0
             body = list(words[position + 1 : position + 1 + length])
             assert len(body) == length, "the last command is cut short"
@@ -231,7 +231,7 @@ class CommandModel:
 
     def _load(self, body: list[int]) -> Sequence[int]:
         _refuse(len(body) < 2, Status.BAD_LENGTH)
-        place = LoadArguments.from_bits(body[0])
+        place = LoadArguments.unpack(body[0])
         _refuse(place.zero != 0, Status.BAD_ARGUMENT)
         bank = self._memory[Operand(place.operand)][place.half]
         groups = bank.shape[1]
@@ -248,7 +248,7 @@ class CommandModel:
     def _gemm(self, body: list[int]) -> Sequence[int]:
         unit, g = self.accelerator, self.accelerator.geometry
         _refuse(len(body) != 2 + self.sources, Status.BAD_LENGTH)
-        flags, tiles, sources = GemmArguments.from_bits(body[0]), TileArguments.from_bits(body[1]), body[2:]
+        flags, tiles, sources = GemmArguments.unpack(body[0]), TileArguments.unpack(body[1]), body[2:]
         k, m_tiles, n_tiles = flags.k, tiles.m_tiles, tiles.n_tiles
         # Of several reasons the one that comes first here is told.
         _refuse(not flags.first and self.tile is None, Status.NOT_OPEN)
@@ -294,7 +294,7 @@ class CommandModel:
         if not body:
             self.requantisation = None
             return ()
-        arguments = RequantiseArguments.from_bits(body[0])
+        arguments = RequantiseArguments.unpack(body[0])
         _refuse(arguments.zero != 0, Status.BAD_ARGUMENT)
         _refuse(arguments.shift > MAX_SHIFT, Status.OUT_OF_RANGE)
         multipliers, lower, upper = np.array(body[1:], np.int64).reshape(-1, 3).T
@@ -327,7 +327,7 @@ class CommandModel:
         assert self.accelerator.compression_stream
         unit = self.accelerator.compression_stream.unit
         _refuse(not body, Status.BAD_LENGTH)
-        arguments, averages = CompressionArguments.from_bits(body[0]), opcode is Opcode.AVERAGE
+        arguments, averages = CompressionArguments.unpack(body[0]), opcode is Opcode.AVERAGE
         settings = (1 + averages) * arguments.first
         _refuse(len(body) - 1 < settings, Status.BAD_LENGTH)
         (length, share), data = [*body[1 : 1 + settings], 0, 0][:2], body[1 + settings :]
@@ -346,7 +346,7 @@ class CommandModel:
 
     def _update(self, body: list[int]) -> Sequence[int | None]:
         _refuse(not body, Status.BAD_LENGTH)
-        arguments, data = UpdateArguments.from_bits(body[0]), body[1:]
+        arguments, data = UpdateArguments.unpack(body[0]), body[1:]
         settings = settings_words(self.rules[0].scalar) if arguments.first else 0
         _refuse(not arguments.first and self.run is None, Status.NOT_OPEN)
         _refuse(arguments.groups == 0, Status.OUT_OF_RANGE)
