@@ -92,7 +92,8 @@ def images(options: argparse.Namespace) -> None:
             found = []
             for seed in range(1, options.seeds + 1):
                 how = {"learners": learners, "compression": scheme, "seed": seed}
-                settings = quaver.Settings(epochs=options.epochs, batch=options.batch, **how)
+                decay = {"decay_at": tuple(options.decay_at)}
+                settings = quaver.Settings(epochs=options.epochs, batch=options.batch, **decay, **how)
                 name = f"{options.model} {data.name} {learners} {scheme} {seed}"
                 about = [str(settings), data.sha256, options.model, options.recipe]
 
@@ -381,6 +382,9 @@ def main() -> None:
     one.add_argument("--model", default="cnn")
     one.add_argument("--recipe", default="fp32")
     one.add_argument("--epochs", type=int, default=2)
+    one.add_argument(
+        "--decay-at", type=int, nargs="*", default=[], help="learning rate ÷ 10 before these epochs"
+    )
     one.add_argument("--images", type=int, help="how many of the training images, the first ones (all)")
     one.add_argument("--test-images", type=int, help="how many of the test images (all)")
     one.add_argument("--out", type=Path, help="folder that keeps every finished run")
