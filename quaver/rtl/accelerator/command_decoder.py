@@ -362,12 +362,14 @@ class CommandDecoder(wiring.Component):
             tile_words: ValueLike = self.tile_words
             if self.code_words:
                 tile_words = Mux(self.requantise, self.code_words, self.tile_words)
-            for name, tiles_left, used, total, more, following in (
-                ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, "ADD UP ROWS"),
-                ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
+            most = depth * max(self.tile_words, self.code_words)  # words of `depth` tiles in a row
+            for name, tiles_left, used, total, more, most_words, following in (
+                ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, most, "ADD UP ROWS"),
+                ("ADD UP ROWS", rows_left, a_used, words, row_words, depth * most, "START"),
             ):
                 with m.State(name):
-                    judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
+                    if most_words > MAX_LENGTH:
+                        judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
                     judge(used > depth, Status.OUT_OF_RANGE)
                     with m.If(verdict != Status.OK):
                         refuse(verdict)

@@ -105,7 +105,9 @@ class AdaCompUnit(wiring.Component):
         m.submodules.outbound = outbound = SyncFIFO(width=16, depth=4)
 
         settings = Signal(Settings)
-        to_come = Signal(32)  # elements of the layer that have not come
+        # Of a layer, whose settings have 32 bits for it.
+        length = range(min(1 << 32, self.longest << self.count_bits))
+        to_come = Signal(length)  # elements of the layer that have not come
         not_finite = Signal()
         begins = Signal()
         m.d.comb += begins.eq(self.settings.valid & self.settings.ready)
@@ -120,7 +122,7 @@ class AdaCompUnit(wiring.Component):
 
         # Into the buffer, with the maximum of the bin so far.
         position = Signal(range(self.longest))
-        to_write = Signal(32)
+        to_write = Signal(length)
         largest = Signal(31)
         so_far = Signal(31)
         write, read = buffer.write_port(), buffer.read_port()
@@ -177,7 +179,7 @@ class AdaCompUnit(wiring.Component):
         reached = Signal()
         bound = maxima.r_data[:31]
         index = Signal(range(self.longest))
-        to_leave = Signal(32)
+        to_leave = Signal(length)
         last = Signal()
         m.d.comb += [
             reached.eq((read.data.h >= bound) & read.data.g[:31].any()),
@@ -207,8 +209,8 @@ class AdaCompUnit(wiring.Component):
         held_last = Signal()
         some = Signal()  # whether the bin has sent something
         empty = Signal(2)  # bins since the held element's, of which nothing is sent
-        count = Signal(32)
-        sent = Signal(32)
+        count = Signal(length)
+        sent = Signal(length)
         push = Signal()
         run = Signal(16)
         m.d.comb += [

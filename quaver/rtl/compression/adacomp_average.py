@@ -28,6 +28,8 @@ class AdaCompAverage(wiring.Component):
     ----------
     stages
         Registers of the adder, 1 … 9.
+    count_bits
+        A layer has at most 2**count_bits − 1 elements; up to 32.
 
     ========= === ===================================================================================
     settings  in  stream of `Settings`: begins a layer; taken when all sums of the one before have left
@@ -42,13 +44,15 @@ class AdaCompAverage(wiring.Component):
     Raises
     ------
     ValueError
-        A number of stages that there is not.
+        There is no such number of stages, or not 1 … 32 bits of count.
     """
 
-    def __init__(self, stages: int = 4) -> None:
+    def __init__(self, stages: int = 4, *, count_bits: int = 32) -> None:
         if not 1 <= stages <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
-        self.stages = stages
+        if not 1 <= count_bits <= 32:
+            raise ValueError(f"count_bits is {count_bits}, but a layer's length has 1 to 32 bits")
+        self.stages, self.count_bits = stages, count_bits
         super().__init__(
             {
                 "settings": In(stream.Signature(Settings)),
@@ -62,7 +66,7 @@ class AdaCompAverage(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         settings = Signal(Settings)
-        to_come = Signal(32)
+        to_come = Signal(self.count_bits)
         index = Signal(14)
         done = Signal()  # the bin's last element has come
         empty = Signal(3)  # bins of a run, with this one

@@ -31,7 +31,7 @@ class MeanOfMaxima(wiring.Component):
     mean      out stream of 32 bits: the float32, one for each run
     ========= === ===============================================================================
 
-    A magnitude takes two cycles; the mean comes 2 · (279 + `count_bits`) + 5 cycles after the last one. A
+    A magnitude takes two cycles; the mean comes 2 · (279 + `count_bits`) + 6 cycles after the last one. A
     reset, which may cut a run short, is followed by 256 cycles in which the memory is cleared.
 
     Raises
