@@ -37,8 +37,8 @@ MUTANTS = {
     ),
     "average: signs exchanged": (
         "adacomp_average",
-        "upper[0] ^ settings.share[31]",
-        "~upper[0] ^ settings.share[31]",
+        "upper[0] ^ share[31]",
+        "~upper[0] ^ share[31]",
     ),
 }
 

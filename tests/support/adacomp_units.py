@@ -74,13 +74,14 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
                             const int* stalls, int64_t limit) {
     Vmodel& m = u->model;
     int64_t sent = 0, got = 0, cycles = 0, idle = 0;
-    bool begun = false, ended = false, offering = false;
+    bool asking = false, begun = false, ended = false, offering = false;
     Offer offers[3];
     *packed = 0;
-    m.settings_valid = 1;
-    memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
     while ((!ended || got < count) && cycles < limit) {
-        if (begun) anything(*u, m.settings_payload, 78);
+        asking |= !pauses(*u, 90);
+        m.settings_valid = asking;
+        if (asking && !begun) memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
+        else anything(*u, m.settings_payload, 78);
         if (!offering) offering = sent < count && !pauses(*u, stalls[0]);
         m.elements_valid = offering;
         if (offering) memcpy(&m.elements_payload, elements + 3 * sent, sizeof m.elements_payload);
@@ -104,7 +105,7 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
         }
         if (m.summary_valid && m.summary_ready) { memcpy(summary, &m.summary_payload, 12); ended = true; }
         if (begun && m.settings_ready) return -3;
-        begun |= m.settings_ready;
+        begun |= asking && m.settings_ready;
         tick(m);
         cycles++;
         if (idle > 10000) return -1;
@@ -125,22 +126,25 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
 )
 
 
-#: Adds a packet to `count` sums; returns as the compressor's does.
+#: Adds a packet to `count` sums; returns as the compressor's does, and -4 where a sum `waits` or does not
+#: against what is said of it; behind the last one none does.
 AVERAGE_HARNESS = (
     _HARNESS
     + r"""
 extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, const uint32_t* before,
-                            uint32_t* sums, int64_t packed, const uint16_t* packet, int64_t* used,
+                            const uint8_t* waits, uint32_t* sums, int64_t packed, const uint16_t* packet,
+                            int64_t* used,
                             const int* stalls, int64_t limit) {
     Vmodel& m = u->model;
     int64_t sent = 0, got = 0, cycles = 0, idle = 0;
-    bool begun = false, offering = false, packing = false;
+    bool asking = false, begun = false, offering = false, packing = false;
     Offer offer;
     *used = 0;
-    m.settings_valid = 1;
-    memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
     while (got < count && cycles < limit) {
-        if (begun) anything(*u, m.settings_payload, 78);
+        asking |= !pauses(*u, 90);
+        m.settings_valid = asking;
+        if (asking && !begun) memcpy(&m.settings_payload, settings, sizeof m.settings_payload);
+        else anything(*u, m.settings_payload, 78);
         if (!offering) offering = sent < count && !pauses(*u, stalls[0]);
         if (!packing) packing = *used < packed && !pauses(*u, stalls[1]);
         m.before_valid = offering;
@@ -150,12 +154,13 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
         m.sums_ready = !pauses(*u, stalls[2]);
         m.eval();
         idle++;
+        if (m.waits != (begun && waits[sent])) return -4;
         if (offer.withdrawn(m.sums_valid, m.sums_ready, m.sums_payload)) return -2;
         if (offering && m.before_ready) { sent++; offering = false; idle = 0; }
         if (packing && m.packet_ready) { (*used)++; packing = false; idle = 0; }
         if (m.sums_valid && m.sums_ready) { sums[got++] = m.sums_payload; idle = 0; }
         if (begun && m.settings_ready) return -3;
-        begun |= m.settings_ready;
+        begun |= asking && m.settings_ready;
         tick(m);
         cycles++;
         if (idle > 10000) return -1;
@@ -166,7 +171,12 @@ extern "C" int64_t unit_run(Unit* u, const uint32_t* settings, int64_t count, co
 """
 )
 #: What a run returns beside cycles.
-_FAULTS = {-1: "the unit hangs", -2: "what was offered is withdrawn", -3: "settings are taken twice"}
+_FAULTS = {
+    -1: "the unit hangs",
+    -2: "what was offered is withdrawn",
+    -3: "settings are taken twice",
+    -4: "a sum waits for the packet, or does not",
+}
 _FOREVER = 1 << 62
 
 
@@ -197,6 +207,18 @@ class _Compiled:
         self._library.unit_reset(self._handle)
 
 
+def _waits(packet: Packet) -> NDArray[np.uint8]:
+    """Whether each sum waits for the next packet element: in a bin of which elements are sent up to the last
+    of them, else at the beginning of a run of empty bins."""
+    waits, length = np.zeros(packet.length + 1, np.uint8), packet.bin_length
+    last = {i // length: i for i in packet.places()[0].tolist()}
+    empty = 0
+    for bin_, start in enumerate(range(0, packet.length, length)):
+        waits[start : last.get(bin_, start) + 1] = bin_ in last or empty % 4 == 0
+        empty = 0 if bin_ in last else empty + 1
+    return waits
+
+
 class Averager(_Compiled):
     """An `AdaCompAverage`, compiled."""
 
@@ -220,9 +242,10 @@ class Averager(_Compiled):
         settings = np.array([bits >> 32 * i & 0xFFFFFFFF for i in range(3)], np.uint32)
         elements, used = packet.elements.astype(np.uint16), ctypes.c_int64()
         sums = np.zeros(packet.length, np.float32)
-        arrays = [x.ctypes.data_as(ctypes.c_void_p) for x in (settings, before, sums, elements)]
+        of_run = settings, before, _waits(packet), sums, elements
+        arrays = [x.ctypes.data_as(ctypes.c_void_p) for x in of_run]
         self._run(
-            arrays[0], ctypes.c_int64(packet.length), *arrays[1:3], ctypes.c_int64(len(elements)), arrays[3],
+            arrays[0], ctypes.c_int64(packet.length), *arrays[1:4], ctypes.c_int64(len(elements)), arrays[4],
             ctypes.byref(used), (ctypes.c_int * 3)(*stalls), ctypes.c_int64(limit or _FOREVER),
         )  # fmt: skip
         assert limit or used.value == len(elements), "elements of the packet are left"

@@ -273,18 +273,22 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
         for i in range(sequences):
             random = Commands(accelerator, rules, [7, i])
             rates = random.rng.choice([0, 0, 0.3, 0.8], 2).tolist()
-            commands = [word for words in random.stream(int(random.rng.integers(5, 30))) for word in words]
+            after = random.interruption() if i % 4 == 3 else None
+            stream = random.stream(int(random.rng.integers(5, 30)))
+            commands = [*(after.loads if after else []), *(word for words in stream for word in words)]
             model.reset()
-            streams.append((rates, commands, list(model.answers(commands)), model.multiplied))
+            streams.append((rates, after, commands, list(model.answers(commands)), model.multiplied))
 
         # What hangs is seen to hang after a few pauses, not after all that a board may have.
         @patch.multiple(SimulatedDevice.__module__, BLOCK=10_000, PATIENCE=50_000)
         def run(mutant: int) -> str:
             def work() -> None:
                 device = MutantDevice(accelerator, of, elements, mutant)
-                for i, (rates, commands, responses, multiplied) in enumerate(streams):
+                for i, (rates, after, commands, responses, multiplied) in enumerate(streams):
                     device.stall(i, *rates)
                     device.reset()
+                    if after:
+                        after.befall(device)
                     begun = device.cycles
                     wrong = answers_otherwise(
                         device, commands, responses, multiplied + BEFORE_WRAP & 0xFFFFFFFF

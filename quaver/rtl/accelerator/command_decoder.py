@@ -147,31 +147,37 @@ class CommandDecoder(wiring.Component):
         depth = self.geometry.depth
         word, come = self.commands.payload, self.commands.valid
         header = CommandHeader(word)
-        response = Signal(ResponseHeader)
-        left = Signal(16)
+        # What a command sets before it is looked at needs no reset.
+        response = Signal(ResponseHeader, reset_less=True)
+        left = Signal(16, reset_less=True)
         load = LoadArguments(word)
-        place = Signal(LoadArguments)
-        beyond = Signal()  # place.start is beyond the end of the memory
-        group = Signal.like(self.group)
-        gemm = Signal(GemmArguments)
-        tiles = Signal(TileArguments)
+        start = Signal.like(self.address, reset_less=True)  # of the next group of a LOAD
+        into_half = Signal(reset_less=True)
+        is_b = Signal(reset_less=True)
+        beyond = Signal(reset_less=True)  # it is beyond the end of the memory
+        group = Signal.like(self.group, reset_less=True)
+        gemm = Signal(GemmArguments, reset_less=True)
+        tiles = Signal(TileArguments, reset_less=True)
         job = self.jobs.payload
-        sources = Signal(Sources)
-        zero_source = Signal()  # some source of this command is 0
-        update = Signal(UpdateArguments)
-        settings_left = Signal(range(self.settings_words + 1))
+        sources = Signal(Sources, reset_less=True)
+        zero_source = Signal(reset_less=True)  # some source of this command is 0
+        update = Signal(UpdateArguments, reset_less=True)
+        settings_left = Signal(range(self.settings_words + 1), reset_less=True)
         loaded = Signal(4)
         open_tile = Signal()
         open_run = Signal()
         open_layer = Signal(2)  # of COMPRESS, of AVERAGE
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
-        rows_left = Signal(range(depth + 1))
-        columns_left = Signal(range(depth + 1))
-        a_used = Signal(range(2 * depth + 1))
-        b_used = Signal(range(2 * depth + 1))
-        row_words = Signal(range(2 * MAX_LENGTH + 2))
-        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1))  # whatever an UPDATE asks for
-        verdict = Signal(Status)  # of the cycle before: no comparison is on the way to what it starts
+        rows_left = Signal(range(depth + 1), reset_less=True)
+        columns_left = Signal(range(depth + 1), reset_less=True)
+        a_used = Signal(range(2 * depth + 1), reset_less=True)
+        b_used = Signal(range(2 * depth + 1), reset_less=True)
+        row_words = Signal(range(2 * MAX_LENGTH + 2), reset_less=True)
+        # Whatever an UPDATE asks for.
+        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1), reset_less=True)
+        verdict = Signal(
+            Status, reset_less=True
+        )  # of the cycle before: no comparison is on the way to a start
 
         m.d.comb += [
             self.responses.payload.eq(response),
@@ -279,7 +285,8 @@ class CommandDecoder(wiring.Component):
             with m.State("LOAD PLACE"):
                 m.d.comb += self.commands.ready.eq(1)
                 with m.If(come):
-                    m.d.sync += [place.eq(load), group.eq(0), left.eq(left - 1)]
+                    m.d.sync += [start.eq(load.start), group.eq(0), left.eq(left - 1)]
+                    m.d.sync += [into_half.eq(load.half), is_b.eq(load.operand == Operand.B)]
                     capacity = Mux(
                         load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A]
                     )
@@ -289,13 +296,12 @@ class CommandDecoder(wiring.Component):
                         refuse(Status.BAD_ARGUMENT)
 
             with m.State("LOAD"):
-                is_b = place.operand == Operand.B
                 capacity = Mux(is_b, self.capacity[Operand.B], self.capacity[Operand.A])
                 last_group = Mux(is_b, self.groups[Operand.B] - 1, self.groups[Operand.A] - 1)
-                half = Cat(place.half, is_b)
+                half = Cat(into_half, is_b)
                 m.d.sync += [
-                    self.half.eq(place.half),
-                    self.address.eq(place.start),
+                    self.half.eq(into_half),
+                    self.address.eq(start),
                     self.group.eq(group),
                     self.word.eq(word),
                 ]
@@ -318,8 +324,8 @@ class CommandDecoder(wiring.Component):
                         with m.If(group == last_group):
                             m.d.sync += [
                                 group.eq(0),
-                                place.start.eq(place.start + 1),
-                                beyond.eq(place.start == capacity - 1),
+                                start.eq(start + 1),
+                                beyond.eq(start == capacity - 1),
                             ]
 
             with m.State("GEMM ARGUMENTS"):

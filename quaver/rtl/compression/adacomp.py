@@ -104,7 +104,8 @@ class AdaCompUnit(wiring.Component):
         m.submodules.to_scale = to_scale = SyncFIFO(width=32, depth=4)
         m.submodules.outbound = outbound = SyncFIFO(width=16, depth=4)
 
-        settings = Signal(Settings)
+        bin_length = Signal(14, reset_less=True)
+        old_scale = Signal(32, reset_less=True)
         # Of a layer, whose settings have 32 bits for it.
         length = range(min(1 << 32, self.longest << self.count_bits))
         to_come = Signal(length)  # elements of the layer that have not come
@@ -112,9 +113,10 @@ class AdaCompUnit(wiring.Component):
         begins = Signal()
         m.d.comb += begins.eq(self.settings.valid & self.settings.ready)
         with m.If(begins):
-            m.d.sync += settings.eq(self.settings.payload)
+            m.d.sync += bin_length.eq(self.settings.payload.bin_length)
+            m.d.sync += old_scale.eq(self.settings.payload.scale)
 
-        g, h, arrived, takes = self._sums(m, settings.scale, to_come)
+        g, h, arrived, takes = self._sums(m, old_scale, to_come)
         with m.If(self.elements.valid & self.elements.ready):
             m.d.sync += to_come.eq(to_come - 1)
         with m.If(begins):
@@ -131,7 +133,7 @@ class AdaCompUnit(wiring.Component):
         written = Signal()
         m.d.comb += [
             largest.eq(Mux(g[:31] > so_far, g[:31], so_far)),
-            ends_bin.eq((position == settings.bin_length - 1) | (to_write == 1)),
+            ends_bin.eq((position == bin_length - 1) | (to_write == 1)),
             takes.eq((occupied != depth) & maxima.w_rdy & to_scale.w_rdy),
             written.eq(arrived & takes),
             write.en.eq(written),
@@ -183,7 +185,7 @@ class AdaCompUnit(wiring.Component):
         last = Signal()
         m.d.comb += [
             reached.eq((read.data.h >= bound) & read.data.g[:31].any()),
-            last.eq((index == settings.bin_length - 1) | (to_leave == 1)),
+            last.eq((index == bin_length - 1) | (to_leave == 1)),
             self.pending.payload.g.eq(read.data.g),
             self.pending.payload.sent.eq(reached),
             self.pending.valid.eq(fetched & outbound.w_rdy),
@@ -199,7 +201,7 @@ class AdaCompUnit(wiring.Component):
             m.d.sync += to_leave.eq(self.settings.payload.length)
 
         # Packet elements: each is held back until it is known whether it is the last of its bin.
-        short = settings.bin_length <= LONGEST_SHORT
+        short = bin_length <= LONGEST_SHORT
 
         def element(place: Value, upper: Value) -> Value:
             return Mux(short, Cat(place[:6], upper), Cat(place[:14], upper))
