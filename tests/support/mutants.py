@@ -437,7 +437,8 @@ def run(unit: str, of: Mutants, driver: Driver, *, controls: int = CONTROLS, lim
         (score.caught if driver(mutant) else left).append(mutant)
     if said := driver(0):
         raise RuntimeError(f"{unit}: a mutant has left something behind: {said}")
-    print(f"{unit}: {len(score.caught)} caught, proofs for {len(left)}", file=sys.stderr, flush=True)
+    shown = f": {', '.join(map(str, left))}" if left else ""
+    print(f"{unit}: {len(score.caught)} caught, proofs for {len(left)}{shown}", file=sys.stderr, flush=True)
     control = score.caught[:: max(1, len(score.caught) // controls)][:controls]
     proved, undecided = equivalent(of, [*control, *left], limit)
     if wrong := [mutant for mutant in control if mutant in proved]:
