@@ -22,15 +22,23 @@ from quaver.rtl.compression.adacomp_average import AdaCompAverage
 from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
 from quaver.sim.benches.adacomp import values
 
-KINDS = "training", "sparse", "ties", "tiny", "any", "sparse", "zeros", "exponents", "not finite"
+KINDS = "training", "sparse", "ties", "tiny", "any", "zeros", "exponents", "signs", "brink", "not finite"
 
 
 def gradients(kind: str, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Those of the bench; or of many exponents, mostly 0."""
-    if kind != "exponents":
-        return values(kind, rng, count)
-    drawn = rng.normal(0, 1, count) * np.exp2(rng.integers(-20, 20, count).astype(np.float32))
-    return np.where(rng.random(count) < 0.8, 0, drawn).astype(np.float32)
+    """Those of the bench; and of many exponents, mostly 0; all sent; about half the largest, so that some
+    ulp decide whether they are sent."""
+    if kind == "exponents":
+        drawn = rng.normal(0, 1, count) * np.exp2(rng.integers(-20, 20, count).astype(np.float32))
+        return np.where(rng.random(count) < 0.8, 0, drawn).astype(np.float32)
+    signs = np.where(rng.integers(0, 2, count), -1, 1).astype(np.float32)
+    if kind == "signs":
+        return signs
+    if kind == "brink":
+        largest = np.float32(rng.uniform(1, 2)).view(np.int32)
+        codes = largest - (1 << FP32.mantissa_bits) + rng.integers(-20, 21, count)
+        return np.where(rng.random(count) < 0.1, largest, codes).astype(np.int32).view(np.float32) * signs
+    return values(kind, rng, count)
 
 
 def stalls(rng: np.random.Generator, streams: int) -> Any:
@@ -96,7 +104,7 @@ def compressor_driver(unit: AdaCompUnit) -> Callable[[Mutants], Driver]:
         bins = (1 << unit.count_bits) - 1
         for bin_length in (unit.longest, 1):
             steps += _steps(bin_length, bins * bin_length, ["sparse"], rng)
-        steps += _steps(unit.longest, bins * unit.longest, ["ties"], rng)
+        steps += _steps(unit.longest, bins * unit.longest, ["signs"], rng)
         cuts = rng.integers(1, 700, len(steps)).tolist()
 
         def run(mutant: int) -> str:
@@ -210,8 +218,8 @@ def average_driver(unit: AdaCompAverage) -> Callable[[Mutants], Driver]:
         layers = [(lengths[i % 10], int(rng.integers(1, 700))) for i in range(100)]
         layers += [(16_383, most), (1, most), (16_383, 40_000)]
         for i, (bin_length, count) in enumerate(layers):
-            kind = KINDS[i % 8]
-            gradient = gradients(kind if i < 100 else ("sparse", "sparse", "ties")[i % 3], rng, count)
+            kind = KINDS[:-1][i % 9] if i < 100 else ("sparse", "signs", "ties")[i % 3]
+            gradient = gradients(kind, rng, count)
             packet, _ = AdaComp(bin_length).compress(np.zeros_like(gradient), gradient)
             share, *before = rng.normal(0, 1, 1 + count) * np.exp2(rng.integers(-30, 30, 1 + count))
             sums = np.array(before, np.float32)

@@ -154,12 +154,12 @@ class AdaCompUnit(wiring.Component):
                 position.eq(Mux(ends_bin, 0, position + 1)),
                 so_far.eq(Mux(ends_bin, 0, largest)),
             ]
-            m.d.sync += not_finite.eq(not_finite | (g[:31] >= _INFINITY) | (h[:31] >= _INFINITY))
+            m.d.sync += not_finite.eq(not_finite | (h[:31] >= _INFINITY))  # as H is where G is not
         with m.If(begins):
             m.d.sync += [to_write.eq(self.settings.payload.length), not_finite.eq(0)]
 
         # Out of the buffer: what lies in bins that are whole.
-        whole = Signal(range(depth + 1))
+        whole = Signal(range(depth))  # one more has been fetched
         fetched = Signal()
         moves = Signal()
         fetches = Signal()
