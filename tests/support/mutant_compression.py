@@ -128,7 +128,7 @@ def mean_driver(unit: MeanOfMaxima) -> Callable[[Mutants], Driver]:
 
     def driver(of: Mutants) -> Driver:
         rng = np.random.default_rng(1)
-        longest, delay = (1 << unit.count_bits) - 1, 2 * (279 + unit.count_bits) + 6
+        longest, delay = (1 << unit.count_bits) - 1, 2 * (277 + unit.count_bits) + 6
         inputs: dict[str, list[int]] = {
             name: [] for name in ("rst", "maxima_valid", "maxima_payload", "mean_ready")
         }
