@@ -264,12 +264,14 @@ def hollow(name: str) -> tuple[str, Elements]:
 
 
 def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Driver]:
-    """Random streams of commands, as test_command_stream has them."""
+    """Random streams of commands, as test_command_stream has them; each takes its cycles, neither more nor
+    less than without a mutant: a half that is free too soon shows there alone, and a fold that waits for
+    nothing."""
 
     def driver(of: Mutants) -> Driver:
         build, rules = ACCELERATORS[name]
         accelerator, (_, elements), streams = build(), hollow(name), []
-        model = CommandModel(accelerator, rules)
+        model, taken = CommandModel(accelerator, rules), dict[int, int]()
         for i in range(sequences):
             random = Commands(accelerator, rules, [7, i])
             rates = random.rng.choice([0, 0, 0.3, 0.8], 2).tolist()
@@ -294,6 +296,8 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
                         device, commands, responses, multiplied + BEFORE_WRAP & 0xFFFFFFFF
                     )
                     assert not wrong, wrong
+                    cycles = device.cycles - begun
+                    assert taken.setdefault(i, cycles) == cycles, "more cycles, or fewer"
                     for _ in range(3):
                         device.send(np.array(command(Opcode.COUNTERS), np.uint32))
                         _, counted, products = device.receive(3).tolist()

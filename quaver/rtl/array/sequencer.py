@@ -185,7 +185,7 @@ class Sequencer(wiring.Component):
                     self.control.first.eq(first),
                     self.control.last.eq(tile_leaves),
                     in_chunk.eq(0),
-                    first.eq(tile_leaves | flush),
+                    first.eq(1 if self.chunk is None else tile_leaves | flush),
                     rounds.eq(~flush),
                     flush.eq(0),
                 ]
