@@ -104,7 +104,7 @@ class AdaCompUnit(wiring.Component):
         m.submodules.to_scale = to_scale = SyncFIFO(width=32, depth=4)
         m.submodules.outbound = outbound = SyncFIFO(width=16, depth=4)
 
-        bin_length = Signal(14, reset_less=True)
+        bin_length = Signal(range(self.longest + 1), reset_less=True)
         old_scale = Signal(32, reset_less=True)
         # Of a layer, whose settings have 32 bits for it.
         length = range(min(1 << 32, self.longest << self.count_bits))

@@ -58,7 +58,7 @@ class MeanOfMaxima(wiring.Component):
 
         magnitude = self.maxima.payload.magnitude
         count = Signal(self.count_bits)
-        cleared = Signal(range(sums.depth))
+        place = Signal(range(-1, length + 1))
         total = Signal(width)
         twice = Signal(self.count_bits + 1)
         digit = Signal()
@@ -66,7 +66,6 @@ class MeanOfMaxima(wiring.Component):
         field = Signal(FP32.exponent_bits, reset_less=True)
         significand = Signal(FP32.precision, reset_less=True)
         last = Signal(reset_less=True)
-        place = Signal(range(-1, length + 1), reset_less=True)
         carry = Signal(width, reset_less=True)
         rest = Signal(self.count_bits, reset_less=True)
         quotient = Signal(FP32.precision, reset_less=True)
@@ -88,9 +87,9 @@ class MeanOfMaxima(wiring.Component):
         ]
         with m.FSM():
             with m.State("CLEAR"):
-                m.d.comb += [sum_write.addr.eq(cleared), sum_write.en.eq(1)]
-                m.d.sync += cleared.eq(cleared + 1)
-                with m.If(cleared == sums.depth - 1):
+                m.d.comb += [sum_write.addr.eq(place), sum_write.en.eq(1)]
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == sums.depth - 1):
                     m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.maxima.ready.eq(1)
@@ -131,10 +130,10 @@ class MeanOfMaxima(wiring.Component):
                 m.d.sync += [carry.eq(total >> 1), place.eq(place + 1)]
                 with m.If(place == length):
                     m.d.sync += place.eq(length - 1)
-                    m.d.sync += [rest.eq(0), quotient.eq(0), half.eq(0), halved.eq(0), sticky.eq(0)]
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += bit_read.addr.eq(length - 1)
+                m.d.sync += [rest.eq(0), quotient.eq(0), halved.eq(0), sticky.eq(0)]
                 m.next = "DIVIDE"
             with m.State("DIVIDE"):  # `place` is that of the bit which has been read; below the lowest, −1
                 m.d.comb += bit_read.addr.eq(place - 1)
@@ -151,7 +150,7 @@ class MeanOfMaxima(wiring.Component):
                 up = half & (sticky | rest.any() | quotient[0])
                 packed = Cat(quotient[:-1], Mux(full, exponent, 0))
                 m.d.comb += [self.mean.payload.eq(Cat(packed, Const(0, 1)) + up), self.mean.valid.eq(1)]
+                m.d.sync += count.eq(0)
                 with m.If(self.mean.ready):
-                    m.d.sync += count.eq(0)
                     m.next = "TAKE"
         return m
