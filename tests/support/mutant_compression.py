@@ -1,4 +1,4 @@
-"""Drivers of the mutants of AdaComp's units."""
+"""Drivers of the mutants of AdaComp's units; each layer takes its cycles, as without a mutant."""
 
 from __future__ import annotations
 
@@ -104,8 +104,9 @@ def compressor_driver(unit: AdaCompUnit) -> Callable[[Mutants], Driver]:
         bins = (1 << unit.count_bits) - 1
         for bin_length in (unit.longest, 1):
             steps += _steps(bin_length, bins * bin_length, ["sparse"], rng)
-        steps += _steps(unit.longest, bins * unit.longest, ["signs"], rng)
-        cuts = rng.integers(1, 700, len(steps)).tolist()
+        for count in (bins * unit.longest, *rng.integers(1000, bins * unit.longest, 8).tolist()):
+            steps += _steps(unit.longest, count, ["signs"], rng)
+        cuts, taken = rng.integers(1, 700, len(steps)).tolist(), dict[int, int]()
 
         def run(mutant: int) -> str:
             def work() -> None:
@@ -115,6 +116,9 @@ def compressor_driver(unit: AdaCompUnit) -> Callable[[Mutants], Driver]:
                         compressor.run(*step.arguments, limit=cut)
                         compressor.reset()
                     step.hold(compressor)
+                    assert taken.setdefault(i, compressor.cycles) == compressor.cycles, (
+                        "more cycles, or fewer"
+                    )
 
             return seen(work)
 
@@ -226,7 +230,7 @@ def average_driver(unit: AdaCompAverage) -> Callable[[Mutants], Driver]:
             expected = sums.copy()
             packet.scatter(np.float32(share), expected)
             runs.append((packet, np.float32(share), sums, stalls(rng, 3), expected.view(np.uint32)))
-        cuts = rng.integers(1, 300, len(runs)).tolist()
+        cuts, taken = rng.integers(1, 300, len(runs)).tolist(), dict[int, int]()
 
         def run(mutant: int) -> str:
             def work() -> None:
@@ -236,6 +240,7 @@ def average_driver(unit: AdaCompAverage) -> Callable[[Mutants], Driver]:
                         averager.run(*given, limit=cut)
                         averager.reset()
                     assert np.array_equal(averager.run(*given).view(np.uint32), expected), "another sum"
+                    assert taken.setdefault(i, averager.cycles) == averager.cycles, "more cycles, or fewer"
 
             return seen(work)
 
