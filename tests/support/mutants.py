@@ -363,11 +363,15 @@ def _enables(memories: str) -> dict[str, list[tuple[str, int]]]:
         for port in ports:
             used.setdefault(port, []).append((enable, int(bit)))
     body = "\n".join(line for line in memories.partition(";")[2].splitlines() if not _DECLARED.match(line))
-    return {port: of for port, of in used.items() if len(re.findall(rf"(?<!\S)\W?{port}\b", body)) == len(of)}
+    return {
+        port: of
+        for port, of in used.items()
+        if len(re.findall(rf"(?<![\w.$]){port}(?![\w.$])", body)) == len(of)
+    }
 
 
 #: In what Yosys writes of a memory: a write, with its enable, address and data; ports that are whole.
-_WRITE = re.compile(r"^    if \((\w+)\[(\d+)\]\)\n      \S+ +\[(\w+)\] <= (\w+);$", re.M)
+_WRITE = re.compile(r"^    if \((\w+)\[(\d+)\]\)\n      \S+? *\[(\w+)\] <= (\w+);$", re.M)
 _DECLARED = re.compile(r"  (input|output|wire) ")
 #: In what Yosys writes: module, name and connections of an instance.
 _INSTANCE = re.compile(r"^  (\S+) +(\S+) +\(\n((?:    \..*\n)+)  \);$", re.M)

@@ -104,8 +104,8 @@ class AdaCompUnit(wiring.Component):
         m.submodules.to_scale = to_scale = SyncFIFO(width=32, depth=4)
         m.submodules.outbound = outbound = SyncFIFO(width=16, depth=4)
 
-        bin_length = Signal(range(self.longest + 1), reset_less=True)
-        old_scale = Signal(32, reset_less=True)
+        last_place = Signal(range(self.longest), reset_less=True)  # in a bin
+        old_scale = Signal(31, reset_less=True)
         # Of a layer, whose settings have 32 bits for it.
         length = range(min(1 << 32, self.longest << self.count_bits))
         to_come = Signal(length)  # elements of the layer that have not come
@@ -113,7 +113,7 @@ class AdaCompUnit(wiring.Component):
         begins = Signal()
         m.d.comb += begins.eq(self.settings.valid & self.settings.ready)
         with m.If(begins):
-            m.d.sync += bin_length.eq(self.settings.payload.bin_length)
+            m.d.sync += last_place.eq(self.settings.payload.bin_length - 1)
             m.d.sync += old_scale.eq(self.settings.payload.scale)
 
         g, h, arrived, takes = self._sums(m, old_scale, to_come)
@@ -133,7 +133,7 @@ class AdaCompUnit(wiring.Component):
         written = Signal()
         m.d.comb += [
             largest.eq(Mux(g[:31] > so_far, g[:31], so_far)),
-            ends_bin.eq((position == bin_length - 1) | (to_write == 1)),
+            ends_bin.eq((position == last_place) | (to_write == 1)),
             takes.eq((occupied != depth) & maxima.w_rdy & to_scale.w_rdy),
             written.eq(arrived & takes),
             write.en.eq(written),
@@ -185,7 +185,7 @@ class AdaCompUnit(wiring.Component):
         last = Signal()
         m.d.comb += [
             reached.eq((read.data.h >= bound) & read.data.g[:31].any()),
-            last.eq((index == bin_length - 1) | (to_leave == 1)),
+            last.eq((index == last_place) | (to_leave == 1)),
             self.pending.payload.g.eq(read.data.g),
             self.pending.payload.sent.eq(reached),
             self.pending.valid.eq(fetched & outbound.w_rdy),
@@ -201,24 +201,26 @@ class AdaCompUnit(wiring.Component):
             m.d.sync += to_leave.eq(self.settings.payload.length)
 
         # Packet elements: each is held back until it is known whether it is the last of its bin.
-        short = bin_length <= LONGEST_SHORT
+        short = last_place < LONGEST_SHORT
 
         def element(place: Value, upper: Value) -> Value:
-            return Mux(short, Cat(place[:6], upper), Cat(place[:14], upper))
+            return Mux(short, Cat(place[:6], upper), Cat(place, upper))
 
-        held = Signal(data.StructLayout({"index": 14, "sign": 1}))
-        held_valid = Signal()
-        held_last = Signal()
+        held = Signal(data.StructLayout({"index": len(index), "sign": 1}), reset_less=True)
+        held_valid = Signal(reset_less=True)
+        held_last = Signal(reset_less=True)
         some = Signal()  # whether the bin has sent something
-        empty = Signal(2)  # bins since the held element's, of which nothing is sent
-        count = Signal(length)
-        sent = Signal(length)
+        empty = Signal(2, reset_less=True)  # bins since the held element's, of which nothing is sent
+        count = Signal(length, reset_less=True)
+        sent = Signal(length, reset_less=True)
         push = Signal()
+        at = Signal(14)
         run = Signal(16)
         m.d.comb += [
+            at.eq(held.index),
             # In an empty bin that makes four, this one counts.
             run.eq(element(Const(LONGEST, 14), Mux(leaves & ~reached, 3, (empty - 1)[:2]))),
-            outbound.w_data.eq(Mux(held_valid, element(held.index, Cat(held.sign, held_last)), run)),
+            outbound.w_data.eq(Mux(held_valid, element(at, Cat(held.sign, held_last)), run)),
             outbound.w_en.eq(push),
         ]
         m.d.sync += count.eq(count + push)
