@@ -281,6 +281,12 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
             model.reset()
             streams.append((rates, after, commands, list(model.answers(commands)), model.multiplied))
 
+        def counts(device: MutantDevice, begun: int, multiplied: int) -> None:
+            device.send(np.array(command(Opcode.COUNTERS), np.uint32))
+            _, cycles, products = ((x - BEFORE_WRAP) % (1 << 32) for x in device.receive(3).tolist())
+            assert 0 <= device.cycles - begun - cycles < 64, "another number of cycles"
+            assert products == multiplied, "goes on multiplying"
+
         # What hangs is seen to hang after a few pauses, not after all that a board may have.
         @patch.multiple(SimulatedDevice.__module__, BLOCK=10_000, PATIENCE=50_000)
         def run(mutant: int) -> str:
@@ -292,6 +298,7 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
                     if after:
                         after.befall(device)
                     begun = device.cycles
+                    counts(device, begun, 0)
                     wrong = answers_otherwise(
                         device, commands, responses, multiplied + BEFORE_WRAP & 0xFFFFFFFF
                     )
@@ -299,11 +306,7 @@ def command_driver(name: str, sequences: int = 200) -> Callable[[Mutants], Drive
                     cycles = device.cycles - begun
                     assert taken.setdefault(i, cycles) == cycles, "more cycles, or fewer"
                     for _ in range(3):
-                        device.send(np.array(command(Opcode.COUNTERS), np.uint32))
-                        _, counted, products = device.receive(3).tolist()
-                        counted = (counted - BEFORE_WRAP) % (1 << 32)
-                        assert 0 <= device.cycles - begun - counted < 64, "another number of cycles"
-                        assert (products - multiplied - BEFORE_WRAP) % (1 << 32) == 0, "goes on multiplying"
+                        counts(device, begun, multiplied)
 
             return seen(work)
 

@@ -147,7 +147,7 @@ class CommandDecoder(wiring.Component):
         depth = self.geometry.depth
         word, come = self.commands.payload, self.commands.valid
         header = CommandHeader(word)
-        # What a command sets before it is looked at needs no reset.
+        # What a command sets before it is looked at needs no reset; and takes what is there until it comes.
         response = Signal(ResponseHeader, reset_less=True)
         left = Signal(16, reset_less=True)
         load = LoadArguments(word)
@@ -157,6 +157,7 @@ class CommandDecoder(wiring.Component):
         beyond = Signal(reset_less=True)  # it is beyond the end of the memory
         group = Signal.like(self.group, reset_less=True)
         gemm = Signal(GemmArguments, reset_less=True)
+        unknown = Signal(reset_less=True)  # something is not 0 that must be
         tiles = Signal(TileArguments, reset_less=True)
         job = self.jobs.payload
         sources = Signal(Sources, reset_less=True)
@@ -172,7 +173,8 @@ class CommandDecoder(wiring.Component):
         columns_left = Signal(range(depth + 1), reset_less=True)
         a_used = Signal(range(2 * depth + 1), reset_less=True)
         b_used = Signal(range(2 * depth + 1), reset_less=True)
-        row_words = Signal(range(2 * MAX_LENGTH + 2), reset_less=True)
+        most = depth * max(self.tile_words, self.code_words)  # words of `depth` tiles in a row
+        row_words = Signal(range(min(most, 2 * MAX_LENGTH) + 1), reset_less=True)
         # Whatever an UPDATE asks for.
         words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1), reset_less=True)
         verdict = Signal(
@@ -283,14 +285,17 @@ class CommandDecoder(wiring.Component):
                     m.next = "HEADER"
 
             with m.State("LOAD PLACE"):
+                capacity = Mux(load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A])
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [
+                    start.eq(load.start),
+                    into_half.eq(load.half),
+                    is_b.eq(load.operand == Operand.B),
+                    beyond.eq(load.start >= capacity),
+                    group.eq(0),
+                ]
                 with m.If(come):
-                    m.d.sync += [start.eq(load.start), group.eq(0), left.eq(left - 1)]
-                    m.d.sync += [into_half.eq(load.half), is_b.eq(load.operand == Operand.B)]
-                    capacity = Mux(
-                        load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A]
-                    )
-                    m.d.sync += beyond.eq(load.start >= capacity)
+                    m.d.sync += left.eq(left - 1)
                     m.next = "LOAD"
                     with m.If(load.zero != 0):
                         refuse(Status.BAD_ARGUMENT)
@@ -330,19 +335,22 @@ class CommandDecoder(wiring.Component):
 
             with m.State("GEMM ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [gemm.eq(word), unknown.eq(GemmArguments(word).zero != 0)]
                 with m.If(come):
-                    m.d.sync += [gemm.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = "GEMM TILES"
             with m.State("GEMM TILES"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += tiles.eq(word)
                 with m.If(come):
-                    m.d.sync += [tiles.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = states[0]
             for name, state, following in zip(SOURCES * self.random, states, states[1:], strict=False):
                 with m.State(state):
                     m.d.comb += self.commands.ready.eq(1)
+                    m.d.sync += sources[name].eq(word)
                     with m.If(come):
-                        m.d.sync += [sources[name].eq(word), left.eq(left - 1)]
+                        m.d.sync += left.eq(left - 1)
                         with m.If(word == 0):
                             m.d.sync += zero_source.eq(1)
                         m.next = following
@@ -359,7 +367,7 @@ class CommandDecoder(wiring.Component):
                 m.next = "ADD UP COLUMNS"
                 one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
                 one_command = gemm.first & gemm.last
-                judge((gemm.zero != 0) | zero_source | ~(one_tile | one_command), Status.BAD_ARGUMENT)
+                judge(unknown | zero_source | ~(one_tile | one_command), Status.BAD_ARGUMENT)
                 for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
                     judge((size == 0) | (size > depth), Status.OUT_OF_RANGE)
                 for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
@@ -368,7 +376,6 @@ class CommandDecoder(wiring.Component):
             tile_words: ValueLike = self.tile_words
             if self.code_words:
                 tile_words = Mux(self.requantise, self.code_words, self.tile_words)
-            most = depth * max(self.tile_words, self.code_words)  # words of `depth` tiles in a row
             for name, tiles_left, used, total, more, most_words, following in (
                 ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, most, "ADD UP ROWS"),
                 ("ADD UP ROWS", rows_left, a_used, words, row_words, depth * most, "START"),
@@ -403,8 +410,9 @@ class CommandDecoder(wiring.Component):
 
             with m.State("UPDATE ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [update.eq(word), unknown.eq(UpdateArguments(word).zero != 0)]
                 with m.If(come):
-                    m.d.sync += [update.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = "UPDATE COUNT"
             with m.State("UPDATE COUNT"):
                 settings = Mux(update.first, self.settings_words, 0)
@@ -418,7 +426,7 @@ class CommandDecoder(wiring.Component):
                 m.d.sync += [open_run.eq(1), response.length.eq(update.groups << 1)]
                 m.next = "UPDATE BEGIN"
                 judge(left != words, Status.BAD_LENGTH)
-                judge(update.zero != 0, Status.BAD_ARGUMENT)
+                judge(unknown, Status.BAD_ARGUMENT)
                 judge(update.groups == 0, Status.OUT_OF_RANGE)
                 judge(~update.first & ~open_run, Status.NOT_OPEN)
             with m.State("UPDATE BEGIN"):
