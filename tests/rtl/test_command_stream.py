@@ -48,11 +48,11 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         ),
         [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0), FloatSGD(0.25, 0.5, -0.125)],
     ),
-    # So many random bits that every bit of a source decides something, even in a small array.
+    # So many random bits in all rows, and in all columns, that every bit of a source decides something.
     "fixed point": (
         lambda of=Accelerator: of(
-            FixedPoint(FixedFormat(4, 8), FixedFormat(4, 8), FixedFormat(4, 4), random_bits=12),
-            rows=3, columns=3, stages=2, depth=24, update=FixedSGDUnit(rounding="nearest"),
+            FixedPoint(FixedFormat(4, 6), FixedFormat(4, 6), FixedFormat(4, 4), random_bits=8),
+            rows=4, columns=5, stages=2, depth=24, update=FixedSGDUnit(rounding="nearest"),
         ),
         [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
     ),

@@ -541,7 +541,7 @@ SUBJECTS: dict[str, Subject] = {
             command_driver(name),
             ("accelerator.update_stream.unit",),
             valids={"responses_payload": "responses_valid"},
-            meanings={f"element_{i}_control": control for i in range(10)},
+            meanings={f"element_{i}_control": control for i in range(20)},
         )
         for name in ("fp8", "fixed point")
     },

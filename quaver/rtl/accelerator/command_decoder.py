@@ -197,7 +197,7 @@ class CommandDecoder(wiring.Component):
             m.d.comb += job.sources.eq(sources)
         if self.code_words:
             m.d.sync += self.write_parameter.eq(0)
-        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), verdict.eq(Status.OK)]
+        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), self.word.eq(word), verdict.eq(Status.OK)]
 
         def refuse(status: ValueLike) -> None:
             """Drop what is left of the command, then say why."""
@@ -308,7 +308,6 @@ class CommandDecoder(wiring.Component):
                     self.half.eq(into_half),
                     self.address.eq(start),
                     self.group.eq(group),
-                    self.word.eq(word),
                 ]
                 with m.If(left == 0):
                     m.d.sync += loaded.bit_select(half, 1).eq(1)
@@ -388,7 +387,7 @@ class CommandDecoder(wiring.Component):
                         refuse(verdict)
                     with m.Elif(tiles_left == 0):
                         m.next = following
-                    with m.Else():
+                    with m.If(tiles_left != 0):
                         m.d.sync += [
                             tiles_left.eq(tiles_left - 1),
                             used.eq(used + gemm.k),
@@ -478,7 +477,7 @@ class CommandDecoder(wiring.Component):
                     m.next = "REQUANTISE COLUMNS"
         with m.State("REQUANTISE COLUMNS"):
             m.d.comb += self.commands.ready.eq(1)
-            m.d.sync += [self.word.eq(word), self.parameter.eq(parameter)]
+            m.d.sync += self.parameter.eq(parameter)
             with m.If(come):
                 m.d.sync += [
                     self.write_parameter.eq(1),

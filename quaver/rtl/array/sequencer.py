@@ -209,12 +209,11 @@ class Sequencer(wiring.Component):
                     m.d.sync += [first_column.eq(0), first_tile.eq(0)]
             with m.Else():
                 m.d.comb += self.jobs.ready.eq(1)
-                m.d.sync += busy.eq(self.jobs.valid)
+                m.d.sync += [busy.eq(self.jobs.valid), job.eq(new)]
                 with m.If(self.jobs.valid):
                     begin_product(new.k, new.last, opens=new.first)
                     begin_row(new.n_tiles, first=1)
                     m.d.sync += [
-                        job.eq(new),
                         m_left.eq(new.m_tiles - 1),
                         last_row.eq(new.m_tiles == 1),
                         a_tile.eq(0),
