@@ -209,18 +209,19 @@ class Sequencer(wiring.Component):
                     m.d.sync += [first_column.eq(0), first_tile.eq(0)]
             with m.Else():
                 m.d.comb += self.jobs.ready.eq(1)
-                m.d.sync += [busy.eq(self.jobs.valid), job.eq(new)]
+                m.d.sync += [
+                    busy.eq(self.jobs.valid),
+                    job.eq(new),
+                    m_left.eq(new.m_tiles - 1),
+                    last_row.eq(new.m_tiles == 1),
+                    a_tile.eq(0),
+                    self.a_address.eq(0),
+                    self.b_address.eq(0),
+                ]
+                begin_row(new.n_tiles, first=1)
                 with m.If(self.jobs.valid):
                     begin_product(new.k, new.last, opens=new.first)
-                    begin_row(new.n_tiles, first=1)
-                    m.d.sync += [
-                        m_left.eq(new.m_tiles - 1),
-                        last_row.eq(new.m_tiles == 1),
-                        a_tile.eq(0),
-                        self.a_address.eq(0),
-                        self.b_address.eq(0),
-                        dirty.eq(~new.last),
-                    ]
+                    m.d.sync += dirty.eq(~new.last)
                     with m.If(new.first & dirty):
                         m.d.sync += [
                             self.read.eq(0),
