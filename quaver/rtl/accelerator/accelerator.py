@@ -155,7 +155,8 @@ class Accelerator(wiring.Component):
             geometry.columns, geometry.depth * lanes, arithmetic.b.width, bubble_b, group
         )
         random = arithmetic.draws is not Draws.NOTHING
-        chunk = geometry.steps(arithmetic.chunk) if arithmetic.chunk < NO_CHUNKS else None
+        one_fold = array.element.one_fold or arithmetic.chunk >= NO_CHUNKS
+        chunk = None if one_fold else geometry.steps(arithmetic.chunk)
         m.submodules.sequencer = sequencer = Sequencer(geometry, chunk, array.drain, random)
         m.submodules.results = results = ResultBuffer(
             geometry.columns, result.width, geometry.rows * lanes, self.identity.codes

@@ -131,6 +131,7 @@ class BitstreamPE(ProcessingElement):
             latency=2 + self.registered,
             product_cycles=arithmetic.length,
             multiplies_in_dsp=False,
+            one_fold=True,
             draws=(arithmetic.number_bits(arithmetic.a), arithmetic.number_bits(arithmetic.b)),
             cycles_a_draw=1 if arithmetic.generator is Generator.LFSR else arithmetic.length,
         )

@@ -45,6 +45,8 @@ class ProcessingElement(wiring.Component):
     group
         How many k it takes at once: their operands come side by side, the first lowest. The arithmetic's
         `chunk` is a multiple, or no sum is longer than it.
+    one_fold
+        No sum is longer than a chunk: a total is what one fold leaves, and `first` says nothing.
     draws, cycles_a_draw
         Where the arithmetic draws for operands: the bits of a draw for a and for b; and how long a draw
         stays, a cycle, or the N of a product.
@@ -94,11 +96,13 @@ class ProcessingElement(wiring.Component):
         product_cycles: int = 1,
         group: int = 1,
         multiplies_in_dsp: bool,
+        one_fold: bool = False,
         draws: tuple[int, int] = (0, 0),
         cycles_a_draw: int = 1,
     ) -> None:
         self.interleave, self.latency, self.exit_latency = interleave, latency, exit_latency
         self.product_cycles, self.group, self.multiplies_in_dsp = product_cycles, group, multiplies_in_dsp
+        self.one_fold = one_fold
         self.draws, self.cycles_a_draw = draws, cycles_a_draw
         control = control_layout(product_cycles)
         ports = {

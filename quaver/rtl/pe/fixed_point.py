@@ -68,6 +68,7 @@ class FixedPointPE(ProcessingElement):
             latency=stages,
             exit_latency=1,
             multiplies_in_dsp=True,
+            one_fold=True,
         )
 
     def entry_a(self) -> Operand:

@@ -172,6 +172,7 @@ class IntegerPE(ProcessingElement):
             latency=stages,
             group=group,
             multiplies_in_dsp=in_dsp,
+            one_fold=True,
         )
 
     def entry_a(self) -> Entry:
