@@ -70,8 +70,7 @@ class FloatRule(Rule):
         for name, scalar in scalars.items():
             if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
-        if not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
+        self.format.check_rounding(self.rounding, self.random_bits)
         p, drawn = self.format.precision, self.random_bits if self.rounding.draws else 0
         drawn += self.rounding.looks_further
         if p > 24 or p + drawn > 51:
@@ -132,7 +131,8 @@ class FloatSGD(FloatRule):
     ------
     ValueError
         A scalar is not finite in `format`; or `format` reaches so far that a product of two of its values
-        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R).
+        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R); a
+        variant that `format` does not round by, such as `STOCHASTIC_B` of DLFloat or of 32 random bits.
 
     Notes
     -----
