@@ -30,7 +30,7 @@ from quaver.golden.nn.quantisers import (
 )
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
-from quaver.golden.update.float_sgd import FloatSGD
+from quaver.golden.update.float_sgd import FloatSGD, check_format
 from quaver.golden.validation import set_integers
 
 
@@ -246,7 +246,7 @@ class UpdatePrecision:
         _check_kinds(self, format=FloatFormat)
         set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
-        self.rule(0.0, 0.0, 0.0)  # which says what it refuses
+        check_format(self.format, self.rounding, self.random_bits)
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
