@@ -266,6 +266,7 @@ def test_nvrtc_compiles_the_programs() -> None:
         source.chunked_program(STOCHASTIC, source.Tiling(4, step=8)),
         source.chunked_program(NEAREST, None),
         source.fixed_program(quaver.FixedPoint(), source.Tiling(4, step=8)),
+        source.adacomp_program(),
         source.update_program(FloatSGD(0.1)),
         source.update_program(FixedSGD(0.1)),
     ):

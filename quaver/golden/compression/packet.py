@@ -121,14 +121,7 @@ class Packet:
             return 0
         wrong, position, sent = adacomp.check(self.elements, self.bin_length, self.index_bits, self.length)
         if wrong:
-            what = {
-                adacomp.BEYOND_BIN: "an index lies beyond its bin",
-                adacomp.NOT_RISING: "the indices of a bin do not rise",
-                adacomp.TOO_MANY_BINS: "there are more bins than the layer has",
-                adacomp.SPLIT_RUN: "a run of empty bins is cut in two",
-                adacomp.TOO_FEW_BINS: "there are fewer bins than the layer has",
-            }[wrong]
-            raise PacketError(f"element {position} of {len(self.elements)}: {what}")
+            raise PacketError(fault(wrong, position, len(self.elements)))
         return int(sent)
 
     @property
@@ -186,6 +179,20 @@ class Packet:
         if not self.is_finite:
             header = header[:-4] + _NAN
         return header + CHECKSUM.pack(zlib.crc32(elements, zlib.crc32(header))) + elements
+
+
+def fault(wrong: int, position: int, count: int) -> str:
+    """What `quaver.golden.kernels.adacomp.check` found wrong at one of `count` elements, in words."""
+    from quaver.golden.kernels import adacomp
+
+    what = {
+        adacomp.BEYOND_BIN: "an index lies beyond its bin",
+        adacomp.NOT_RISING: "the indices of a bin do not rise",
+        adacomp.TOO_MANY_BINS: "there are more bins than the layer has",
+        adacomp.SPLIT_RUN: "a run of empty bins is cut in two",
+        adacomp.TOO_FEW_BINS: "there are fewer bins than the layer has",
+    }[wrong]
+    return f"element {position} of {count}: {what}"
 
 
 def expect(packet: Packet, **fields: int) -> None:
