@@ -185,7 +185,6 @@ def text_run(
     from torch.nn import functional
 
     from quaver.torch import AdaCompState
-    from quaver.torch import adacomp as hook
 
     torch.set_num_threads(1)
     alphabet = {character: i for i, character in enumerate(sorted(set(characters)))}
@@ -236,11 +235,11 @@ def text_run(
             for state, each in zip(states, found, strict=True):
                 layer = state.layer(p)
                 old = state.residue(layer, p.device)
-                packet, new = hook.compress(layer.rule, old, each[parameter].reshape(-1))
-                state.residues[parameter] = new
+                packet, new = layer.rule.compress(old.numpy(), each[parameter].reshape(-1).numpy())
+                state.residues[parameter] = torch.from_numpy(new)
                 packets.append(packet)
                 sent, said = sent + packet.nbytes, said + packet.effective_nbytes
-            p.grad = hook.average(packets, p.device).view_as(p)
+            p.grad = torch.from_numpy(mean(packets)).view_as(p)
         optimiser.step()
         if step % 100 == 0:
             print(f"{name}, step {step}: {loss:.3f}", flush=True)
