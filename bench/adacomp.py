@@ -4,12 +4,13 @@
     python bench/adacomp.py images --data-dir DIR --bins 10 50 250 --learners 8
     python bench/adacomp.py text DIR                           # a character GRU, PyTorch, SGD and Adam
     python bench/adacomp.py throughput                         # of the hooks on the same buckets, PyTorch
+    python bench/adacomp.py throughput --device cuda           # the same on a GPU
     python bench/adacomp.py hardware                           # area and clock on ECP5
 
 Rates are bytes of float32 gradients over bytes sent with everything; the paper's count is beside them. The
 time of an exchange over a link is computed: bytes that one learner receives over the link's rate. Throughput
-is by processor time on one thread, which other work on the machine does not stretch. With --out DIR, images
-and text keep every finished run and go on where they were stopped.
+is by processor time on one thread, which other work on the machine does not stretch; on a GPU by the clock.
+With --out DIR, images and text keep every finished run and go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -257,14 +259,58 @@ def text_run(
     }
 
 
-def median(run: Callable[[], object], repeat: int) -> float:
-    """Seconds of one run, of processor time."""
+def now(device: str = "cpu") -> float:
+    """Seconds: of processor time, or on a GPU until all is done that was launched."""
+    if device == "cpu":
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def median(run: Callable[[], object], repeat: int, device: str = "cpu") -> float:
+    """Seconds of one run."""
     times = []
     for _ in range(repeat):
-        begun = time.process_time()
+        begun = now(device)
         run()
-        times.append(time.process_time() - begun)
+        times.append(now(device) - begun)
     return statistics.median(times)
+
+
+def on_gpu(options: argparse.Namespace, gradients: np.ndarray) -> list[list[str]]:
+    """What the hook does with one layer on a GPU, beside a copy there; its bytes must be golden's."""
+    import torch
+
+    from quaver.torch import adacomp_on_cpu, adacomp_on_cuda
+
+    of_all = torch.from_numpy(gradients).to(options.device)
+    copy, size, repeat = torch.empty_like(of_all[0]), of_all.shape[1], options.repeat
+    memcpy = median(lambda: copy.copy_(of_all[0]), repeat + 2, options.device)
+    rows = [["copy on the GPU", f"{4 * size / memcpy / 1e9:.1f}", "1.00", "", ""]]
+    for length in (50, 500):
+        layers = [adacomp_on_cpu.Layer("layer", 0, AdaComp(length), size)]
+        residue = torch.zeros_like(copy)
+        for gradient in of_all:
+            sent = adacomp_on_cuda.compress(layers, [residue], [gradient], 0, 0)
+            before, residue = residue, sent.residues[0]
+        golden = adacomp_on_cpu.compress(layers, [before], [gradient], 0, 0)
+        if not sent.data.cpu().equal(golden.data.cpu()):
+            sys.exit(f"bins of {length}: the GPU's packet is not golden's")
+        last, kept = of_all[-1], [residue]
+        received = torch.stack([adacomp_on_cuda.compress(layers, kept, [last], i, 0).data for i in range(8)])
+        sizes = [[received.shape[1]]] * 8
+        sending, receiving = (layers, kept, [last], 0, 0), (layers, received, sizes, 0)
+        parts = {
+            f"compress, bins of {length}": partial(adacomp_on_cuda.compress, *sending),
+            "average of 8 packets": partial(adacomp_on_cuda.average, *receiving),
+        }
+        for name, run in parts.items():
+            run()
+            seconds = median(run, repeat, options.device)
+            rows.append([name, f"{4 * size / seconds / 1e9:.1f}", f"{memcpy / seconds:.3f}", "", ""])
+    return rows
 
 
 def throughput(options: argparse.Namespace) -> None:
@@ -272,6 +318,11 @@ def throughput(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(1)
     size = options.elements
     gradients = rng.normal(size=(8, size)).astype(np.float32)
+    if options.device != "cpu":
+        rows = on_gpu(options, gradients)
+        show(f"{size:,} elements, {options.device}", ["what", "GB/s of gradients", "of a copy", *LINKS], rows)
+        hooks(options)
+        return
     copy = np.empty(size, np.float32)
     memcpy = median(lambda: np.copyto(copy, gradients[0]), options.repeat)
     rows = [["memcpy", f"{4 * size / memcpy / 1e9:.2f}", "1.00", "", ""]]
@@ -309,12 +360,14 @@ def hooks(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        backend = "gloo" if options.device == "cpu" else "nccl"
+        dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)
         rows = []
         ours = [f"AdaComp, bins of {length}" for length in (500, 50)]
         for name in ("all-reduce", "PowerSGD, rank 1", "PowerSGD, rank 4", *ours):
             torch.manual_seed(1)
-            net = DistributedDataParallel(nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(6))))
+            layers = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(6)))
+            net = DistributedDataParallel(layers.to(options.device))
             state: Any = None
             hook: Any = default_hooks.allreduce_hook
             if name.startswith("Power"):
@@ -325,14 +378,14 @@ def hooks(options: argparse.Namespace) -> None:
             spent: list[float] = []
 
             def timed(state, bucket, hook=hook, spent=spent):  # type: ignore[no-untyped-def]
-                begun = time.process_time()
+                begun = now(options.device)
                 future = hook(state, bucket)
                 future.wait()
-                spent[-1] += time.process_time() - begun
+                spent[-1] += now(options.device) - begun
                 return future
 
             net.register_comm_hook(state, timed)
-            images = torch.randn(32, 1024)
+            images = torch.randn(32, 1024, device=options.device)
             for _ in range(4 + options.repeat):
                 net.zero_grad()
                 spent.append(0.0)
@@ -341,7 +394,8 @@ def hooks(options: argparse.Namespace) -> None:
             count = 4 * sum(p.numel() for p in net.parameters())
             rows.append([name, f"{count / seconds / 1e9:.2f}", f"{seconds * 1e3:.1f}"])
         dist.destroy_process_group()
-    show("hooks on the same buckets, one process, one thread", ["hook", "GB/s of gradients", "ms"], rows)
+    where = "one thread" if options.device == "cpu" else options.device
+    show(f"hooks on the same buckets, one process, {where}", ["hook", "GB/s of gradients", "ms"], rows)
 
 
 def hardware(options: argparse.Namespace) -> None:
@@ -403,6 +457,7 @@ def main() -> None:
     one = commands.add_parser("throughput")
     one.add_argument("--elements", type=int, default=1 << 22)
     one.add_argument("--repeat", type=int, default=9)
+    one.add_argument("--device", default="cpu", help="cuda: the CUDA kernels, and NCCL")
     one = commands.add_parser("hardware")
     one.add_argument("--stages", type=int, default=4)
     one.add_argument(

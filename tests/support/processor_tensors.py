@@ -20,7 +20,8 @@ class OnProcessor(cuda.Tensors):
         self.processors, self.shared_memory = 8, self.processor.shared_memory
 
     def launch(self, program: Any, kernel: str, grid: Any, *arguments: Any, shared: int = 0) -> None:
-        assert all(x.is_contiguous() for x in arguments[2:] if isinstance(x, torch.Tensor))
+        arrays = arguments[1:] if kernel.startswith("pack") else arguments  # which is told the strides
+        assert all(x.is_contiguous() for x in arrays if isinstance(x, torch.Tensor))
         values = [np.uint64(x.data_ptr()) if isinstance(x, torch.Tensor) else x for x in arguments]
         self.processor.launch(program, kernel, grid, *values, shared=shared)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from processor_tensors import OnProcessor
+from torch import nn
 
 from quaver.golden.compression import AdaComp, NonFinite, PacketError
 from quaver.torch import AdaCompState, adacomp_hook, adacomp_on_cpu, adacomp_on_cuda
@@ -63,6 +64,19 @@ def hold(device: torch.device | str) -> None:
 
 def test_an_exchange_is_goldens(machine: OnProcessor) -> None:
     hold("cpu")
+
+
+def test_one_layer_of_many_learners(machine: OnProcessor) -> None:
+    """As the buckets of large layers are."""
+    layers, generator = LAYERS[:1], torch.Generator().manual_seed(2)
+    arrays = [torch.randn(2, layers[0].length, generator=generator) for _ in range(5)]
+    sent = [adacomp_on_cuda.compress(layers, [r], [g], rank, 4) for rank, (r, g) in enumerate(arrays)]
+    longest = max(len(each.data) for each in sent)
+    rows = torch.stack([nn.functional.pad(each.data, (0, longest - len(each.data))) for each in sent])
+    sizes = [each.sizes for each in sent]
+    (found,), _ = adacomp_on_cuda.average(layers, rows, sizes, 4)
+    (expected,), _ = adacomp_on_cpu.average(layers, rows, sizes, 4)
+    assert same(found, expected)
 
 
 def put(at: int, *values: int) -> Any:
@@ -181,8 +195,8 @@ def test_the_hook_over_nccl(gpu: torch.device) -> None:
     dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
         torch.manual_seed(1)
-        net = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5)).to(gpu)
-        parallel = torch.nn.parallel.DistributedDataParallel(net, device_ids=[gpu.index])
+        net = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5)).to(gpu)
+        parallel = nn.parallel.DistributedDataParallel(net, device_ids=[gpu.index])
         state, local = AdaCompState(parallel, other=40), {}
 
         def keep(state: AdaCompState, bucket):  # type: ignore[no-untyped-def]  # PyTorch looks at annotations

@@ -73,6 +73,11 @@ def _starts(counts: Any) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)[:-1]]).astype(np.int64)
 
 
+def _rows(*columns: Any) -> NDArray[np.int64]:
+    """A table of them whose rows lie in memory as structs do."""
+    return np.ascontiguousarray(np.stack(columns, axis=1), np.int64)
+
+
 @cache
 def _places(bucket: Bucket) -> _Places:
     lengths, bin_lengths = (np.array(x, np.int64) for x in (bucket.lengths, bucket.bin_lengths))
@@ -87,7 +92,7 @@ def _places(bucket: Bucket) -> _Places:
     columns = first, lengths, bin_lengths, first_bin, first_stretch, first_word, packet, bucket.numbers
     layer_of = np.repeat(np.arange(len(lengths), dtype=np.int32), stretches)
     totals = (int(x.sum()) for x in (bins, words, sizes))
-    return _Places(np.stack(columns, axis=1, dtype=np.int64), layer_of, *totals)
+    return _Places(_rows(*columns), layer_of, *totals)
 
 
 @cache
@@ -143,7 +148,7 @@ def compress(
         machine.launch(program, "place", grid, layers, layer_of, *known, pending, packets)
     starts = at.table[:, 6].copy()
     # Into the headers themselves, which have 0 there.
-    ends = machine.constant(np.stack([starts, (starts + HEADER.size) // 4], axis=1))
+    ends = machine.constant(_rows(starts, (starts + HEADER.size) // 4))
     _checksums(machine, ends, count, packets, packets)
     return packets, starts, about, pending
 
@@ -184,19 +189,14 @@ def average(
         `quaver.golden.kernels.adacomp` numbers it; `UNMARKED` if all are right.
     """
     program, (learners, layers) = source.adacomp_program(), starts.shape
-    about = np.broadcast_to(
-        np.stack([bucket.firsts, bucket.lengths, bucket.bin_lengths], axis=1), (learners, layers, 3)
-    ).reshape(-1, 3)
-    flat = starts.reshape(-1)
-    number = np.arange(len(flat))
-    table = machine.upload(
-        np.column_stack([flat, about, _starts(counts.reshape(-1)), number]).astype(np.int64)
-    )
+    flat, number = starts.reshape(-1), np.arange(starts.size)
+    about = (np.tile(each, learners) for each in (bucket.firsts, bucket.lengths, bucket.bin_lengths))
+    table = machine.upload(_rows(flat, *about, _starts(counts.reshape(-1)), number))
     places = machine.empty((max(int(counts.sum()), 1),), np.int64)
     marks = machine.upload(np.full(starts.shape, UNMARKED, np.int64))
     checksums = machine.zeros(starts.shape, np.uint32)
     sums = machine.zeros((bucket.elements,), np.float32)
-    ends = machine.upload(np.column_stack([flat, number]).astype(np.int64))
+    ends = machine.upload(_rows(flat, number))
     _checksums(machine, ends, len(flat), packets, checksums)
     grid = len(flat), 1, 1
     machine.launch(program, "read_elements", grid, table, packets, places, marks, shared=_SHARED)
