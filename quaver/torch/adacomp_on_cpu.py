@@ -14,7 +14,19 @@ from quaver.golden.compression.packet import expect
 
 @dataclass(frozen=True)
 class Layer:
-    """What is known of a parameter: its name, its number, its rule, and how many elements it has."""
+    """What is known of a parameter.
+
+    Attributes
+    ----------
+    name
+        In the model.
+    number
+        By which packets call it.
+    rule
+        What is sent of it.
+    length
+        How many elements it has.
+    """
 
     name: str
     number: int

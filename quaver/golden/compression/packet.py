@@ -227,8 +227,19 @@ def _check_scale(scale: float, elements: int) -> None:
 
 
 class Header(NamedTuple):
-    """What stands before a packet's elements: `size` and `nbytes` are bytes of one of them and of all; of the
-    scale it has the bits."""
+    """What stands before a packet's elements.
+
+    Attributes
+    ----------
+    size, nbytes
+        Bytes of an element, and of all of them.
+    learner, layer, step, length, bin_length
+        As of `Packet`.
+    scale_bits
+        Those of the scale, as of a float32.
+    checksum
+        What the packet says that it is.
+    """
 
     size: int
     learner: int
@@ -262,8 +273,8 @@ class Header(NamedTuple):
         return float(np.uint32(self.scale_bits).view(np.float32))
 
     def check(self, follow: int, checksum: int) -> None:
-        """PacketError: fewer than `follow` bytes should follow, the checksum is another, or there is no such
-        scale or element."""
+        """PacketError: the elements are more than the `follow` bytes that are there, the checksum is not
+        `checksum`, or there is no such scale or element."""
         if follow < self.nbytes:
             raise PacketError(f"the packet is cut short: {follow} bytes of {self.nbytes} of elements")
         if self.checksum != checksum:
