@@ -43,6 +43,8 @@ from quaver.golden.nn.trainer import Epoch, Step
 
 #: Links that a step's exchange is computed for, bit/s.
 LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
+#: When the loss of text is measured on the way: whether who lags behind catches up.
+ON_THE_WAY = {"after 1/8": 1 / 8, "after 1/4": 1 / 4, "after 1/2": 1 / 2}
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -164,11 +166,14 @@ def text(options: argparse.Namespace) -> None:
 
                     found.append(kept(options, name, about, run))
                 row = [f"{optimiser}, {learners} learners, {scheme}"]
-                row += [spread([one["loss"] for one in found], 3), spread([one["bytes"] for one in found], 0)]
+                # What was kept before it said them has none on the way.
+                row += [spread([one.get(when, nan) for one in found], 3) for when in (*ON_THE_WAY, "loss")]
+                row += [spread([one["bytes"] for one in found], 0)]
                 rows.append([*row, *(spread([one[key] for one in found]) for key in ("rate", "paper's"))])
     what = f"{options.cell.upper()} of {options.width}"
     title = f"{what}, {options.steps} steps of {options.batch} × {options.context} characters"
-    header = ["what", "nats a character, held back", "bytes a step and learner", "compression, ×", "paper's"]
+    header = ["what", *(f"nats, {when}" for when in ON_THE_WAY), "nats a character, held back"]
+    header += ["bytes a step and learner", "compression, ×", "paper's"]
     show(title, header, rows)
 
 
@@ -219,7 +224,15 @@ def text_run(
     optimiser = kind(model.parameters(), **how)
     states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
     rng = torch.Generator().manual_seed(seed)
+    on_the_way: dict[str, float] = {}
     sent = said = 0
+
+    @torch.no_grad()
+    def held_back_loss() -> float:
+        rng = torch.Generator().manual_seed(0)
+        losses = (loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4))
+        return statistics.mean(losses)
+
     for step in range(options.steps):
         found: list[dict[str, torch.Tensor]] = []
         for _ in range(learners):
@@ -245,14 +258,14 @@ def text_run(
         optimiser.step()
         if step % 100 == 0:
             print(f"{name}, step {step}: {loss:.3f}", flush=True)
-    with torch.no_grad():
-        rng = torch.Generator().manual_seed(0)
-        losses = [loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4)]
+        for when, share in ON_THE_WAY.items():
+            if step + 1 == round(share * options.steps):
+                on_the_way[when] = held_back_loss()
     size = 4 * sum(p.numel() for p in model.parameters())
     sent, said = sent or size * options.steps * learners, said or size * options.steps * learners
     exchanged = size * options.steps * learners
-    return {
-        "loss": statistics.mean(losses),
+    return on_the_way | {
+        "loss": held_back_loss(),
         "bytes": sent / (options.steps * learners),
         "rate": exchanged / sent,
         "paper's": exchanged / said,
