@@ -79,10 +79,11 @@ def drawn(rng: np.random.Generator, count: int, kind: str) -> Floats:
     return values
 
 
+#: The last of them has more stretches than a block has threads.
 BUCKET = Bucket(
-    (0, 5, 6, 7, 8, 9, 1 << 20, 11, 12),
-    (1, 50, 1700, 63, 0, 4000, 70_000, 999, 40_000),
-    (50, 50, 50, 63, 500, 1, 500, 16_383, 64),
+    (0, 5, 6, 7, 8, 9, 1 << 20, 11, 12, 13),
+    (1, 50, 1700, 63, 0, 4000, 70_000, 999, 40_000, 17_001),
+    (50, 50, 50, 63, 500, 1, 500, 16_383, 64, 2),
 )
 KINDS = "normal", "ties", "sparse", "tiny", "wide", "large"
 
@@ -222,6 +223,10 @@ def everything_of_receivers() -> None:
             ("more |= bit;", "more |= false;"),  # what is below half
             ("ends || empty % 4 == 3", "ends"),  # runs of more than four
             ("last = passed + 1 == sent", "last = passed == sent"),
+            (
+                "i < end; i++) mine = joined(mine, runs[i]);",
+                "i < end && i == begin; i++) mine = joined(mine, runs[i]);",
+            ),
             ("negative ? scale : -scale", "negative ? -scale : scale"),
             ("if (ahead >= infinity) ends = infinity;", ""),
             ("moved_by(matrices, bytes - end,", "moved_by(matrices, bytes - begin,"),
