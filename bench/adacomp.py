@@ -156,7 +156,8 @@ def text(options: argparse.Namespace) -> None:
                 scheme = f"adacomp(other={options.bin_length})" if compressed else "none"
                 for seed in range(1, options.seeds + 1):
                     name = f"{options.cell} {optimiser} {learners} {scheme} {seed}"
-                    sizes = options.steps, options.batch, options.context, options.width, options.sgd_rate
+                    sizes = [options.steps, options.batch, options.context, options.width, options.sgd_rate]
+                    sizes += [options.momentum] if options.momentum != 0.9 else []  # as it once was fixed
                     about = [name, *sizes, zlib.crc32(characters.encode())]
 
                     def run(
@@ -220,7 +221,7 @@ def text_run(
     torch.manual_seed(seed)
     model = Recurrent()
     kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimiser_name]
-    how = {"lr": options.sgd_rate, "momentum": 0.9} if optimiser_name == "sgd" else {"lr": 2e-3}
+    how = {"lr": options.sgd_rate, "momentum": options.momentum} if optimiser_name == "sgd" else {"lr": 2e-3}
     optimiser = kind(model.parameters(), **how)
     states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
     rng = torch.Generator().manual_seed(seed)
@@ -464,8 +465,9 @@ def main() -> None:
     one.add_argument("--optimisers", nargs="+", choices=("sgd", "adam"), default=["sgd", "adam"])
     one.add_argument("--learners", type=int, nargs="+", default=[4])
     one.add_argument("--bin-length", type=int, default=500)
-    one.add_argument("--sgd-rate", type=float, default=0.5)
-    for name, default in (("steps", 400), ("batch", 32), ("context", 64), ("width", 256), ("seeds", 1)):
+    one.add_argument("--sgd-rate", type=float, default=0.1)
+    one.add_argument("--momentum", type=float, default=0.9, help="of SGD")
+    for name, default in (("steps", 3000), ("batch", 32), ("context", 32), ("width", 128), ("seeds", 1)):
         one.add_argument(f"--{name}", type=int, default=default)
     one = commands.add_parser("throughput")
     one.add_argument("--elements", type=int, default=1 << 22)
