@@ -83,7 +83,7 @@ def gemm(a: Codes, b: Codes, formats: tuple[IntegerFormat, IntegerFormat]) -> ND
 
 def _as_it_lies(codes: Codes) -> tuple[Codes, bool]:
     """Codes (rows, K) as a C-contiguous array, and whether it is (K, rows): what lies so is not copied."""
-    if codes.T.flags.c_contiguous:
+    if not codes.flags.c_contiguous and codes.T.flags.c_contiguous:
         return codes.T, True
     return np.ascontiguousarray(codes), False
 
