@@ -90,16 +90,17 @@ def _as_it_lies(codes: Codes) -> tuple[Codes, bool]:
 
 @lru_cache(maxsize=1024)
 def _constants(formats: tuple[IntegerFormat, IntegerFormat], K: int) -> tuple[Any, ...]:
-    """What the kernel takes of the formats: the operands' masks, whether sums of bytes count twice, and what
-    is added: by rows, by columns and everywhere."""
+    """What the kernel takes of the formats: the operands' masks, how far sums of products are shifted, and
+    what is added: by rows, by columns and everywhere."""
     left, right = Reading.unsigned(formats[0]), Reading.signed(formats[1])
     factors = left.step * right.offset, left.offset * right.step, K * left.offset * right.offset
     corrections = tuple(np.uint32(factor % (1 << 32)) for factor in factors)
-    return (np.uint8(left.mask), np.uint8(right.mask)), np.uint32(left.step * right.step - 1), corrections
+    shift = np.uint32((left.step * right.step).bit_length() - 1)  # steps are 1 or 2
+    return (np.uint8(left.mask), np.uint8(right.mask)), shift, corrections
 
 
 @numba.njit(cache=True, nogil=True)
-def _tiles(left, right, across, masks, doubled, corrections, sums, rows, columns):
+def _tiles(left, right, across, masks, shift, corrections, sums, rows, columns):
     """Tiles `rows` (first, end) of the codes `left` times tiles `columns` of `right`, into `sums` (M, N).
 
     `left` is (M, K) and `right` (N, K); `across` says of each whether it lies the other way. A block of rows
@@ -110,11 +111,9 @@ def _tiles(left, right, across, masks, doubled, corrections, sums, rows, columns
     by_row, by_column, constant = corrections
     block = max(min(BLOCK_TILES, rows[1] - rows[0]), 1)
     depth = min(DEPTH, (K + 63) // 64 * 64) // 4
-    left_panels, of_rows = (
-        np.empty((block, depth, TILE_ROWS), np.uint32),
-        np.empty((block, TILE_ROWS), np.uint32),
-    )
-    right_panel, of_columns = np.empty((depth, TILE_COLUMNS), np.uint32), np.empty(TILE_COLUMNS, np.uint32)
+    left_panels = np.empty((block, depth, TILE_ROWS), np.uint32)
+    right_panel = np.empty((depth, TILE_COLUMNS), np.uint32)
+    of_rows, of_columns = np.empty((block, TILE_ROWS), np.uint32), np.empty(TILE_COLUMNS, np.uint32)
     for first in range(rows[0], rows[1], block):
         tiles = min(block, rows[1] - first)
         for k in range(0, max(K, 1), DEPTH):
@@ -140,7 +139,7 @@ def _tiles(left, right, across, masks, doubled, corrections, sums, rows, columns
                 for i in range(tiles):
                     at = (first + i) * TILE_ROWS, column
                     packed = left_panels[i], right_panel, (end - k + 3) // 4
-                    _tile(packed, doubled, of_rows[i], of_columns, sums, at, k > 0)  # type: ignore[call-arg]
+                    _tile(packed, shift, of_rows[i], of_columns, sums, at, k > 0)  # type: ignore[call-arg]
 
 
 _BYTE, _WORD, _VECTOR = ir.IntType(8), ir.IntType(32), ir.VectorType(ir.IntType(32), LANES)
@@ -289,16 +288,16 @@ _pack_column, _pack_columns_across = _packer(signed=True), _packer_across(TILE_C
 
 
 @intrinsic
-def _tile(typing, packed, doubled, of_rows, of_columns, sums, at, resumed):
+def _tile(typing, packed, shift, of_rows, of_columns, sums, at, resumed):
     """The products of one tile, and what its rows and columns add, into `sums` (M, N) at the place `at`, or
     added to what is there if they are `resumed`.
 
     `packed` is (left, right, steps): panels that meet for so many words. The sums of their products are
-    `doubled` (1) or not (0).
+    shifted to the left by `shift`.
     """
 
     def codegen(context, builder, signature, values):
-        packed_v, doubled_v, of_rows_v, of_columns_v, sums_v, at_v, resumed_v = values
+        packed_v, shift_v, of_rows_v, of_columns_v, sums_v, at_v, resumed_v = values
         *panels, steps = zip(packed, cgutils.unpack_tuple(builder, packed_v), strict=True)
         left, right, by_row, by_column, target = (
             _Array(context, builder, kind, value)
@@ -314,17 +313,17 @@ def _tile(typing, packed, doubled, of_rows, of_columns, sums, at, resumed):
                     _add_dots(builder, totals[r, c], row, column)
         row, column = cgutils.unpack_tuple(builder, at_v)
         height, width = (builder.sub(n, first) for n, first in zip(target.shape, (row, column), strict=True))
-        twice = _splat(builder, doubled_v)
+        places = _splat(builder, shift_v)
         for r, c in totals:
             there = builder.select(builder.icmp_signed("<", number(r), height), width, number(0))
             lanes = _first(builder, builder.sub(there, number(c)), LANES)
             place = target(builder.add(row, number(r)), builder.add(column, number(c)), of=_VECTOR)
             old = builder.and_(lanes, _splat(builder, resumed_v))
             old = _call(builder, f"llvm.masked.load.v{LANES}i32.p0", _VECTOR, place, _WORD(4), old, _ZERO)
-            total = builder.add(builder.shl(builder.load(totals[r, c]), twice), old)
+            total = builder.add(builder.shl(builder.load(totals[r, c]), places), old)
             total = builder.add(total, _splat(builder, builder.load(by_row(r, of=_WORD))))
             total = builder.add(total, builder.load(by_column(c, of=_VECTOR), align=4))
             _store(builder, total, place, lanes)
         return context.get_dummy_value()
 
-    return types.void(packed, doubled, of_rows, of_columns, sums, at, resumed), codegen
+    return types.void(packed, shift, of_rows, of_columns, sums, at, resumed), codegen
