@@ -177,9 +177,8 @@ class CommandDecoder(wiring.Component):
         row_words = Signal(range(min(most, 2 * MAX_LENGTH) + 1), reset_less=True)
         # Whatever an UPDATE asks for.
         words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1), reset_less=True)
-        verdict = Signal(
-            Status, reset_less=True
-        )  # of the cycle before: no comparison is on the way to a start
+        # Of the cycle before: no comparison is on the way to a start.
+        verdict = Signal(Status, reset_less=True)
 
         m.d.comb += [
             self.responses.payload.eq(response),
