@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -47,10 +48,11 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         ),
         [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0), FloatSGD(0.25, 0.5, -0.125)],
     ),
+    # So many random bits in all rows, and in all columns, that every bit of a source decides something.
     "fixed point": (
         lambda of=Accelerator: of(
-            FixedPoint(FixedFormat(4, 4), FixedFormat(4, 4), FixedFormat(4, 4), random_bits=4),
-            rows=3, columns=2, stages=2, depth=24, update=FixedSGDUnit(rounding="nearest"),
+            FixedPoint(FixedFormat(4, 6), FixedFormat(4, 6), FixedFormat(4, 4), random_bits=8),
+            rows=4, columns=5, stages=2, depth=24, update=FixedSGDUnit(rounding="nearest"),
         ),
         [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
     ),
@@ -65,6 +67,22 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
     # Elements of one byte and of two, layers in several commands.
     "adacomp": (compressing, []),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A stream that a reset cuts short, when so many words of its answers have come; then all of the operand
+    memory is loaded, of which nobody knows what it holds."""
+
+    stream: list[int]
+    answered: int
+    loads: list[int]
+
+    def befall(self, device: SimulatedDevice) -> None:
+        """All but the loads."""
+        device.send(np.array(self.stream, np.uint32))
+        device.receive(self.answered)
+        device.reset()
 
 
 class Commands:
@@ -85,6 +103,20 @@ class Commands:
             commands.append(self.next())
             list(self.model.answers(commands[-1]))
         return commands
+
+    def interruption(self) -> Interruption:
+        """Of a stream of its own."""
+        stream = [word for words in self.stream(int(self.rng.integers(2, 20))) for word in words]
+        self.model.reset()
+        answered = sum(1 + len(response.words) for response in self.model.answers(stream))
+        loads = []
+        for operand, count in ((Operand.A, 1), (Operand.B, self.geometry.interleave)):
+            banks = self.geometry.rows if operand is Operand.A else self.geometry.columns
+            size = self.geometry.depth * count * self.model.groups(operand, banks)
+            for half in (0, 1):
+                place = LoadArguments.const({"half": half, "operand": operand}).as_value().value
+                loads += [*command(Opcode.LOAD, [place], size), *self.words(size)]
+        return Interruption(stream, int(self.rng.integers(1, answered + 1)), loads)
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -237,11 +269,16 @@ class Commands:
         return command(opcode, self.words(int(self.rng.integers(1, 3)) * self.chance(0.1)))
 
 
-def differs(device: SimulatedDevice, model: CommandModel, commands: list[list[int]]) -> str:
+def differs(
+    device: SimulatedDevice, model: CommandModel, commands: list[list[int]], after: Interruption | None = None
+) -> str:
     """Where the device answers commands, from reset, in another way than the model; empty if not."""
     device.reset()
     model.reset()
     stream = [word for words in commands for word in words]
+    if after:
+        after.befall(device)
+        stream = after.loads + stream
     responses = list(model.answers(stream))
     return answers_otherwise(device, stream, responses, model.multiplied)
 
@@ -290,18 +327,20 @@ def first_difference(
     for i in range(sequences):
         random = Commands(accelerator, rules, [seed, i])
         device.stall(i, *random.rng.choice([0, 0, 0.3, 0.8], 2))
+        after = random.interruption() if i % 4 == 3 else None
         commands = random.stream(int(random.rng.integers(1, 30)))
-        if not differs(device, model, commands):
+        if not differs(device, model, commands, after):
             continue
         shorter = True
         while shorter:
             shorter = False
             for j in reversed(range(len(commands))):
                 without = commands[:j] + commands[j + 1 :]
-                if differs(device, model, without):
+                if differs(device, model, without, after):
                     commands, shorter = without, True
         shown = "\n".join(" ".join(f"{word:08x}" for word in words[:8]) for words in commands)
-        return f"{differs(device, model, commands)}, after\n{shown}"
+        how = " and a reset amid other commands" if after else ""
+        return f"{differs(device, model, commands, after)}, after{how}\n{shown}"
     return ""
 
 

@@ -93,6 +93,24 @@ endmodule
     assert len(edits) < len(of.edits) / 2
 
 
+def test_what_a_write_that_is_not_enabled_would_write_does_not_count() -> None:
+    """Also where the memory is too large for a proof, and whether its name must be escaped or not."""
+    for name in ("memory", "\\a.memory "):
+        text = f"""
+module unit(input clk, input enable, input [9:0] place, input [15:0] x, output [15:0] y);
+  reg [15:0] {name} [1023:0];
+  always @(posedge clk) if (enable) {name} [place] <= x;
+  assign y = {name} [place];
+endmodule
+"""
+        of = mutants(text, "unit", 200)
+        inverted = [(i, edit) for i, edit in enumerate(of.edits, 1) if "inv" in edit and "$procmux" in edit]
+        disabled, enabled = ([i for i, edit in inverted if f"-port {port}" in edit] for port in "AB")
+        assert disabled
+        assert enabled
+        assert equivalent(of, [*disabled, *enabled]) == (disabled, [])
+
+
 def test_a_unit_without_feedback_is_proved_cycle_by_cycle() -> None:
     text = """
 module unit(input clk, input [3:0] a, input [3:0] b, output reg [3:0] or_, output reg [3:0] xor_);

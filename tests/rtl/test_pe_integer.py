@@ -12,9 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from element import Element
 from netlists import Netlist, codes, netlists, planes
 
 import quaver.rtl.pe.integer
@@ -26,44 +24,9 @@ from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.pe.integer import MULTIPLIER_BITS, IntegerPE, accumulated, packing
 from quaver.sim.device import SimulatedDevice
 
+FOLD = 1
 #: Products that an ECP5's multiplier makes of two operands of k bits, unsigned times odd or signed.
 PACKED = {1: 5, 2: 3, 3: 2, 4: 2, 5: 2, 6: 1, 7: 1, 8: 1}
-
-
-class Lane(wiring.Component):
-    """An element between its entries and its exit: codes in, the total's code out."""
-
-    def __init__(self, pe: IntegerPE) -> None:
-        self.pe = pe
-        arithmetic = pe.arithmetic
-        super().__init__(
-            {
-                "a": In(arithmetic.a.bits * pe.group),
-                "b": In(arithmetic.b.bits * pe.group),
-                "fold": In(1),
-                "shift": In(1),
-                "above": In(arithmetic.accumulator_bits),
-                "result": Out(arithmetic.accumulator_bits),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.pe = pe = self.pe
-        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry_a(), pe.entry_b()
-        m.submodules.exit = foot = pe.exit()
-        m.d.comb += [
-            entry_a.code.eq(self.a),
-            entry_b.code.eq(self.b),
-            pe.a.eq(entry_a.number),
-            pe.b.eq(entry_b.number),
-            pe.control.fold.eq(self.fold),
-            pe.shift.eq(self.shift),
-            pe.chain_in.eq(self.above),
-            foot.number.eq(pe.chain_out),
-            self.result.eq(foot.code),
-        ]
-        return m
 
 
 class Column:
@@ -73,7 +36,7 @@ class Column:
         self.pe, self.netlist, self.lanes = pe, netlist, lanes
         self.state = None
         self.cycle(*[np.ones((pe.group, lanes), np.int64)] * 2)  # of a tile whose totals are ignored
-        self.cycle(fold=1)
+        self.cycle(control=FOLD)
 
     def cycle(self, a: np.ndarray | None = None, b: np.ndarray | None = None, **flags: int) -> np.ndarray:
         """One cycle: `a` and `b` (group, lanes), the results before its edge."""
@@ -81,11 +44,11 @@ class Column:
         for name, values, fmt in (("a", a, self.pe.arithmetic.a), ("b", b, self.pe.arithmetic.b)):
             values = np.zeros((self.pe.group, self.lanes), np.int64) if values is None else values
             inputs[name] = np.concatenate([planes(row, fmt.bits) for row in values])
+        widths = {"control": 2, "shift": 1, "chain_in": self.pe.arithmetic.accumulator_bits}
         for name, value in flags.items():
-            width = self.pe.arithmetic.accumulator_bits if name == "above" else 1
-            inputs[name] = planes(np.full(self.lanes, value), width)
+            inputs[name] = planes(np.full(self.lanes, value), widths[name])
         outputs, self.state = self.netlist.step(inputs, self.state)
-        return codes(outputs["result"], self.lanes)
+        return codes(outputs["code"], self.lanes)
 
     def sums(self, operands: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """The total of the products, with a bubble among them."""
@@ -93,7 +56,7 @@ class Column:
             if i == 1:
                 self.cycle()
             self.cycle(a, b)
-        self.cycle(a, b, fold=1)  # operands are not looked at in a fold
+        self.cycle(a, b, control=FOLD)  # operands are not looked at in a fold
         for _ in range(self.pe.stages - 1):
             self.cycle()
         return self.cycle()
@@ -157,7 +120,7 @@ ELEMENTS: list[Callable[..., IntegerPE]] = [
 @cache
 def gates() -> list[tuple[IntegerPE, Netlist]]:
     pes = [make() for make in ELEMENTS]
-    return list(zip(pes, netlists([Lane(make()) for make in ELEMENTS]), strict=True))
+    return list(zip(pes, netlists([Element(make()) for make in ELEMENTS]), strict=True))
 
 
 def test_every_pair_of_codes_at_every_width() -> None:
@@ -170,8 +133,8 @@ def test_the_totals_leave_down_the_column() -> None:
     operands = every_pair(pe.arithmetic, pe.group, 0)
     column = Column(pe, netlist, operands[0][0].shape[1])
     total = column.sums(iter(operands))
-    assert np.array_equal(column.cycle(shift=1, above=5), total)
-    assert (column.cycle(shift=1, above=7) == 5).all()
+    assert np.array_equal(column.cycle(shift=1, chain_in=5), total)
+    assert (column.cycle(shift=1, chain_in=7) == 5).all()
     assert (column.cycle() == 7).all()
 
 
@@ -236,7 +199,7 @@ def test_slips_are_seen() -> None:
         how = {"stages": 2, "in_dsp": True} if packed else {"stages": 3, "in_dsp": False, "group": 3}
         bits, levels = SLIPS_OF.get(name, (3, Levels.ODD))
         pes.append(mutant(edit).IntegerPE(of(bits, levels), **how))
-    found = netlists([Lane(pe) for pe in pes])
+    found = netlists([Element(pe) for pe in pes])
     for name, pe, netlist in zip(slips, pes, found, strict=True):
         assert mismatches(pe, netlist), name
 

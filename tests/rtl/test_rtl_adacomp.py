@@ -37,8 +37,8 @@ MUTANTS = {
     ),
     "average: signs exchanged": (
         "adacomp_average",
-        "upper[0] ^ settings.share[31]",
-        "~upper[0] ^ settings.share[31]",
+        "upper[0] ^ share[31]",
+        "~upper[0] ^ share[31]",
     ),
 }
 
@@ -140,5 +140,7 @@ def test_what_constructors_refuse() -> None:
         AdaCompUnit(stages=0)
     with pytest.raises(ValueError, match="stages is 10, but an adder has 1 to 9"):
         AdaCompAverage(10)
+    with pytest.raises(ValueError, match="count_bits is 0, but a layer's length has 1 to 32 bits"):
+        AdaCompAverage(count_bits=0)
     with pytest.raises(ValueError, match="count_bits is 33, but a run's length has 1 to 32 bits"):
         MeanOfMaxima(33)

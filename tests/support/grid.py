@@ -11,9 +11,10 @@ from enum import StrEnum
 from itertools import islice
 
 import numpy as np
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from element import Element
 from netlists import Netlist, codes, counting, netlists, planes
 from small_formats import Accumulation, Codes, Sums, decoded, distinct, products
 
@@ -51,36 +52,6 @@ class MultiplyAdd(wiring.Component):
         return m
 
 
-class Element(wiring.Component):
-    """A processing element of one lane between its entry and its exit: codes in, the total's code out."""
-
-    def __init__(self, arithmetic: ChunkedFloat) -> None:
-        self.pe = ChunkedFloatPE(arithmetic, stages=1)
-        ports = {"a": In(arithmetic.operand.width), "b": In(arithmetic.operand.width)}
-        ports |= {"fold": In(1), "first": In(1), "result": Out(arithmetic.accumulator.width)}
-        if arithmetic.stochastic:
-            ports["random"] = In(arithmetic.random_bits)
-        super().__init__(ports)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.pe = pe = self.pe
-        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry_a(), pe.entry_b()
-        m.submodules.exit = foot = pe.exit()
-        m.d.comb += [
-            entry_a.code.eq(self.a),
-            entry_b.code.eq(self.b),
-            pe.a.eq(entry_a.number),
-            pe.b.eq(entry_b.number),
-            pe.control.eq(Cat(self.fold, self.first)),
-            foot.number.eq(pe.chain_out),
-            self.result.eq(foot.code),
-        ]
-        if "random" in self.signature.members:
-            m.d.comb += pe.a_random.eq(self.random)
-        return m
-
-
 def element_sums(
     arithmetic: ChunkedFloat, netlist: Netlist, left: Codes, right: Codes, random: Codes | None
 ) -> Codes:
@@ -97,11 +68,11 @@ def element_sums(
         nonlocal state
         width = arithmetic.operand.width
         inputs = {"a": planes(factors[0], width), "b": planes(factors[1], width)}
-        inputs |= {"fold": planes(np.full(lanes, fold), 1), "first": planes(np.full(lanes, first), 1)}
+        inputs["control"] = planes(np.full(lanes, fold + 2 * first), 2)
         if draws is not None and draw:
-            inputs["random"] = planes(next(draws), arithmetic.random_bits)
+            inputs["a_random"] = planes(next(draws), arithmetic.random_bits)
         outputs, state = netlist.step(inputs, state)
-        return codes(outputs["result"], lanes)
+        return codes(outputs["code"], lanes)
 
     for k in range(len(left)):
         cycle((left[k], right[k]))
@@ -144,7 +115,7 @@ class Case:
             return FloatAdder(self.format, self.other, rounding=rounding, random_bits=bits)
         if self.unit is Unit.MULTIPLY_ADD:
             return MultiplyAdd(self.format, self.other, rounding, bits)
-        return Element(self.arithmetic)
+        return Element(ChunkedFloatPE(self.arithmetic, stages=1))
 
     @property
     def arithmetic(self) -> ChunkedFloat:

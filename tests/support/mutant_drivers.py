@@ -12,7 +12,9 @@ import numpy as np
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from mutant_elements import FusedElement, fused_driver, integer_driver, requantisation_driver
+from element import Element
+from mutant_compression import average_driver, compressor_driver, mean_driver
+from mutant_elements import fused_driver, integer_driver, requantisation_driver
 from mutant_streams import (
     axi_driver,
     axi_verilog,
@@ -24,7 +26,6 @@ from mutant_streams import (
 )
 from mutant_vectors import Expected, Vectors
 from mutants import Driver, Meanings, Mutants, mutants
-from test_pe_integer import Lane
 from test_pe_integer import of as integers
 
 from quaver.golden import exact
@@ -35,11 +36,15 @@ from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.rounding import round_integer, round_magnitude
+from quaver.rtl.compression.adacomp import AdaCompUnit
+from quaver.rtl.compression.adacomp_average import AdaCompAverage
+from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.float.unpacked import Unpacked
 from quaver.rtl.link.uart import UART
+from quaver.rtl.pe.aligned_float import AlignedFloatPE
 from quaver.rtl.pe.chunked_float import ChunkedFloatPE
 from quaver.rtl.pe.fixed_point import FixedPointPE
 from quaver.rtl.pe.integer import IntegerPE
@@ -230,43 +235,12 @@ def _pe(unit: Any) -> Callable[[Mutants], Driver]:
     return driver
 
 
-class FixedElement(wiring.Component):
-    """A fixed-point element and the foot of its column."""
-
-    def __init__(self, arithmetic: FixedPoint, stages: int) -> None:
-        self.arithmetic, self.pe = arithmetic, FixedPointPE(arithmetic, stages=stages)
-        ports = {"a": In(arithmetic.a.width), "b": In(arithmetic.b.width), "control": In(2), "shift": In(1)}
-        ports |= {"chain_in": In(arithmetic.accumulator_bits), "chain_out": Out(arithmetic.accumulator_bits)}
-        ports |= {"random": In(arithmetic.random_bits), "code": Out(arithmetic.result.width)}
-        ports |= {f"{name}_out": Out(ports[name].shape) for name in ("a", "b", "control")}
-        super().__init__(ports)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.pe = pe = self.pe
-        m.submodules.exit = foot = pe.exit()
-        for name in ("a", "b"):
-            m.submodules[f"entry_{name}"] = entry = getattr(pe, f"entry_{name}")()
-            m.d.comb += [entry.code.eq(getattr(self, name)), getattr(pe, name).eq(entry.number)]
-        for name in ("a_out", "b_out", "control_out", "chain_out"):
-            m.d.comb += getattr(self, name).eq(getattr(pe, name))
-        m.d.comb += [
-            pe.control.eq(self.control),
-            pe.shift.eq(self.shift),
-            pe.chain_in.eq(self.chain_in),
-            foot.number.eq(pe.chain_out),
-            foot.random.eq(self.random),
-            self.code.eq(foot.code),
-        ]
-        return m
-
-
-def _fixed_pe(unit: FixedElement) -> Callable[[Mutants], Driver]:
+def _fixed_pe(unit: Element) -> Callable[[Mutants], Driver]:
     """Tiles of every size; their sums, and what comes down the chain after them, at the chain's end and the
     foot."""
 
     def driver(of: Mutants) -> Driver:
-        ar, rng, latency = unit.arithmetic, np.random.default_rng(1), unit.pe.latency
+        ar, rng, latency = unit.pe.arithmetic, np.random.default_rng(1), unit.pe.latency
         top, limit = ar.a.max_code, 1 << (ar.accumulator_bits - 1)
         inputs: dict[str, list[int]] = {
             name: [] for name in ("a", "b", "control", "shift", "chain_in", "random")
@@ -466,7 +440,14 @@ def _of_bench(variants: Mapping[str, Any], name: str, driver: Callable[[Any], An
 
 
 Q2_6 = FixedFormat(2, 6)
-_FIXED = FixedPoint(Q2_6, Q2_6, Q2_6, random_bits=3, accumulator_bits=24)
+_FIXED = Element(
+    FixedPointPE(FixedPoint(Q2_6, Q2_6, Q2_6, random_bits=3, accumulator_bits=24), stages=4),
+    shown=("a_out", "b_out", "control_out", "chain_out"),
+)
+_FUSED = Element(AlignedFloatPE(AlignedFloat(group=4, chunk=8), stages=3), shown=("control_out",))
+
+_COMPRESSOR = AdaCompUnit(70, count_bits=8, stages=2)
+_AVERAGE = AdaCompAverage(2, count_bits=16)
 
 #: Name → unit; those of a bench have the name of its variant.
 SUBJECTS: dict[str, Subject] = {
@@ -494,9 +475,7 @@ SUBJECTS: dict[str, Subject] = {
         )  # type: ignore[misc]
         for name, unit in ((name, build()) for name, build in float_multiplier.VARIANTS.items())
     },
-    "pe fixed_point": Subject(
-        lambda: to_verilog(FixedElement(_FIXED, 4), "pe"), "pe", _fixed_pe(FixedElement(_FIXED, 4))
-    ),
+    "pe fixed_point": Subject(lambda: to_verilog(_FIXED, "pe"), "pe", _fixed_pe(_FIXED)),
     **{
         name: Subject(
             lambda unit=unit: to_verilog(unit, "unit"),  # type: ignore[misc]
@@ -505,13 +484,13 @@ SUBJECTS: dict[str, Subject] = {
             latency=RequantisationUnit.latency if isinstance(unit, RequantisationUnit) else 0,
         )
         for name, unit, driver in (
-            ("pe integer", Lane(IntegerPE(integers(3), stages=4, group=6)), integer_driver),
+            ("pe integer", Element(IntegerPE(integers(3), stages=4, group=6)), integer_driver),
             (
                 "pe integer, in multipliers",
-                Lane(IntegerPE(integers(4), stages=3, in_dsp=True, group=4)),
+                Element(IntegerPE(integers(4), stages=3, in_dsp=True, group=4)),
                 integer_driver,
             ),
-            ("pe aligned_float", FusedElement(AlignedFloat(group=4, chunk=8), 3), fused_driver),
+            ("pe aligned_float", _FUSED, fused_driver),
             ("requantisation", RequantisationUnit(21, 4), requantisation_driver),
         )
     },
@@ -525,6 +504,27 @@ SUBJECTS: dict[str, Subject] = {
         for bench in (float_sgd, fixed_sgd)
         for name, unit in ((name, build()) for name, build in bench.VARIANTS.items())
     },
+    # Their adders are units of their own.
+    "adacomp": Subject(
+        lambda: to_verilog(_COMPRESSOR, "adacomp"),
+        "adacomp",
+        compressor_driver(_COMPRESSOR),
+        ("adacomp.scale", *(f"adacomp.pipeline.{name}" for name in ("residue", "g", "h"))),
+        valids={f"{name}_payload": f"{name}_valid" for name in ("pending", "packet", "summary")},
+    ),
+    "adacomp, mean of maxima": Subject(
+        lambda: to_verilog(MeanOfMaxima(6), "mean"),
+        "mean",
+        mean_driver(MeanOfMaxima(6)),
+        valids={"mean_payload": "mean_valid"},
+    ),
+    "adacomp_average": Subject(
+        lambda: to_verilog(_AVERAGE, "adacomp_average"),
+        "adacomp_average",
+        average_driver(_AVERAGE),
+        ("adacomp_average.pipeline.add",),
+        valids={"sums_payload": "sums_valid"},
+    ),
     "link": Subject(
         linked_verilog, "linked", link_driver, ("linked.unit",), valids={"sent_payload": "sent_valid"}
     ),
@@ -541,7 +541,7 @@ SUBJECTS: dict[str, Subject] = {
             command_driver(name),
             ("accelerator.update_stream.unit",),
             valids={"responses_payload": "responses_valid"},
-            meanings={f"element_{i}_control": control for i in range(10)},
+            meanings={f"element_{i}_control": control for i in range(20)},
         )
         for name in ("fp8", "fixed point")
     },

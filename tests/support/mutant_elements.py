@@ -7,16 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from element import Element
 from mutant_vectors import Expected, Vectors
 from mutants import Driver, Mutants
-from test_pe_integer import Lane
 from test_requantisation import cases
 
 from quaver.golden import exact
-from quaver.golden.arithmetic import AlignedFloat
 from quaver.golden.formats import FloatFormat
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS
 from quaver.rtl.pe.aligned_float import AlignedFloatPE
@@ -45,20 +41,20 @@ def requantisation_driver(unit: RequantisationUnit) -> Callable[[Mutants], Drive
     return driver
 
 
-def integer_driver(unit: Lane) -> Callable[[Mutants], Driver]:
+def integer_driver(unit: Element) -> Callable[[Mutants], Driver]:
     """Tiles of every length up to the longest, with bubbles; totals, and what comes down after them."""
 
     def driver(of: Mutants) -> Driver:
         pe, rng = unit.pe, np.random.default_rng(1)
         fmts, limit = (pe.arithmetic.a, pe.arithmetic.b), 1 << pe.arithmetic.accumulator_bits
         ends = [fmt.codes(np.array([fmt.lowest, fmt.highest])) for fmt in fmts]
-        inputs: dict[str, list[int]] = {name: [] for name in ("a", "b", "fold", "shift", "above")}
+        inputs: dict[str, list[int]] = {name: [] for name in ("a", "b", "control", "shift", "chain_in")}
         expected = []
 
         def cycle(a: np.ndarray, b: np.ndarray, fold: int = 0) -> None:
             for name, codes, fmt in (("a", a, fmts[0]), ("b", b, fmts[1])):
                 inputs[name].append(sum(int(code) << i * fmt.bits for i, code in enumerate(codes)))
-            for name, value in (("fold", fold), ("shift", 0), ("above", int(rng.integers(limit)))):
+            for name, value in (("control", fold), ("shift", 0), ("chain_in", int(rng.integers(limit)))):
                 inputs[name].append(value)
 
         def bubble() -> None:  # of two operands one is 0, and the other may be anything
@@ -82,54 +78,23 @@ def integer_driver(unit: Lane) -> Callable[[Mutants], Driver]:
             stands = len(inputs["a"]) - 1 + pe.latency
             while len(inputs["a"]) <= stands + 3:
                 bubble()
-            expected.append(Expected(stands, "result", total % limit))
+            expected.append(Expected(stands, "code", total % limit))
             for cycle_ in range(stands + 1, stands + int(rng.integers(1, 4))):
                 inputs["shift"][cycle_] = 1
                 expected += [
-                    Expected(cycle_, "result", expected[-1].value),
-                    Expected(cycle_ + 1, "result", inputs["above"][cycle_]),
+                    Expected(cycle_, "code", expected[-1].value),
+                    Expected(cycle_ + 1, "code", inputs["chain_in"][cycle_]),
                 ]
         return Vectors(of).driver(inputs, expected)
 
     return driver
 
 
-class FusedElement(wiring.Component):
-    """An `AlignedFloatPE` between its entries and its exit."""
-
-    def __init__(self, arithmetic: AlignedFloat, stages: int) -> None:
-        self.arithmetic, self.pe = arithmetic, AlignedFloatPE(arithmetic, stages=stages)
-        ports: dict[str, Any] = {
-            name: In(getattr(arithmetic, name).width * arithmetic.group) for name in "ab"
-        }
-        ports |= {"control": In(2), "shift": In(1), "chain_in": In(self.pe.total.layout)}
-        super().__init__(ports | {"control_out": Out(2), "code": Out(arithmetic.result.width)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.pe = pe = self.pe
-        m.submodules.entry_a, m.submodules.entry_b = entry_a, entry_b = pe.entry_a(), pe.entry_b()
-        m.submodules.exit = foot = pe.exit()
-        m.d.comb += [
-            entry_a.code.eq(self.a),
-            entry_b.code.eq(self.b),
-            pe.a.eq(entry_a.number),
-            pe.b.eq(entry_b.number),
-            pe.control.eq(self.control),
-            pe.shift.eq(self.shift),
-            pe.chain_in.eq(self.chain_in),
-            self.control_out.eq(pe.control_out),
-            foot.number.eq(pe.chain_out),
-            self.code.eq(foot.code),
-        ]
-        return m
-
-
-def fused_driver(unit: FusedElement) -> Callable[[Mutants], Driver]:
+def fused_driver(unit: Element) -> Callable[[Mutants], Driver]:
     """Tiles of every class of operands, with bubbles; totals, and what comes down after them."""
 
     def driver(of: Mutants) -> Driver:
-        pe, arithmetic, rng = unit.pe, unit.arithmetic, np.random.default_rng(1)
+        pe, arithmetic, rng = unit.pe, unit.pe.arithmetic, np.random.default_rng(1)
         lanes, group = pe.interleave, pe.group
         inputs: dict[str, list[int]] = {name: [] for name in ("a", "b", "control", "shift", "chain_in")}
         expected = []

@@ -116,8 +116,8 @@ class Vectors:
     def driver(self, inputs: Mapping[str, Sequence[int]], expected: Sequence[Expected]) -> Driver:
         """Holds mutants to what is expected of the cycles of `inputs`, which follow two of reset."""
         if "rst" in self.places:
-            inputs = {name: [0, 0, *column] for name, column in inputs.items()}
-            inputs["rst"] = [1, 1, *[0] * (len(next(iter(inputs.values()))) - 2)]
+            inputs = {"rst": [0] * len(next(iter(inputs.values())))} | dict(inputs)
+            inputs = {name: [int(name == "rst")] * 2 + [*column] for name, column in inputs.items()}
             expected = [Expected(e.cycle + 2, e.port, e.value, e.mask) for e in expected]
         stimulus = self.stimulus(inputs)
         values, masks = self.expectations(len(stimulus), expected)

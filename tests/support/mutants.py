@@ -363,11 +363,15 @@ def _enables(memories: str) -> dict[str, list[tuple[str, int]]]:
         for port in ports:
             used.setdefault(port, []).append((enable, int(bit)))
     body = "\n".join(line for line in memories.partition(";")[2].splitlines() if not _DECLARED.match(line))
-    return {port: of for port, of in used.items() if len(re.findall(rf"(?<!\S)\W?{port}\b", body)) == len(of)}
+    return {
+        port: of
+        for port, of in used.items()
+        if len(re.findall(rf"(?<![\w.$]){port}(?![\w.$])", body)) == len(of)
+    }
 
 
 #: In what Yosys writes of a memory: a write, with its enable, address and data; ports that are whole.
-_WRITE = re.compile(r"^    if \((\w+)\[(\d+)\]\)\n      \S+ +\[(\w+)\] <= (\w+);$", re.M)
+_WRITE = re.compile(r"^    if \((\w+)\[(\d+)\]\)\n      \S+? *\[(\w+)\] <= (\w+);$", re.M)
 _DECLARED = re.compile(r"  (input|output|wire) ")
 #: In what Yosys writes: module, name and connections of an instance.
 _INSTANCE = re.compile(r"^  (\S+) +(\S+) +\(\n((?:    \..*\n)+)  \);$", re.M)
@@ -437,7 +441,8 @@ def run(unit: str, of: Mutants, driver: Driver, *, controls: int = CONTROLS, lim
         (score.caught if driver(mutant) else left).append(mutant)
     if said := driver(0):
         raise RuntimeError(f"{unit}: a mutant has left something behind: {said}")
-    print(f"{unit}: {len(score.caught)} caught, proofs for {len(left)}", file=sys.stderr, flush=True)
+    shown = f": {', '.join(map(str, left))}" if left else ""
+    print(f"{unit}: {len(score.caught)} caught, proofs for {len(left)}{shown}", file=sys.stderr, flush=True)
     control = score.caught[:: max(1, len(score.caught) // controls)][:controls]
     proved, undecided = equivalent(of, [*control, *left], limit)
     if wrong := [mutant for mutant in control if mutant in proved]:

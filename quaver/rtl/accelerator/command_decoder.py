@@ -147,31 +147,39 @@ class CommandDecoder(wiring.Component):
         depth = self.geometry.depth
         word, come = self.commands.payload, self.commands.valid
         header = CommandHeader(word)
-        response = Signal(ResponseHeader)
-        left = Signal(16)
+        # What a command sets before it is looked at needs no reset; and takes what is there until it comes.
+        response = Signal(ResponseHeader, reset_less=True)
+        left = Signal(16, reset_less=True)
         load = LoadArguments(word)
-        place = Signal(LoadArguments)
-        beyond = Signal()  # place.start is beyond the end of the memory
-        group = Signal.like(self.group)
-        gemm = Signal(GemmArguments)
-        tiles = Signal(TileArguments)
+        start = Signal.like(self.address, reset_less=True)  # of the next group of a LOAD
+        into_half = Signal(reset_less=True)
+        is_b = Signal(reset_less=True)
+        beyond = Signal(reset_less=True)  # it is beyond the end of the memory
+        group = Signal.like(self.group, reset_less=True)
+        gemm = Signal(GemmArguments, reset_less=True)
+        unknown = Signal(reset_less=True)  # something is not 0 that must be
+        tiles = Signal(TileArguments, reset_less=True)
         job = self.jobs.payload
-        sources = Signal(Sources)
-        zero_source = Signal()  # some source of this command is 0
-        update = Signal(UpdateArguments)
-        settings_left = Signal(range(self.settings_words + 1))
+        sources = Signal(Sources, reset_less=True)
+        zero_source = Signal(reset_less=True)  # some source of this command is 0
+        update = Signal(UpdateArguments, reset_less=True)
+        settings_left = Signal(range(self.settings_words + 1), reset_less=True)
         loaded = Signal(4)
         open_tile = Signal()
         open_run = Signal()
         open_layer = Signal(2)  # of COMPRESS, of AVERAGE
         # GEMM sizes are added up tile by tile: no multiplier, and at most depth + 1 cycles each way.
-        rows_left = Signal(range(depth + 1))
-        columns_left = Signal(range(depth + 1))
-        a_used = Signal(range(2 * depth + 1))
-        b_used = Signal(range(2 * depth + 1))
-        row_words = Signal(range(2 * MAX_LENGTH + 2))
-        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1))  # whatever an UPDATE asks for
-        verdict = Signal(Status)  # of the cycle before: no comparison is on the way to what it starts
+        rows_left = Signal(range(depth + 1), reset_less=True)
+        columns_left = Signal(range(depth + 1), reset_less=True)
+        a_used = Signal(range(2 * depth + 1), reset_less=True)
+        b_used = Signal(range(2 * depth + 1), reset_less=True)
+        most = depth * max(self.tile_words, self.code_words)  # words of `depth` tiles in a row
+        row_words = Signal(range(min(most, 2 * MAX_LENGTH) + 1), reset_less=True)
+        # Whatever an UPDATE asks for.
+        words = Signal(range(3 * MAX_LENGTH + self.settings_words + 1), reset_less=True)
+        verdict = Signal(
+            Status, reset_less=True
+        )  # of the cycle before: no comparison is on the way to a start
 
         m.d.comb += [
             self.responses.payload.eq(response),
@@ -189,7 +197,7 @@ class CommandDecoder(wiring.Component):
             m.d.comb += job.sources.eq(sources)
         if self.code_words:
             m.d.sync += self.write_parameter.eq(0)
-        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), verdict.eq(Status.OK)]
+        m.d.sync += [self.write_a.eq(0), self.write_b.eq(0), self.word.eq(word), verdict.eq(Status.OK)]
 
         def refuse(status: ValueLike) -> None:
             """Drop what is left of the command, then say why."""
@@ -277,27 +285,29 @@ class CommandDecoder(wiring.Component):
                     m.next = "HEADER"
 
             with m.State("LOAD PLACE"):
+                capacity = Mux(load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A])
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [
+                    start.eq(load.start),
+                    into_half.eq(load.half),
+                    is_b.eq(load.operand == Operand.B),
+                    beyond.eq(load.start >= capacity),
+                    group.eq(0),
+                ]
                 with m.If(come):
-                    m.d.sync += [place.eq(load), group.eq(0), left.eq(left - 1)]
-                    capacity = Mux(
-                        load.operand == Operand.B, self.capacity[Operand.B], self.capacity[Operand.A]
-                    )
-                    m.d.sync += beyond.eq(load.start >= capacity)
+                    m.d.sync += left.eq(left - 1)
                     m.next = "LOAD"
                     with m.If(load.zero != 0):
                         refuse(Status.BAD_ARGUMENT)
 
             with m.State("LOAD"):
-                is_b = place.operand == Operand.B
                 capacity = Mux(is_b, self.capacity[Operand.B], self.capacity[Operand.A])
                 last_group = Mux(is_b, self.groups[Operand.B] - 1, self.groups[Operand.A] - 1)
-                half = Cat(place.half, is_b)
+                half = Cat(into_half, is_b)
                 m.d.sync += [
-                    self.half.eq(place.half),
-                    self.address.eq(place.start),
+                    self.half.eq(into_half),
+                    self.address.eq(start),
                     self.group.eq(group),
-                    self.word.eq(word),
                 ]
                 with m.If(left == 0):
                     m.d.sync += loaded.bit_select(half, 1).eq(1)
@@ -318,25 +328,28 @@ class CommandDecoder(wiring.Component):
                         with m.If(group == last_group):
                             m.d.sync += [
                                 group.eq(0),
-                                place.start.eq(place.start + 1),
-                                beyond.eq(place.start == capacity - 1),
+                                start.eq(start + 1),
+                                beyond.eq(start == capacity - 1),
                             ]
 
             with m.State("GEMM ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [gemm.eq(word), unknown.eq(GemmArguments(word).zero != 0)]
                 with m.If(come):
-                    m.d.sync += [gemm.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = "GEMM TILES"
             with m.State("GEMM TILES"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += tiles.eq(word)
                 with m.If(come):
-                    m.d.sync += [tiles.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = states[0]
             for name, state, following in zip(SOURCES * self.random, states, states[1:], strict=False):
                 with m.State(state):
                     m.d.comb += self.commands.ready.eq(1)
+                    m.d.sync += sources[name].eq(word)
                     with m.If(come):
-                        m.d.sync += [sources[name].eq(word), left.eq(left - 1)]
+                        m.d.sync += left.eq(left - 1)
                         with m.If(word == 0):
                             m.d.sync += zero_source.eq(1)
                         m.next = following
@@ -353,7 +366,7 @@ class CommandDecoder(wiring.Component):
                 m.next = "ADD UP COLUMNS"
                 one_tile = (tiles.m_tiles == 1) & (tiles.n_tiles == 1)
                 one_command = gemm.first & gemm.last
-                judge((gemm.zero != 0) | zero_source | ~(one_tile | one_command), Status.BAD_ARGUMENT)
+                judge(unknown | zero_source | ~(one_tile | one_command), Status.BAD_ARGUMENT)
                 for size in (gemm.k, tiles.m_tiles, tiles.n_tiles):
                     judge((size == 0) | (size > depth), Status.OUT_OF_RANGE)
                 for operand, half in ((Operand.A, gemm.a_half), (Operand.B, gemm.b_half)):
@@ -362,18 +375,19 @@ class CommandDecoder(wiring.Component):
             tile_words: ValueLike = self.tile_words
             if self.code_words:
                 tile_words = Mux(self.requantise, self.code_words, self.tile_words)
-            for name, tiles_left, used, total, more, following in (
-                ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, "ADD UP ROWS"),
-                ("ADD UP ROWS", rows_left, a_used, words, row_words, "START"),
+            for name, tiles_left, used, total, more, most_words, following in (
+                ("ADD UP COLUMNS", columns_left, b_used, row_words, tile_words, most, "ADD UP ROWS"),
+                ("ADD UP ROWS", rows_left, a_used, words, row_words, depth * most, "START"),
             ):
                 with m.State(name):
-                    judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
+                    if most_words > MAX_LENGTH:
+                        judge(total > MAX_LENGTH, Status.RESULT_TOO_LONG)
                     judge(used > depth, Status.OUT_OF_RANGE)
                     with m.If(verdict != Status.OK):
                         refuse(verdict)
                     with m.Elif(tiles_left == 0):
                         m.next = following
-                    with m.Else():
+                    with m.If(tiles_left != 0):
                         m.d.sync += [
                             tiles_left.eq(tiles_left - 1),
                             used.eq(used + gemm.k),
@@ -395,8 +409,9 @@ class CommandDecoder(wiring.Component):
 
             with m.State("UPDATE ARGUMENTS"):
                 m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += [update.eq(word), unknown.eq(UpdateArguments(word).zero != 0)]
                 with m.If(come):
-                    m.d.sync += [update.eq(word), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = "UPDATE COUNT"
             with m.State("UPDATE COUNT"):
                 settings = Mux(update.first, self.settings_words, 0)
@@ -410,7 +425,7 @@ class CommandDecoder(wiring.Component):
                 m.d.sync += [open_run.eq(1), response.length.eq(update.groups << 1)]
                 m.next = "UPDATE BEGIN"
                 judge(left != words, Status.BAD_LENGTH)
-                judge(update.zero != 0, Status.BAD_ARGUMENT)
+                judge(unknown, Status.BAD_ARGUMENT)
                 judge(update.groups == 0, Status.OUT_OF_RANGE)
                 judge(~update.first & ~open_run, Status.NOT_OPEN)
             with m.State("UPDATE BEGIN"):
@@ -462,7 +477,7 @@ class CommandDecoder(wiring.Component):
                     m.next = "REQUANTISE COLUMNS"
         with m.State("REQUANTISE COLUMNS"):
             m.d.comb += self.commands.ready.eq(1)
-            m.d.sync += [self.word.eq(word), self.parameter.eq(parameter)]
+            m.d.sync += self.parameter.eq(parameter)
             with m.If(come):
                 m.d.sync += [
                     self.write_parameter.eq(1),

@@ -58,7 +58,7 @@ class CompressionStream(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        unit, average = self.unit, AdaCompAverage(self.unit.stages)
+        unit, average = self.unit, AdaCompAverage(self.unit.stages, count_bits=self.unit.count_bits)
         job, averages = self.job, self.job.average
         first = self.begin & job.first
         m.submodules.unit = ResetInserter(first)(unit)

@@ -53,7 +53,7 @@ class ResultRandom(wiring.Component):
         m.submodules.starts = starts = TileStarts(self.rows, self.columns)
         m.submodules.tiles = tiles = SyncFIFOBuffered(width=Sources.size, depth=4)
         # The leaps to a tile's last row are long exclusive-ors, so that they have a cycle to themselves.
-        begin = Signal(Sources)
+        begin = Signal(Sources, reset_less=True)
         tile = Signal(Sources)
         to_last_row = self.rows - 1
         m.d.comb += [
@@ -73,7 +73,8 @@ class ResultRandom(wiring.Component):
         begins = Signal()
         head = Sources(tiles.r_data)
         states = {
-            name: (Signal(32, name=name), Signal(32, name=f"{name}_now")) for name in ("row", "diagonal")
+            name: (Signal(32, name=name, reset_less=True), Signal(32, name=f"{name}_now"))
+            for name in ("row", "diagonal")
         }
         (row, row_now), (diagonal, diagonal_now) = states["row"], states["diagonal"]
         m.d.comb += [
@@ -90,15 +91,16 @@ class ResultRandom(wiring.Component):
             ]
         x, y, z = row_now[: self.bits], head.column, diagonal_now
         for c in range(self.columns):
-            drawn, drawn_now = (Signal(self.bits, name=f"{name}_{c}") for name in ("drawn", "drawn_now"))
+            drawn = Signal(self.bits, name=f"drawn_{c}", reset_less=True)
+            drawn_now = Signal(self.bits, name=f"drawn_now_{c}")
             m.d.comb += drawn_now.eq(Mux(begins, y[: self.bits], drawn))
             m.d.sync += [drawn.eq(drawn_now), self.random[c].eq(x ^ drawn_now ^ z[: self.bits])]
             before = begins, x, places_on(y, COLUMN, 1), places_on(z, DIAGONAL, 1)
             begins, x, y, z = (
                 Signal(name=f"begins_{c}"),
-                Signal(self.bits, name=f"row_{c}"),
-                Signal(32, name=f"column_{c}"),
-                Signal(32, name=f"diagonal_{c}"),
+                Signal(self.bits, name=f"row_{c}", reset_less=True),
+                Signal(32, name=f"column_{c}", reset_less=True),
+                Signal(32, name=f"diagonal_{c}", reset_less=True),
             )
             m.d.sync += [after.eq(value) for after, value in zip((begins, x, y, z), before, strict=True)]
         return m

@@ -87,19 +87,20 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        job = Signal(self.jobs.payload.shape())
+        # What a job sets before it is looked at needs no reset.
+        job = Signal(self.jobs.payload.shape(), reset_less=True)
         new = self.jobs.payload
         busy = Signal()  # the job has steps to come
         lane = Signal(range(self.geometry.step))  # or, where a product takes several cycles, cycle
         # Products of this tile, tiles of this row and rows of tiles that are still to begin.
-        k_left = Signal.like(job.k)
-        m_left = Signal.like(job.m_tiles)
-        n_left = Signal.like(job.n_tiles)
+        k_left = Signal.like(job.k, reset_less=True)
+        m_left = Signal.like(job.m_tiles, reset_less=True)
+        n_left = Signal.like(job.n_tiles, reset_less=True)
         # whether these are 0
         tile_over = Signal(init=1)
-        last_row = Signal()
-        last_column = Signal()
-        a_tile = Signal.like(self.a_address)
+        last_row = Signal(reset_less=True)
+        last_column = Signal(reset_less=True)
+        a_tile = Signal.like(self.a_address, reset_less=True)
         a_next = Signal.like(self.a_address)
         in_chunk = Signal(range(self.chunk or 1))  # products in the open chunk; goes on from slice to slice
         first = Signal(init=1)  # the next fold is the tile's first
@@ -184,7 +185,7 @@ class Sequencer(wiring.Component):
                     self.control.first.eq(first),
                     self.control.last.eq(tile_leaves),
                     in_chunk.eq(0),
-                    first.eq(tile_leaves | flush),
+                    first.eq(1 if self.chunk is None else tile_leaves | flush),
                     rounds.eq(~flush),
                     flush.eq(0),
                 ]
@@ -208,12 +209,11 @@ class Sequencer(wiring.Component):
                     m.d.sync += [first_column.eq(0), first_tile.eq(0)]
             with m.Else():
                 m.d.comb += self.jobs.ready.eq(1)
-                m.d.sync += busy.eq(self.jobs.valid)
+                m.d.sync += [busy.eq(self.jobs.valid), job.eq(new)]
                 with m.If(self.jobs.valid):
                     begin_product(new.k, new.last, opens=new.first)
                     begin_row(new.n_tiles, first=1)
                     m.d.sync += [
-                        job.eq(new),
                         m_left.eq(new.m_tiles - 1),
                         last_row.eq(new.m_tiles == 1),
                         a_tile.eq(0),

@@ -164,6 +164,7 @@ class SystolicArray(wiring.Component):
 
         # A column shifts all its totals out once they are complete, the next column a cycle later.
         was_last = Signal()
+        ends = self.control.last & ~was_last if self.step > 1 else self.control.last
         shift = Signal()
         valid = Signal(self.element.exit_latency + 2)
         until_shift = Signal(range(self.complete))
@@ -175,7 +176,7 @@ class SystolicArray(wiring.Component):
             valid.eq(Cat(shift, valid)),
         ]
         m.d.comb += [self.leaving.eq(shift), self.valid.eq(valid[-1])]
-        with m.If(self.control.last & ~was_last):
+        with m.If(ends):
             m.d.sync += until_shift.eq(self.complete - 1)
         with m.If(until_shift == 1):
             m.d.sync += [shift.eq(1), left_to_shift.eq(self.rows * self.interleave - 1)]

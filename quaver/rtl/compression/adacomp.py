@@ -104,15 +104,19 @@ class AdaCompUnit(wiring.Component):
         m.submodules.to_scale = to_scale = SyncFIFO(width=32, depth=4)
         m.submodules.outbound = outbound = SyncFIFO(width=16, depth=4)
 
-        settings = Signal(Settings)
-        to_come = Signal(32)  # elements of the layer that have not come
+        last_place = Signal(range(self.longest), reset_less=True)  # in a bin
+        old_scale = Signal(31, reset_less=True)
+        # Of a layer, whose settings have 32 bits for it.
+        length = range(min(1 << 32, self.longest << self.count_bits))
+        to_come = Signal(length)  # elements of the layer that have not come
         not_finite = Signal()
         begins = Signal()
         m.d.comb += begins.eq(self.settings.valid & self.settings.ready)
         with m.If(begins):
-            m.d.sync += settings.eq(self.settings.payload)
+            m.d.sync += last_place.eq(self.settings.payload.bin_length - 1)
+            m.d.sync += old_scale.eq(self.settings.payload.scale)
 
-        g, h, arrived, takes = self._sums(m, settings.scale, to_come)
+        g, h, arrived, takes = self._sums(m, old_scale, to_come)
         with m.If(self.elements.valid & self.elements.ready):
             m.d.sync += to_come.eq(to_come - 1)
         with m.If(begins):
@@ -120,7 +124,7 @@ class AdaCompUnit(wiring.Component):
 
         # Into the buffer, with the maximum of the bin so far.
         position = Signal(range(self.longest))
-        to_write = Signal(32)
+        to_write = Signal(length)
         largest = Signal(31)
         so_far = Signal(31)
         write, read = buffer.write_port(), buffer.read_port()
@@ -129,7 +133,7 @@ class AdaCompUnit(wiring.Component):
         written = Signal()
         m.d.comb += [
             largest.eq(Mux(g[:31] > so_far, g[:31], so_far)),
-            ends_bin.eq((position == settings.bin_length - 1) | (to_write == 1)),
+            ends_bin.eq((position == last_place) | (to_write == 1)),
             takes.eq((occupied != depth) & maxima.w_rdy & to_scale.w_rdy),
             written.eq(arrived & takes),
             write.en.eq(written),
@@ -150,12 +154,12 @@ class AdaCompUnit(wiring.Component):
                 position.eq(Mux(ends_bin, 0, position + 1)),
                 so_far.eq(Mux(ends_bin, 0, largest)),
             ]
-            m.d.sync += not_finite.eq(not_finite | (g[:31] >= _INFINITY) | (h[:31] >= _INFINITY))
+            m.d.sync += not_finite.eq(not_finite | (h[:31] >= _INFINITY))  # as H is where G is not
         with m.If(begins):
             m.d.sync += [to_write.eq(self.settings.payload.length), not_finite.eq(0)]
 
         # Out of the buffer: what lies in bins that are whole.
-        whole = Signal(range(depth + 1))
+        whole = Signal(range(depth))  # one more has been fetched
         fetched = Signal()
         moves = Signal()
         fetches = Signal()
@@ -177,11 +181,11 @@ class AdaCompUnit(wiring.Component):
         reached = Signal()
         bound = maxima.r_data[:31]
         index = Signal(range(self.longest))
-        to_leave = Signal(32)
+        to_leave = Signal(length)
         last = Signal()
         m.d.comb += [
             reached.eq((read.data.h >= bound) & read.data.g[:31].any()),
-            last.eq((index == settings.bin_length - 1) | (to_leave == 1)),
+            last.eq((index == last_place) | (to_leave == 1)),
             self.pending.payload.g.eq(read.data.g),
             self.pending.payload.sent.eq(reached),
             self.pending.valid.eq(fetched & outbound.w_rdy),
@@ -197,24 +201,26 @@ class AdaCompUnit(wiring.Component):
             m.d.sync += to_leave.eq(self.settings.payload.length)
 
         # Packet elements: each is held back until it is known whether it is the last of its bin.
-        short = settings.bin_length <= LONGEST_SHORT
+        short = last_place < LONGEST_SHORT
 
         def element(place: Value, upper: Value) -> Value:
-            return Mux(short, Cat(place[:6], upper), Cat(place[:14], upper))
+            return Mux(short, Cat(place[:6], upper), Cat(place, upper))
 
-        held = Signal(data.StructLayout({"index": 14, "sign": 1}))
-        held_valid = Signal()
-        held_last = Signal()
+        held = Signal(data.StructLayout({"index": len(index), "sign": 1}), reset_less=True)
+        held_valid = Signal(reset_less=True)
+        held_last = Signal(reset_less=True)
         some = Signal()  # whether the bin has sent something
-        empty = Signal(2)  # bins since the held element's, of which nothing is sent
-        count = Signal(32)
-        sent = Signal(32)
+        empty = Signal(2, reset_less=True)  # bins since the held element's, of which nothing is sent
+        count = Signal(length, reset_less=True)
+        sent = Signal(length, reset_less=True)
         push = Signal()
+        at = Signal(14)
         run = Signal(16)
         m.d.comb += [
+            at.eq(held.index),
             # In an empty bin that makes four, this one counts.
             run.eq(element(Const(LONGEST, 14), Mux(leaves & ~reached, 3, (empty - 1)[:2]))),
-            outbound.w_data.eq(Mux(held_valid, element(held.index, Cat(held.sign, held_last)), run)),
+            outbound.w_data.eq(Mux(held_valid, element(at, Cat(held.sign, held_last)), run)),
             outbound.w_en.eq(push),
         ]
         m.d.sync += count.eq(count + push)

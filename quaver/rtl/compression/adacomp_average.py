@@ -28,6 +28,8 @@ class AdaCompAverage(wiring.Component):
     ----------
     stages
         Registers of the adder, 1 … 9.
+    count_bits
+        A layer has at most 2**count_bits − 1 elements; up to 32.
 
     ========= === ===================================================================================
     settings  in  stream of `Settings`: begins a layer; taken when all sums of the one before have left
@@ -42,13 +44,15 @@ class AdaCompAverage(wiring.Component):
     Raises
     ------
     ValueError
-        A number of stages that there is not.
+        There is no such number of stages, or not 1 … 32 bits of count.
     """
 
-    def __init__(self, stages: int = 4) -> None:
+    def __init__(self, stages: int = 4, *, count_bits: int = 32) -> None:
         if not 1 <= stages <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
-        self.stages = stages
+        if not 1 <= count_bits <= 32:
+            raise ValueError(f"count_bits is {count_bits}, but a layer's length has 1 to 32 bits")
+        self.stages, self.count_bits = stages, count_bits
         super().__init__(
             {
                 "settings": In(stream.Signature(Settings)),
@@ -61,28 +65,30 @@ class AdaCompAverage(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        settings = Signal(Settings)
-        to_come = Signal(32)
-        index = Signal(14)
-        done = Signal()  # the bin's last element has come
-        empty = Signal(3)  # bins of a run, with this one
+        bin_length = Signal(14, reset_less=True)
+        share = Signal(32, reset_less=True)
+        to_come = Signal(self.count_bits)
+        index = Signal(14, reset_less=True)
+        done = Signal(reset_less=True)  # the bin's last element has come
+        empty = Signal(3, reset_less=True)  # bins of a run, with this one
         occupied = Signal(self.stages)
         moves = Signal()
         enters = Signal()
         m.d.comb += self.settings.ready.eq((to_come == 0) & ~occupied.any())
         with m.If(self.settings.valid & self.settings.ready):
-            m.d.sync += [settings.eq(self.settings.payload), to_come.eq(self.settings.payload.length)]
-            m.d.sync += [index.eq(0), done.eq(0), empty.eq(0)]
+            settings = self.settings.payload
+            m.d.sync += [bin_length.eq(settings.bin_length), share.eq(settings.share)]
+            m.d.sync += [to_come.eq(settings.length), index.eq(0), done.eq(0), empty.eq(0)]
 
         word = self.packet.payload
-        short = settings.bin_length <= LONGEST_SHORT
+        short = bin_length <= LONGEST_SHORT
         place = Mux(short, word[:6], word[:14])
         upper = Mux(short, word[6:8], word[14:16])
         is_run = place == Mux(short, LONGEST_SHORT, LONGEST)
         waits = ~done & (empty == 0)
         hit = Signal()
         run = Signal()
-        last = (index == settings.bin_length - 1) | (to_come == 1)
+        last = (index == bin_length - 1) | (to_come == 1)
         m.d.comb += [
             self.waits.eq(waits & (to_come != 0)),
             hit.eq(waits & ~is_run & (place == index)),
@@ -106,10 +112,10 @@ class AdaCompAverage(wiring.Component):
         m.submodules.pipeline = EnableInserter(moves)(pipeline := Module())
         pipeline.submodules.add = add = FloatAdder(FP32, stages=self.stages)
         # −0 changes nothing.
-        share = Cat(settings.share[:31], upper[0] ^ settings.share[31])
+        signed_share = Cat(share[:31], upper[0] ^ share[31])
         m.d.comb += [
             add.a.eq(self.before.payload),
-            add.b.eq(Mux(hit, share, Cat(Const(0, 31), Const(1, 1)))),
+            add.b.eq(Mux(hit, signed_share, Cat(Const(0, 31), Const(1, 1)))),
             self.sums.payload.eq(add.sum),
         ]
         return m

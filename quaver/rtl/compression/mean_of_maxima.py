@@ -31,7 +31,7 @@ class MeanOfMaxima(wiring.Component):
     mean      out stream of 32 bits: the float32, one for each run
     ========= === ===============================================================================
 
-    A magnitude takes two cycles; the mean comes 2 · (279 + `count_bits`) + 5 cycles after the last one. A
+    A magnitude takes two cycles; the mean comes 2 · (277 + `count_bits`) + 6 cycles after the last one. A
     reset, which may cut a run short, is followed by 256 cycles in which the memory is cleared.
 
     Raises
@@ -49,30 +49,30 @@ class MeanOfMaxima(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        width = FP32.precision + self.count_bits  # of one exponent's sum
-        length = _LARGEST_FIELD + width + 1  # of the integer, in units of float32's quantum
+        width = FP32.precision + self.count_bits  # of one exponent's sum, and of all sums' at one exponent
+        length = _LARGEST_FIELD - 1 + width  # of the integer, in units of float32's quantum
         m.submodules.sums = sums = Memory(shape=width, depth=_LARGEST_FIELD + 2, init=[])
         sum_write, sum_read = sums.write_port(), sums.read_port()
         m.submodules.bits = bits = Memory(shape=1, depth=length, init=[])
         bit_write, bit_read = bits.write_port(), bits.read_port()
 
         magnitude = self.maxima.payload.magnitude
-        field = Signal(FP32.exponent_bits)
-        significand = Signal(FP32.precision)
-        last = Signal()
         count = Signal(self.count_bits)
         place = Signal(range(-1, length + 1))
-        cleared = Signal(range(sums.depth))
-        carry = Signal(width + 1)
-        total = Signal(width + 2)
-        rest = Signal(self.count_bits)
+        total = Signal(width)
         twice = Signal(self.count_bits + 1)
         digit = Signal()
-        quotient = Signal(FP32.precision)
-        exponent = Signal(FP32.exponent_bits)
-        half = Signal()
-        halved = Signal()
-        sticky = Signal()
+        # What a run sets before it is looked at needs no reset.
+        field = Signal(FP32.exponent_bits, reset_less=True)
+        significand = Signal(FP32.precision, reset_less=True)
+        last = Signal(reset_less=True)
+        carry = Signal(width, reset_less=True)
+        rest = Signal(self.count_bits, reset_less=True)
+        quotient = Signal(FP32.precision, reset_less=True)
+        exponent = Signal(FP32.exponent_bits, reset_less=True)
+        half = Signal(reset_less=True)
+        halved = Signal(reset_less=True)
+        sticky = Signal(reset_less=True)
         full = quotient[-1]
 
         m.d.comb += [
@@ -87,9 +87,9 @@ class MeanOfMaxima(wiring.Component):
         ]
         with m.FSM():
             with m.State("CLEAR"):
-                m.d.comb += [sum_write.addr.eq(cleared), sum_write.en.eq(1)]
-                m.d.sync += cleared.eq(cleared + 1)
-                with m.If(cleared == sums.depth - 1):
+                m.d.comb += [sum_write.addr.eq(place), sum_write.en.eq(1)]
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == sums.depth - 1):
                     m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.maxima.ready.eq(1)
@@ -130,10 +130,10 @@ class MeanOfMaxima(wiring.Component):
                 m.d.sync += [carry.eq(total >> 1), place.eq(place + 1)]
                 with m.If(place == length):
                     m.d.sync += place.eq(length - 1)
-                    m.d.sync += [rest.eq(0), quotient.eq(0), half.eq(0), halved.eq(0), sticky.eq(0)]
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += bit_read.addr.eq(length - 1)
+                m.d.sync += [rest.eq(0), quotient.eq(0), halved.eq(0), sticky.eq(0)]
                 m.next = "DIVIDE"
             with m.State("DIVIDE"):  # `place` is that of the bit which has been read; below the lowest, −1
                 m.d.comb += bit_read.addr.eq(place - 1)
@@ -150,7 +150,7 @@ class MeanOfMaxima(wiring.Component):
                 up = half & (sticky | rest.any() | quotient[0])
                 packed = Cat(quotient[:-1], Mux(full, exponent, 0))
                 m.d.comb += [self.mean.payload.eq(Cat(packed, Const(0, 1)) + up), self.mean.valid.eq(1)]
+                m.d.sync += count.eq(0)
                 with m.If(self.mean.ready):
-                    m.d.sync += count.eq(0)
                     m.next = "TAKE"
         return m

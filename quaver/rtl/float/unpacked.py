@@ -248,15 +248,14 @@ class Pack(wiring.Component):
         fmt, number = self.format, self.number
         significand, exponent = number.significand, number.exponent
         lowest = fmt.min_exponent + self.unpacked.bias  # the field that becomes exponent code 1
-        packed_significand = Signal(fmt.precision)
-        packed_exponent = Signal(fmt.exponent_bits)
-        with m.If(significand[-1] & (exponent >= lowest)):
-            m.d.comb += packed_significand.eq(significand)
-            m.d.comb += packed_exponent.eq(exponent - (lowest - 1))
-        with m.Else():
-            below = Signal(range(max(lowest, 1) + 1))
+        normal, mantissa = significand[-1], significand[:-1]
+        if lowest > self.unpacked.gradual:  # or no number of `fmt` has a smaller field
+            normal &= exponent >= lowest
+            below = Signal(range(lowest + 1))
             m.d.comb += below.eq(Mux(exponent < lowest, lowest - exponent, 0))
-            m.d.comb += packed_significand.eq(significand >> below)
+            mantissa = (significand >> below)[:-1]
+        packed_exponent = Signal(fmt.exponent_bits)
+        m.d.comb += packed_exponent.eq(Mux(normal, exponent - (lowest - 1), 0))
         infinity = fmt.nan_code if fmt.infinity_code is None else fmt.infinity_code
         with m.If(number.nan):
             m.d.comb += self.code.eq(fmt.nan_code)
@@ -264,5 +263,5 @@ class Pack(wiring.Component):
             signed = 0 if fmt.infinity_code is None else number.sign
             m.d.comb += self.code.eq(Cat(Const(infinity, fmt.width - 1), signed))
         with m.Else():
-            m.d.comb += self.code.eq(Cat(packed_significand[:-1], packed_exponent, number.sign))
+            m.d.comb += self.code.eq(Cat(mantissa, packed_exponent, number.sign))
         return m
