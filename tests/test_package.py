@@ -28,6 +28,12 @@ def test_importing_imports_nothing() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_recipes_and_arithmetics_are_there_before_a_kernel_is_compiled() -> None:
+    program = "import sys, quaver; quaver.recipes.fp8, quaver.ChunkedFloat(); print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_missing_pytorch_is_one_line_that_says_what_to_install() -> None:
     program = "import sys; sys.modules.update({'torch': None, 'torch.nn': None}); import quaver.torch"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -341,7 +341,7 @@ def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
             f"--recipe is {args.recipe}, of which no GEMM and no update is the GPU's; take fp8, for one, or "
             f"--device cpu"
         )
-    for each in asked:
+    for each in (*asked, *([rule] if rule else [])):
         CudaEngine.check(each)
     from quaver.torch.cuda import Gpu
 

@@ -13,6 +13,7 @@ from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch import layers, normalisation
 from quaver.torch.attention import MultiheadAttention
 from quaver.torch.elementwise import After, Before, Elementwise
+from quaver.torch.numerics import check_casts
 from quaver.torch.shapes import run_order
 
 #: PyTorch's modules with GEMMs, and what they become.
@@ -126,8 +127,8 @@ def convert(
     ------
     ValueError
         Nothing to convert, a layer of the recipe that the model has not, a layer without weights yet,
-        parameters that are not float32, or a multi-head attention that the recipe quantises. The model is
-        left as it was.
+        parameters that are not float32, a multi-head attention that the recipe quantises, or a cast in
+        blocks, as MX has them. The model is left as it was.
     """
     modules = dict(model.named_modules())
     gemms = {name: _gemm_layer(module) for name, module in modules.items()}
@@ -141,6 +142,8 @@ def convert(
     precisions = {
         name: recipe.precision(name, first=name == order[0], last=name == order[-1]) for name in gemms
     }
+    for precision in precisions.values():
+        check_casts(recipe, precision)
     for name, module in modules.items():
         quantised = name in gemms and isinstance(precisions[name].inputs, Quantiser)
         if quantised and isinstance(module, nn.MultiheadAttention):

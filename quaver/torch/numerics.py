@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quaver.golden.contracts import Arithmetic
-from quaver.golden.formats import FixedFormat, Format
+from quaver.golden.formats import BlockFormat, FixedFormat, Format
 from quaver.golden.nn.quantisers import Quantiser
 from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role, as_text
 from quaver.torch.functions import (
@@ -169,7 +169,18 @@ def _quantisation(recipe: Recipe, precision: Precision, tensor: str) -> Quantisa
     return Quantisation(as_text(quantiser), operand, tensor == "weights", _name(recipe.elementwise))
 
 
+def check_casts(recipe: Recipe, precision: Precision) -> None:
+    """ValueError: an operand is cast in blocks."""
+    for tensor in ("inputs", "weights", "errors"):
+        if isinstance(cast := getattr(precision, tensor), BlockFormat):
+            raise ValueError(
+                f"{tensor} of the recipe {recipe.name} are cast to {cast}, in blocks with a scale each, for "
+                f"which quaver.torch has no operator; train it by quaver train, or take another cast"
+            )
+
+
 def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
+    check_casts(recipe, precision)
     casts = []
     for tensor in OPERANDS[role]:
         cast: Format | Quantiser | None = getattr(precision, tensor)

@@ -22,6 +22,7 @@ from torch import Tensor
 from quaver.golden.contracts import UpdateRule
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import Format
+from quaver.golden.kernels.cuda.engine import computes
 from quaver.golden.nn import optimisers
 from quaver.golden.nn.checkpoint import differing
 from quaver.golden.nn.recipe import LossScale, Recipe
@@ -206,7 +207,9 @@ class Optimiser(torch.optim.Optimizer):
             if not 0 <= group["lr"] < float("inf"):  # warming up, it may begin at 0
                 raise ValueError(f"lr is {group['lr']}, but it must be 0 or more, and finite")
             if self.recipe.update is not None:
-                self._rule(group, 1)
+                rule = self._rule(group, 1)
+                if any(map(self._on_gpu, group["params"])):
+                    computes(rule)
 
     def _parameters(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
         for group in self.param_groups:

@@ -12,8 +12,11 @@ import pytest
 
 from quaver import cli
 from quaver.golden.arithmetic import ChunkedFloat
-from quaver.golden.formats import FP8, FloatFormat
+from quaver.golden.formats import FP8, FP16, FloatFormat
 from quaver.golden.lfsr import LFSR
+from quaver.golden.nn import recipes
+from quaver.golden.nn.recipe import UpdatePrecision
+from quaver.golden.rounding import Rounding
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,20 @@ from quaver.golden.lfsr import LFSR
         (["systolic_array", "--rows", "0"], "an array of 0 × 8, but it has at least one row"),
         (["pe", "--chunk", "0"], "chunk is 0"),
         (["pe", "--operand", "e9m9"], "operand is e9m9, 19 bits, but operands have at most 16; take fewer"),
+        (["pe", "--accumulator", "dlfloat16"], "e6m9dl, DLFloat, but the hardware has subnormals and takes"),
+        (["pe", "--total", "dlfloat16"], "e6m9dl, DLFloat, but the hardware has subnormals and takes"),
+        (
+            ["accelerator", "--operand", "dlfloat16"],
+            "e6m9dl, DLFloat, but the hardware has subnormals and takes",
+        ),
+        (
+            ["pe", "--arithmetic", "hopper_fp8(total=dlfloat16)"],
+            "e6m9dl, DLFloat, but the hardware has subnormals and takes",
+        ),
+        (
+            ["pe", "--arithmetic", "hopper_fp8", "--a", "dlfloat16"],
+            "e6m9dl, DLFloat, but the hardware has subnormals and takes",
+        ),
         (["pe", "--stages", "9"], "stages is 9, but the adder of a processing element has 1 to 7"),
         (["lfsr", "--seed", "0"], "LFSR seed is 0, but it must be 1 …"),
         (["rounding", "--dropped-bits", "16"], "dropped_bits is 16, but of 16 bits 0 to 15 can go"),
@@ -61,6 +78,20 @@ def test_training_on_a_gpu_that_is_not_there(
     assert not out
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["bitstream-16", "fp8"])
+def test_an_update_that_no_engine_rounds_so_is_refused_before_data_are_loaded(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, nowhere = tmp_path / "recipe.json", ["--data", "cifar10", "--data-dir", "/nowhere"]
+    how = recipes.recipe(name).replace(update=UpdatePrecision(FP16, Rounding.STOCHASTIC_B))
+    file.write_text(how.to_json())
+    assert cli.main(["train", "--recipe", str(file), *nowhere, "--device", "cuda"]) == 2
+    assert "the CUDA kernels round nearest, truncate, stochastic" in capsys.readouterr().err
+    file.write_text(how.to_json().replace('"random_bits": 16', '"random_bits": 32'))
+    assert cli.main(["train", "--recipe", str(file), *nowhere]) == 2
+    assert "not a recipe: random_bits is 32, but stochastic-b looks at one more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

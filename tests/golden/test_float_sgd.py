@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import quaver.golden.update.float_sgd
-from quaver.golden.formats import BFLOAT16, E4M3, FP16, FP32, HALF, FloatFormat
+from quaver.golden.formats import BFLOAT16, DLFLOAT, E4M3, FP16, FP32, HALF, FloatFormat
 from quaver.golden.kernels import axpy
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding
@@ -167,6 +167,11 @@ def test_bad_input():
         ),
         ({"rate": 0.1, "format": FloatFormat(5, 24)}, "format is e5m24, 25 significant bits, with 16 random"),
         ({"rate": 0.1, "format": FP32, "random_bits": 28}, "24 significant bits, with 28 random ones, but"),
+        ({"rate": 0.1, "rounding": "stochastic-b", "random_bits": 32}, "stochastic-b looks at one more"),
+        (
+            {"rate": 0.1, "rounding": "stochastic-c", "format": DLFLOAT},
+            "rounding is stochastic-c, but e6m9dl takes nearest, truncate or stochastic",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             FloatSGD(**scalars)

@@ -46,7 +46,7 @@ P3109 = {
     f"binary8p{p}{'f' * finite}": format_info_p3109(
         8, p, domain=gfloat.Domain.Finite if finite else gfloat.Domain.Extended
     )
-    for p in range(2, 8)
+    for p in range(1, 8)
     for finite in (False, True)
 }
 
@@ -102,14 +102,29 @@ def test_stochastic_rounding_is_the_other_formats() -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("variant", ["stochastic", "stochastic-b", "stochastic-c"])
+def test_powers_of_two_round_up_with_the_odds_of_their_binade(variant: str) -> None:
+    fmt, draws = parse("binary8p1"), np.arange(16, dtype=np.uint16)
+    for exponent in (-64, -63, 0, 61):  # the first is below the smallest value
+        low = 2.0**exponent if exponent > -64 else 0.0
+        step = 2.0 ** max(exponent, -63)
+        for sixteenths in range(16):
+            x = np.full(16, low + step * sixteenths / 16)
+            found = fmt.round(x, variant, random=draws, random_bits=4)
+            assert np.count_nonzero(found == low + step) == sixteenths
+            assert np.count_nonzero(found == low) == 16 - sixteenths
+            np.testing.assert_array_equal(-found, fmt.round(-x, variant, random=draws, random_bits=4))
+
+
 def test_names_round_trip() -> None:
-    for e, m, space, saturate in itertools.product(range(1, 9), range(1, 8), CodeSpace, (False, True)):
+    for e, m, space, saturate in itertools.product(range(1, 9), range(8), CodeSpace, (False, True)):
         fmt = PackedFormat(e, m, space, saturate)
         assert parse(str(fmt)) == fmt
     assert parse("binary8p4f") == parse("e4m3fnuz")
     for parameters, message in (
         ((0, 3), "exponent_bits is 0, but such a format has 1 to 8 of them"),
-        ((8, 8), "mantissa_bits is 8, but such a format has at least 1, and at most 16 bits in all"),
+        ((8, 8), "mantissa_bits is 8, but such a format has at least 0, and at most 16 bits in all"),
+        ((7, -1), "mantissa_bits is -1, but such a format has at least 0, and at most 16 bits in all"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             PackedFormat(*parameters)

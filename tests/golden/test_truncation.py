@@ -58,5 +58,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "mlp-digits", "--arithmetic", "hopper_fp8", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["gemms"][0]["suffices"] == {"promoted": True, "plain": True}
+    assert main(["plan", "mlp-digits", "--arithmetic", "hopper_fp8"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain kept" in printed
+    assert "13 bits suffice where" in printed
+    assert main(["plan", "mlp-digits", "--arithmetic", "hopper_fp8_fast"]) == 0
+    assert "plain" not in capsys.readouterr().out  # all of it is
+    assert (
+        main(["plan", "mlp-digits", "--arithmetic", "aligned_float(fraction_bits=3, accumulator=e8m3)"]) == 1
+    )
+    assert capsys.readouterr().out.count(" no ") > 2
     assert main(["plan", "mlp-digits", "--arithmetic", "fp8"]) != 0
     assert "--arithmetic is fp8, but this measures an aligned_float" in capsys.readouterr().err

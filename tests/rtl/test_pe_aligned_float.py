@@ -102,6 +102,7 @@ def test_every_depth(stages: int) -> None:
         AlignedFloat(E4M3, E4M3, 3, 3, FloatFormat(3, 3), 6, FloatFormat(3, 3), rounding="nearest"),
         AlignedFloat(E4M3, E4M3, 2, 4, FloatFormat(4, 4), 6, FP32),  # normalised on their way to the total
         AlignedFloat(E4M3, E4M3, 2, 4, FloatFormat(4, 4), 6, FloatFormat(5, 2)),
+        AlignedFloat(E4M3, FP8, 2, 13, chunk=4, total=E4M3),  # totals that saturate, and have no infinity
         AlignedFloat(BFLOAT16, BFLOAT16, 2, 25, FP32, NO_CHUNKS),
     ],
     ids=lambda one: f"{one.a} {one.b} {one.group} {one.fraction_bits} {one.accumulator} {one.total}",

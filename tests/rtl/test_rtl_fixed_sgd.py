@@ -34,6 +34,8 @@ RULES = {
     "second line rounds": FixedSGD(0.1, 0.9, 0.0, Q8_8, Q2_14, Q1_15, random_bits=3),
     "32 random bits": FixedSGD(0.1, 0.9, 0.0, Q2_14, Q8_8, Q8_8, random_bits=32),
     "nearest": FixedSGD(0.1, 0.9, 0.0, Q8_8, Q2_14, Q2_14, rounding="nearest"),
+    "variant B": FixedSGD(0.1, 0.9, 0.0, Q2_14, Q8_8, Q8_8, "stochastic-b", 32),
+    "variant C": FixedSGD(0.1, 0.9, 0.0, Q8_8, Q2_14, Q1_15, "stochastic-c", 3),
 }
 
 
@@ -42,7 +44,7 @@ def with_scalars(rule: FixedSGD, rate: float, momentum: float, decay: float) -> 
 
 
 def seed_for(rule: FixedSGD, seed: int) -> int | None:
-    return seed if rule.rounding == "stochastic" else None
+    return seed if rule.stochastic else None
 
 
 def edges(rule: FixedSGD) -> list[Codes]:
@@ -117,7 +119,7 @@ def wrong(make: Callable[..., UpdateUnit], name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", ["second line rounds", "nearest"])
+@pytest.mark.parametrize("name", ["second line rounds", "nearest", "variant B", "variant C"])
 def test_the_edges_in_amaranth(name: str) -> None:
     assert not wrong(FixedSGDUnit, name)
 

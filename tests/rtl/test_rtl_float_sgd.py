@@ -44,6 +44,7 @@ VARIANTS = [
     (BFLOAT16, Rounding.STOCHASTIC, 32, 3),
     (E4M3, Rounding.STOCHASTIC, 5, 7),
     (FP8, Rounding.NEAREST_EVEN, 16, 2),
+    (FP16, Rounding.STOCHASTIC_B, 5, 3),
     (FP16, Rounding.STOCHASTIC_C, 6, 3),
 ]
 IDS = ["-".join(map(str, variant)) for variant in VARIANTS]

@@ -329,8 +329,21 @@ def test_counts_of_bit_streams_are_goldens(circuit: Circuit, monkeypatch: pytest
 
 def test_an_arithmetic_without_a_kernel_is_refused() -> None:
     other: Any = object()
+    one = np.zeros((1, 1), np.uint8)
     with pytest.raises(TypeError, match="has no CUDA kernel"):
-        CudaEngine(GPU).gemm(other, np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
+        CudaEngine(GPU).gemm(other, one, one)
+    totals = ChunkedFloat(total=FP32)
+    for refused in (lambda: CudaEngine(GPU).gemm(totals, one, one), lambda: product(totals, one, one, None)):
+        with pytest.raises(ValueError, match="total is e8m23, but the CUDA kernels add chunks up in the acc"):
+            refused()
+
+
+@pytest.mark.parametrize("rule", [FloatSGD(0.1), FixedSGD(0.1), Adam(0.1), ChunkedFloat(), FixedPoint()])
+def test_a_rounding_without_a_kernel_is_refused_before_anything_is_computed(rule: Any) -> None:
+    CudaEngine.check(rule)
+    for variant in ("stochastic-b", "stochastic-c"):
+        with pytest.raises(ValueError, match=f"rounding is {variant}, but the CUDA kernels round nearest"):
+            CudaEngine.check(replace(rule, rounding=variant))
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,16 @@ def test_bad_models(model: nn.Module, message: str) -> None:
     assert not any(isinstance(module, qt.Linear) for module in model.modules())
 
 
+@pytest.mark.parametrize("recipe", [recipes.mxfp8, recipes.nvfp4], ids=lambda recipe: recipe.name)
+def test_casts_in_blocks_are_refused(recipe: quaver.Recipe) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))  # the middle one is cast so
+    with pytest.raises(
+        ValueError, match=f"inputs of the recipe {recipe.name} are cast to .*, in blocks with"
+    ):
+        qt.convert(model, recipe)
+    assert not any(isinstance(module, qt.Linear) for module in model.modules())
+
+
 def test_one_layer_is_a_model() -> None:
     layer = nn.Linear(4, 2)
     assert [row.why.split(":")[0] for row in qt.convert(layer, FP8)] == ["last"]

@@ -18,6 +18,8 @@ from quaver.golden.kernels.cuda import source
 from quaver.golden.kernels.cuda.engine import CudaEngine
 from quaver.golden.lfsr import numbered_seed
 from quaver.golden.nn import recipes
+from quaver.golden.nn.recipe import UpdatePrecision
+from quaver.golden.rounding import Rounding
 from quaver.golden.update import FixedSGD, FloatSGD
 from quaver.sim.cuda import Processor
 from quaver.torch import between, between_on_cuda, cuda, functions, numerics, on_cuda, optimisers
@@ -252,6 +254,14 @@ def test_a_training_step_has_the_cpus_bits(
         assert one.equal(other)
         for each in kind.momenta:
             assert optimiser.state[one][each].equal(golden.state[other][each])
+
+
+def test_an_update_whose_rounding_has_no_kernel_is_refused_when_the_optimiser_is_made(
+    machine: OnProcessor,
+) -> None:
+    recipe = recipes.fp8.replace(update=UpdatePrecision(rounding=Rounding.STOCHASTIC_C))
+    with pytest.raises(ValueError, match="rounding is stochastic-c, but the CUDA kernels round nearest"):
+        qt.SGD(network().parameters(), recipe)
 
 
 def test_nvrtc_compiles_the_programs() -> None:

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.format import Format, as_draws, as_floats, as_variant_a, cast_to
+from quaver.golden.formats.format import (
+    Format,
+    as_draws,
+    as_floats,
+    as_variant_a,
+    cast_to,
+    check_random_bits,
+)
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.validation import as_integer, set_integers
 
@@ -255,8 +262,7 @@ class FloatFormat(Format):
             random_bits = as_integer(random_bits, "random_bits")
             drawn = as_draws(random, random_bits, x.shape, rounding)
         if drawn is not None and rounding is not Rounding.STOCHASTIC:
-            if self.specials is Specials.DLFLOAT:
-                raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")
+            self.check_rounding(rounding, random_bits)
             grid = self.quantum_exponent, self.precision
             x, drawn, random_bits = as_variant_a(rounding, x, drawn, random_bits, *grid)
             rounding = Rounding.STOCHASTIC
@@ -271,6 +277,12 @@ class FloatFormat(Format):
         )
         cast.in_blocks(cast.encode, arrays, *how)
         return codes
+
+    def check_rounding(self, rounding: Rounding, random_bits: int) -> None:
+        """ValueError: `encode` does not round so, with so many random bits where it draws any."""
+        check_random_bits(rounding, random_bits)
+        if rounding.looks_further and self.specials is Specials.DLFLOAT:
+            raise ValueError(f"rounding is {rounding}, but {self} takes nearest, truncate or stochastic")
 
     def encoding(
         self, dtype: type[np.floating], rounding: Rounding, random_bits: int, saturate: bool

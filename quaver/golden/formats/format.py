@@ -178,9 +178,8 @@ def as_variant_a(
     A float's last kept bit is that of `precision` bits, or 2**last if that is higher; fixed point has a
     precision of 0 bits.
     """
+    check_random_bits(rounding, random_bits)
     if rounding is Rounding.STOCHASTIC_B:
-        if random_bits == 32:
-            raise ValueError("random_bits is 32, but stochastic-b looks at one more; take 1 … 31")
         return values, (2 * random.astype(np.uint32) + 1).astype(np.uint32), random_bits + 1
     wide = values.astype(np.float64)
     _, exponents = np.frexp(wide)
@@ -188,6 +187,14 @@ def as_variant_a(
     steps = steps - random_bits
     nearest = np.ldexp(np.rint(np.ldexp(wide, -steps)), steps)  # of few bits, which float64 holds
     return np.where(np.isfinite(wide), nearest, wide), random, random_bits
+
+
+def check_random_bits(rounding: Rounding, random_bits: int) -> None:
+    """ValueError: `encode` rounds by no draws of so many bits."""
+    if not 1 <= random_bits <= 32:
+        raise ValueError(f"random_bits is {random_bits}, but a draw takes 1 … 32")
+    if rounding is Rounding.STOCHASTIC_B and random_bits == 32:
+        raise ValueError("random_bits is 32, but stochastic-b looks at one more; take 1 … 31")
 
 
 def as_draws(

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.float import FloatFormat
-from quaver.golden.formats.format import Format, as_floats
-from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.formats.format import Format, as_draws, as_floats
+from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integers
 from quaver.golden.validation import as_integer, set_integers
 
 
@@ -29,6 +29,9 @@ class CodeSpace(StrEnum):
     MX = "mx"
     """Nothing: two zeros, no NaN, no infinity (OCP Microscaling Formats 1.0, §5.3)."""
 
+
+#: Bits of a part of a step that are looked at: more than random ones, and one more for all below.
+_FINER = 48
 
 _PATTERN = re.compile(
     r"(?:e(?P<e>[0-9]+)m(?P<m>[0-9]+)(?P<space>fnuz|mx)|binary(?P<k>[0-9]+)p(?P<p>[0-9]+)(?P<finite>f?))"
@@ -53,12 +56,14 @@ class PackedFormat(Format):
     Raises
     ------
     ValueError
-        exponent_bits outside 1 … 8, mantissa_bits below 1, more than 16 bits, or MX without saturation.
+        exponent_bits outside 1 … 8, mantissa_bits below 0, or more than 16 bits.
 
     Notes
     -----
     Overflow is judged after rounding; toward zero never leaves the finite values. A negative value that
     rounds to zero becomes the one zero, of MX −0. NaN stays NaN, and is a ValueError where it has no code.
+    Without mantissa bits, as in P3109's binary8p1, magnitudes are powers of two, and of a tie nearest takes
+    the even code.
     """
 
     exponent_bits: int
@@ -73,9 +78,9 @@ class PackedFormat(Format):
         object.__setattr__(self, "space", CodeSpace(self.space))
         if not 1 <= self.exponent_bits <= 8:
             raise ValueError(f"exponent_bits is {self.exponent_bits}, but such a format has 1 to 8 of them")
-        if self.mantissa_bits < 1 or self.width > 16:
+        if self.mantissa_bits < 0 or self.width > 16:
             raise ValueError(
-                f"mantissa_bits is {self.mantissa_bits}, but such a format has at least 1, and at most 16 "
+                f"mantissa_bits is {self.mantissa_bits}, but such a format has at least 0, and at most 16 "
                 f"bits in all"
             )
         if self.space is CodeSpace.MX and not self.saturate:
@@ -114,7 +119,7 @@ class PackedFormat(Format):
     @property
     def max_value(self) -> float:
         """The largest finite value."""
-        return float(self._wide.decode(self.max_code))
+        return float(self._magnitudes[self.max_code])
 
     @property
     def value_dtype(self) -> type[np.floating]:
@@ -127,11 +132,18 @@ class PackedFormat(Format):
         return FloatFormat(self.exponent_bits + 1, self.mantissa_bits, self.bias)
 
     @cached_property
+    def _magnitudes(self) -> NDArray[np.floating]:
+        """What the codes without a sign are worth, were there no infinity."""
+        codes = np.arange(self.sign_code)
+        if self.mantissa_bits:
+            return self._wide.decode(codes)
+        return np.where(codes, np.exp2(codes - float(self.bias)), 0.0).astype(np.float32)
+
+    @cached_property
     def _table(self) -> NDArray[np.floating]:
         codes = np.arange(1 << self.width)
         magnitude = codes & (self.sign_code - 1)
-        values = self._wide.decode(magnitude)
-        values = np.where(magnitude > self.max_code, np.inf, values)
+        values = np.where(magnitude > self.max_code, np.inf, self._magnitudes[magnitude])
         values = np.where(codes & self.sign_code, -values, values).astype(np.float32)
         if self.space is not CodeSpace.MX:
             values[self.sign_code] = np.nan
@@ -153,10 +165,13 @@ class PackedFormat(Format):
         """Round `values` into the format, once; parameters and errors are those of `Format.encode`."""
         rounding, random_bits = Rounding(rounding), as_integer(random_bits, "random_bits")
         x = as_floats(values)
-        wide = self._wide
-        code = wide.encode(x, rounding, random=random, random_bits=random_bits)
-        magnitude, negative = code & (wide.sign_code - 1), code & wide.sign_code != 0
-        nan, infinite = np.isnan(x), np.isinf(x)
+        if self.mantissa_bits:
+            wide = self._wide
+            code = wide.encode(x, rounding, random=random, random_bits=random_bits)
+            magnitude = code & (wide.sign_code - 1)
+        else:
+            magnitude = self._powers(x, rounding, random, random_bits)
+        negative, nan, infinite = np.signbit(x), np.isnan(x), np.isinf(x)
         if self.space is CodeSpace.MX and nan.any():
             raise ValueError(f"values hold NaN, but {self} has no code for it")
         beyond = magnitude > self.max_code
@@ -170,6 +185,24 @@ class PackedFormat(Format):
         if self.space is not CodeSpace.MX:
             signed = np.where(nan, self.sign_code, np.where(magnitude == 0, 0, signed))
         return signed.astype(self.code_dtype)
+
+    def _powers(
+        self, x: NDArray[np.floating], rounding: Rounding, random: ArrayLike | None, random_bits: int
+    ) -> NDArray[np.int64]:
+        """Codes of the magnitudes without mantissa bits: a binade is a step, and so is what lies below."""
+        drawn = as_draws(random, random_bits, x.shape, rounding)
+        finite = np.where(np.isfinite(x), np.abs(x), 0.0).astype(np.float64)
+        significands, exponents = np.frexp(finite)  # 1/2 … 1
+        codes = exponents - 1 + self.bias
+        normal = (codes >= 1) & (finite > 0)
+        below = np.ldexp(np.where(normal, 0.0, finite), self.bias - 1)  # in steps of the smallest
+        part = np.where(normal, 2 * significands - 1, below)
+        steps = np.ldexp(part, _FINER)
+        integers = np.floor(steps).astype(np.int64)
+        integers |= (steps != integers).astype(np.int64)  # what is lost below still breaks ties
+        integers += np.where(normal, codes, 0).astype(np.int64) << _FINER
+        rounded = round_integers(integers, _FINER, rounding, drawn, random_bits)
+        return np.where(np.isinf(x), self.sign_code, rounded)
 
     @classmethod
     def parse(cls, name: str) -> Self | None:

@@ -30,7 +30,7 @@ from quaver.golden.nn.quantisers import (
 )
 from quaver.golden.rounding import RANDOM_BITS, Rounding
 from quaver.golden.update.fixed_sgd import FixedSGD
-from quaver.golden.update.float_sgd import FloatSGD
+from quaver.golden.update.float_sgd import FloatSGD, check_format
 from quaver.golden.validation import set_integers
 
 
@@ -231,6 +231,11 @@ class UpdatePrecision:
         How each line of the update is rounded.
     random_bits
         Random bits of one stochastic rounding, 1 … 32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A field is of another kind; no update rounds so.
     """
 
     format: FloatFormat = FP16
@@ -241,6 +246,7 @@ class UpdatePrecision:
         _check_kinds(self, format=FloatFormat)
         set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        check_format(self.format, self.rounding, self.random_bits)
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
@@ -275,6 +281,11 @@ class FixedUpdatePrecision:
         How both lines of the update are rounded.
     random_bits
         Random bits of one stochastic rounding, 1 … 32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A field is of another kind; formats or random bits that no update takes.
     """
 
     weights: FixedFormat
@@ -288,6 +299,7 @@ class FixedUpdatePrecision:
         _check_kinds(self, **fixed)
         set_integers(self, "random_bits")
         object.__setattr__(self, "rounding", Rounding(self.rounding))
+        self.rule(0.0, 0.0, 0.0)  # which says what it refuses
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:

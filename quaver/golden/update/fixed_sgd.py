@@ -42,7 +42,7 @@ class FixedSGD(Rule):
     weights, updates, gradients
         Formats of w, of v (the weight update, η included), and of g.
     rounding
-        How both lines are rounded: stochastic, nearest or truncate.
+        How both lines are rounded: any `Rounding`.
     random_bits
         R, 1 … 32. A line that drops bits and rounds stochastically takes one draw an element from its own
         LFSR: ``LFSR(seed ^ SEED_MASKS[name])``, or the mask itself where that is zero; the first line's name

@@ -53,6 +53,20 @@ class Rule:
         return {name: LFSR(seed ^ mask or mask) for name, mask in self.masks.items()}
 
 
+def check_format(fmt: FloatFormat, rounding: Rounding, random_bits: int) -> None:
+    """ValueError: no update on codes of `fmt` rounds so. It computes nothing, so that nothing is compiled."""
+    if fmt.quantum_exponent < -500 or fmt.max_exponent > 500:
+        raise ValueError(f"format is {fmt}, but an update takes exponents in −500 … 500")
+    fmt.check_rounding(rounding, random_bits)
+    p, drawn = fmt.precision, random_bits if rounding.draws else 0
+    drawn += rounding.looks_further
+    if p > 24 or p + drawn > 51:
+        raise ValueError(
+            f"format is {fmt}, {p} significant bits, with {drawn} random ones, but an update in float64 is "
+            f"exact up to 24, and 51 of both; take fewer"
+        )
+
+
 class FloatRule(Rule):
     """What update rules on codes of a `FloatFormat` share: the rounded AXPY."""
 
@@ -65,20 +79,10 @@ class FloatRule(Rule):
         return (self.format,)
 
     def _check_scalars(self, **scalars: float) -> None:
-        if self.format.quantum_exponent < -500 or self.format.max_exponent > 500:
-            raise ValueError(f"format is {self.format}, but an update takes exponents in −500 … 500")
+        check_format(self.format, self.rounding, self.random_bits)
         for name, scalar in scalars.items():
             if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
-        if not 1 <= self.random_bits <= 32:
-            raise ValueError(f"random_bits is {self.random_bits}, but a draw takes 1 … 32")
-        p, drawn = self.format.precision, self.random_bits if self.rounding.draws else 0
-        drawn += self.rounding.looks_further
-        if p > 24 or p + drawn > 51:
-            raise ValueError(
-                f"format is {self.format}, {p} significant bits, with {drawn} random ones, but an update in "
-                f"float64 is exact up to 24, and 51 of both; take fewer"
-            )
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
@@ -132,7 +136,8 @@ class FloatSGD(FloatRule):
     ------
     ValueError
         A scalar is not finite in `format`; or `format` reaches so far that a product of two of its values
-        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R).
+        is not a float64 (an exponent beyond ±500), or has more than 24 significant bits (51 with R); a
+        variant that `format` does not round by, such as `STOCHASTIC_B` of DLFloat or of 32 random bits.
 
     Notes
     -----

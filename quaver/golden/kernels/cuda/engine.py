@@ -13,7 +13,7 @@ from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.contracts import Arithmetic, Codes, UpdateRule
 from quaver.golden.formats import FixedFormat, FloatFormat, Format
 from quaver.golden.formats.format import as_floats
-from quaver.golden.kernels.cuda import calls
+from quaver.golden.kernels.cuda import calls, source
 from quaver.golden.kernels.cuda.calls import Operand, Size
 from quaver.golden.kernels.cuda.machine import Machine
 from quaver.golden.rounding import Rounding
@@ -21,11 +21,12 @@ from quaver.golden.update import Adam, FixedSGD, FloatSGD
 
 
 def computes(rule: Arithmetic | UpdateRule) -> Any:
-    """`rule` itself. TypeError: it has no CUDA kernel."""
+    """`rule` itself. TypeError: it has no CUDA kernel; ValueError: none with its rounding or its totals."""
     known = ChunkedFloat, FixedPoint, FloatSGD, FixedSGD, Adam
     if not isinstance(rule, known):
         names = ", ".join(kind.__name__ for kind in known)
         raise TypeError(f"{rule!r} has no CUDA kernel; there are {names}; compute it on the CPU")
+    source.check(rule)
     return rule
 
 
@@ -41,10 +42,10 @@ class CudaEngine:
         self.machine = machine
 
     @staticmethod
-    def check(arithmetic: Arithmetic) -> None:
-        """TypeError: an arithmetic without a CUDA kernel."""
-        if not isinstance(arithmetic, Bitstream):
-            computes(arithmetic)
+    def check(rule: Arithmetic | UpdateRule) -> None:
+        """An arithmetic or an update rule without a CUDA kernel is an error, as of `computes`."""
+        if not isinstance(rule, Bitstream):
+            computes(rule)
 
     def gemm(
         self, arithmetic: Arithmetic, a_codes: Codes, b_codes: Codes, *, seed: int | None = None

@@ -31,6 +31,17 @@ def rounding_number(rounding: Rounding | str) -> int:
     return ROUNDINGS[Rounding(rounding)]
 
 
+def check(rule: Any) -> None:
+    """ValueError: the kernels of this arithmetic or update rule do not round so, or have no totals in another
+    format than the accumulator's."""
+    rounding_number(rule.rounding)
+    if (total := getattr(rule, "total", None)) is not None:
+        raise ValueError(
+            f"total is {total}, but the CUDA kernels add chunks up in the accumulator's format, here "
+            f"{rule.accumulator}; leave it out, or compute on the CPU"
+        )
+
+
 @dataclass(frozen=True)
 class Program:
     """A program to compile.
@@ -140,7 +151,7 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
     """GEMMs of a `ChunkedFloat`: the tiled kernel, or without a tiling the one on integers."""
     from quaver.golden.kernels import vector
 
-    rounding_number(sums.rounding)
+    check(sums)
     operand, acc = sums.operand, sums.accumulator
     how = vector.plan(sums, float("inf"), directed=True)
     real = "float" if how is None or how.value is np.float32 else "double"
