@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from itertools import product
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from quaver.golden.arithmetic import Integer
 from quaver.golden.arithmetic.integer import accumulator_bits, largest_product
 from quaver.golden.formats import IntegerFormat, Levels, parse
+from quaver.golden.kernels import dots
 from quaver.golden.lfsr import LFSR
 
 FORMATS = [IntegerFormat(bits, levels) for levels in Levels for bits in range(1, 9)]
@@ -67,15 +72,97 @@ def test_stochastic_rounding_is_right_on_average(fmt: IntegerFormat) -> None:
         assert abs(rounded.mean() - value) < 0.05 * fmt.step
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.sampled_from(PAIRS), st.integers(1, 40), st.integers(0, 1 << 32))
-def test_the_kernel_is_the_definition(pair: tuple[IntegerFormat, IntegerFormat], k: int, seed: int) -> None:
-    arithmetic, rng = Integer.of(*pair, k), np.random.default_rng(seed)
-    a, b = (
-        rng.integers(0, 1 << fmt.bits, shape).astype(np.uint8)
-        for fmt, shape in zip(pair, ((3, k), (k, 4)), strict=True)
+#: The kernels: of dot instructions, where the processor has them, and of float32 products.
+KERNELS = [True, False] if dots.AVAILABLE else [False]
+
+
+def both(arithmetic: Integer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What `gemm` gives, the same by either kernel, and in C's order."""
+    found = []
+    for by_dots in KERNELS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dots, "AVAILABLE", by_dots)
+            found.append(arithmetic.gemm(a, b))
+    assert all(np.array_equal(codes, found[0]) and codes.flags.c_contiguous for codes in found)
+    return found[0]
+
+
+def codes_of(
+    fmt: IntegerFormat, shape: tuple[int, int], across: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Random codes, the lowest and the highest often; `across` they lie in Fortran's order."""
+    codes = rng.integers(0, 1 << fmt.bits, shape).astype(np.uint8)
+    ends = fmt.codes(np.array([fmt.lowest, fmt.highest]))
+    codes = np.where(rng.random(shape) < 0.5, rng.choice(ends, shape), codes)
+    return np.asfortranarray(codes) if across else codes
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]} times {pair[1]}")
+def test_the_kernels_are_the_definition(pair: tuple[IntegerFormat, IntegerFormat]) -> None:
+    for seed, (m, k, n) in enumerate([(1, 1, 1), (2, 5, 17), (13, 7, 3)]):
+        rng = np.random.default_rng(seed)
+        a, b = codes_of(pair[0], (m, k), bool(seed & 1), rng), codes_of(pair[1], (k, n), m == 13, rng)
+        arithmetic = Integer.of(*pair, k)
+        assert np.array_equal(both(arithmetic, a, b), arithmetic.definition(a, b))
+
+
+EDGES = st.sampled_from([0, 1, 2, 3, 4, 5, 11, 12, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65])
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(PAIRS), EDGES, EDGES, EDGES, st.booleans(), st.booleans(), st.integers(0, 1 << 32))
+def test_any_shape(
+    pair: tuple[IntegerFormat, IntegerFormat], m: int, k: int, n: int, left: bool, right: bool, seed: int
+) -> None:
+    """Sides at the edges of tiles, vectors and words, and none at all, in either order of memory."""
+    rng = np.random.default_rng(seed)
+    a, b = codes_of(pair[0], (m, k), left, rng), codes_of(pair[1], (k, n), right, rng)
+    arithmetic = Integer.of(*pair, max(k, 1))
+    sums = arithmetic.result.integers(both(arithmetic, a, b))
+    assert np.array_equal(sums, pair[0].integers(a) @ pair[1].integers(b))
+
+
+@pytest.mark.parametrize("levels", list(Levels))
+def test_many_blocks(levels: Levels) -> None:
+    """More rows, products and columns than are packed at once, in either order of memory; on one thread and
+    on several; parts of larger matrices; codes that cannot be written."""
+    pair, rng = (IntegerFormat(8, Levels.SIGNED), IntegerFormat(8, levels)), np.random.default_rng(1)
+    arithmetic = Integer.of(*pair, 2100)
+    threads = numba.get_num_threads()
+    for across in (False, True):
+        a, b = codes_of(pair[0], (500, 2100), across, rng), codes_of(pair[1], (2100, 120), across, rng)
+        sums = pair[0].decode(a).astype(np.float64) @ pair[1].decode(b).astype(np.float64)
+        a.flags.writeable = False
+        try:
+            for count in {1, threads}:
+                numba.set_num_threads(count)
+                for x, y, part in (
+                    (a, b, np.s_[:, :]),
+                    (a[3::2], b, np.s_[3::2, :]),
+                    (a[:2], b[:, 1:], np.s_[:2, 1:]),
+                ):
+                    assert np.array_equal(arithmetic.result.integers(both(arithmetic, x, y)), sums[part])
+        finally:
+            numba.set_num_threads(threads)
+
+
+def test_a_processor_without_the_instruction() -> None:
+    """Numba compiles for another processor if it is told to, and then nothing needs this one's."""
+    script = """
+import numpy as np
+from quaver.golden.arithmetic import Integer
+from quaver.golden.kernels import dots
+codes = np.arange(12, dtype=np.uint8).reshape(3, 4)
+print(dots.AVAILABLE, (Integer().gemm(codes, codes.T) == Integer().definition(codes, codes.T)).all())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"NUMBA_CPU_NAME": "generic"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert np.array_equal(arithmetic.gemm(a, b), arithmetic.definition(a, b))
+    assert done.stdout.split() == ["False", "True"]
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
@@ -91,8 +178,8 @@ def test_the_accumulator_is_as_wide_as_k_needs(bits: int, levels: Levels) -> Non
     top = np.full((1, k), (1 << bits) - 1, np.uint8)
     ends = b.codes(np.array([[b.lowest, b.highest]])).repeat(k, axis=0)
     wanted = [k * a.highest * b.lowest, k * a.highest * b.highest]
-    for compute in (arithmetic.gemm, arithmetic.definition):
-        assert arithmetic.result.integers(compute(top, ends)).tolist() == [wanted]
+    for codes in (both(arithmetic, top, ends), arithmetic.definition(top, ends)):
+        assert arithmetic.result.integers(codes).tolist() == [wanted]
     with pytest.raises(ValueError, match=rf"K is {k + 1}, but .*; take {arithmetic.accumulator_bits + 1}$"):
         arithmetic.gemm(np.zeros((1, k + 1), np.uint8), np.zeros((k + 1, 1), np.uint8))
 
@@ -104,13 +191,13 @@ def test_long_sums_of_wide_operands() -> None:
     a[0, :7], b[:3] = 254, 0
     exact = sum(int(x) * (2 * int(y) - 255) for x, y in zip(a[0], b[:, 0], strict=True))
     assert exact == 255 * (255 * 32_993 + 254 * 4 - 254 * 3) > 1 << 30
-    assert arithmetic.result.integers(arithmetic.gemm(a, b)) == exact
+    assert arithmetic.result.integers(both(arithmetic, a, b)) == exact
     with pytest.raises(ValueError, match="cut K into pieces and add up their results"):
         arithmetic.gemm(np.zeros((1, 40_000), np.uint8), np.zeros((40_000, 1), np.uint8))
 
 
 def test_nothing_to_sum_up() -> None:
-    assert Integer().gemm(np.zeros((2, 0), np.uint8), np.zeros((0, 3), np.uint8)).tolist() == [[0] * 3] * 2
+    assert both(Integer(), np.zeros((2, 0), np.uint8), np.zeros((0, 3), np.uint8)).tolist() == [[0] * 3] * 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws, HardwareRule
@@ -126,28 +126,31 @@ class Integer:
         """None: the master weights are not in this arithmetic, and the host updates them."""
         return None
 
-    @standard_floats
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
-        """C = A·B: codes (M, K) and (K, N), K at most `chunk`, give result codes (M, N); no `seed`.
+        """C = A·B: codes (M, K) and (K, N), K at most `chunk`, give result codes (M, N); no `seed`."""
+        from quaver.golden.kernels import dots  # compiles: not before something is computed
+
+        a, b = self.check(a_codes, b_codes, seed=seed)
+        sums = dots.gemm(a, b, (self.a, self.b)) if dots.AVAILABLE else self._by_floats(a, b)
+        sums &= np.uint32((1 << self.accumulator_bits) - 1)
+        return sums.astype(self.result.code_dtype, copy=False)
+
+    @standard_floats
+    def _by_floats(self, a: Codes, b: Codes) -> NDArray[np.uint32]:
+        """The sums modulo 2**32, as products of float32 matrices.
 
         A float32 holds every integer up to 2**24: with so few products that no sum is larger, every partial
         sum of the product of two float32 matrices is exact, in whatever order and on however many threads
         NumPy's BLAS makes it. Longer sums are made of such pieces.
         """
-        a, b = self.check(a_codes, b_codes, seed=seed)
         x, y = self.a.decode(a), self.b.decode(b)
         step = (1 << 24) // largest_product(self.a, self.b)
         if a.shape[1] <= step:
-            return self._codes((x @ y).astype(np.int32))
+            return (x @ y).astype(np.int32).view(np.uint32)
         total = np.zeros((a.shape[0], b.shape[1]))
         for k in range(0, a.shape[1], step):
             total += x[:, k : k + step] @ y[k : k + step]
-        return self._codes(total.astype(np.int32))
-
-    def _codes(self, sums: Codes) -> Codes:
-        """Sums that fit, in two's complement."""
-        codes = sums.view(np.uint32) & np.uint32((1 << self.accumulator_bits) - 1)
-        return codes.astype(self.result.code_dtype, copy=False)
+        return total.astype(np.int32).view(np.uint32)
 
     def definition(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """The same as `gemm` in Python's integers, an output at a time: what `gemm` is held to."""

@@ -111,10 +111,15 @@ class IntegerFormat(Format):
 
     def integers(self, codes: ArrayLike) -> NDArray[np.int64]:
         """The values of codes as int64, in the same shape."""
-        q = self.check_codes(codes).astype(np.int64)
+        return self._integers(codes).astype(np.int64)
+
+    def _integers(self, codes: ArrayLike) -> NDArray[np.signedinteger]:
+        """The values in the narrowest integers that are at hand: sums of a GEMM are many."""
+        q = self.check_codes(codes)
         if self.levels is Levels.SIGNED:
-            return q - (q >> (self.bits - 1) << self.bits)
-        return self.lowest + self.step * q
+            spare = 32 - self.bits
+            return (q.astype(np.uint32) << spare).view(np.int32) >> spare
+        return self.lowest + self.step * q.astype(np.int64)
 
     def codes(self, integers: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
         """The codes of integers, saturating; those between two odd levels become the lower one."""
@@ -131,7 +136,7 @@ class IntegerFormat(Format):
     def decode(self, codes: ArrayLike) -> NDArray[np.floating]:
         """The values of `codes`: float32 or float64, of the same shape."""
         if self.bits > 8:
-            return self.integers(codes).astype(self.value_dtype)
+            return self._integers(codes).astype(self.value_dtype)
         # Every step is exact in float32, and several times as fast as looking values up.
         q = self.check_codes(codes)
         if self.levels is Levels.SIGNED:
