@@ -4,12 +4,13 @@
     python bench/adacomp.py images --data-dir DIR --bins 10 50 250 --learners 8
     python bench/adacomp.py text DIR                           # a character GRU, PyTorch, SGD and Adam
     python bench/adacomp.py throughput                         # of the hooks on the same buckets, PyTorch
+    python bench/adacomp.py throughput --device cuda           # the same on a GPU
     python bench/adacomp.py hardware                           # area and clock on ECP5
 
 Rates are bytes of float32 gradients over bytes sent with everything; the paper's count is beside them. The
 time of an exchange over a link is computed: bytes that one learner receives over the link's rate. Throughput
-is by processor time on one thread, which other work on the machine does not stretch. With --out DIR, images
-and text keep every finished run and go on where they were stopped.
+is by processor time on one thread, which other work on the machine does not stretch; on a GPU by the clock.
+With --out DIR, images and text keep every finished run and go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ from quaver.golden.nn.trainer import Epoch, Step
 
 #: Links that a step's exchange is computed for, bit/s.
 LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
+#: When the loss of text is measured on the way: whether who lags behind catches up.
+ON_THE_WAY = {"after 1/8": 1 / 8, "after 1/4": 1 / 4, "after 1/2": 1 / 2}
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -163,11 +167,14 @@ def text(options: argparse.Namespace) -> None:
 
                     found.append(kept(options, name, about, run))
                 row = [f"{optimiser}, {learners} learners, {scheme}"]
-                row += [spread([one["loss"] for one in found], 3), spread([one["bytes"] for one in found], 0)]
+                # What was kept before it said them has none on the way.
+                row += [spread([one.get(when, nan) for one in found], 3) for when in (*ON_THE_WAY, "loss")]
+                row += [spread([one["bytes"] for one in found], 0)]
                 rows.append([*row, *(spread([one[key] for one in found]) for key in ("rate", "paper's"))])
     what = f"{options.cell.upper()} of {options.width}"
     title = f"{what}, {options.steps} steps of {options.batch} × {options.context} characters"
-    header = ["what", "nats a character, held back", "bytes a step and learner", "compression, ×", "paper's"]
+    header = ["what", *(f"nats, {when}" for when in ON_THE_WAY), "nats a character, held back"]
+    header += ["bytes a step and learner", "compression, ×", "paper's"]
     show(title, header, rows)
 
 
@@ -186,7 +193,6 @@ def text_run(
     from torch.nn import functional
 
     from quaver.torch import AdaCompState
-    from quaver.torch import adacomp as hook
 
     torch.set_num_threads(1)
     alphabet = {character: i for i, character in enumerate(sorted(set(characters)))}
@@ -219,7 +225,15 @@ def text_run(
     optimiser = kind(model.parameters(), **how)
     states = [AdaCompState(model, other=options.bin_length) for _ in range(learners)]
     rng = torch.Generator().manual_seed(seed)
+    on_the_way: dict[str, float] = {}
     sent = said = 0
+
+    @torch.no_grad()
+    def held_back_loss() -> float:
+        rng = torch.Generator().manual_seed(0)
+        losses = (loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4))
+        return statistics.mean(losses)
+
     for step in range(options.steps):
         found: list[dict[str, torch.Tensor]] = []
         for _ in range(learners):
@@ -237,36 +251,80 @@ def text_run(
             for state, each in zip(states, found, strict=True):
                 layer = state.layer(p)
                 old = state.residue(layer, p.device)
-                packet, new = hook.compress(layer.rule, old, each[parameter].reshape(-1))
-                state.residues[parameter] = new
+                packet, new = layer.rule.compress(old.numpy(), each[parameter].reshape(-1).numpy())
+                state.residues[parameter] = torch.from_numpy(new)
                 packets.append(packet)
                 sent, said = sent + packet.nbytes, said + packet.effective_nbytes
-            p.grad = hook.average(packets, p.device).view_as(p)
+            p.grad = torch.from_numpy(mean(packets)).view_as(p)
         optimiser.step()
         if step % 100 == 0:
             print(f"{name}, step {step}: {loss:.3f}", flush=True)
-    with torch.no_grad():
-        rng = torch.Generator().manual_seed(0)
-        losses = [loss_of(model, *batch_of(codes[held_back:], rng, 64)).item() for _ in range(4)]
+        for when, share in ON_THE_WAY.items():
+            if step + 1 == round(share * options.steps):
+                on_the_way[when] = held_back_loss()
     size = 4 * sum(p.numel() for p in model.parameters())
     sent, said = sent or size * options.steps * learners, said or size * options.steps * learners
     exchanged = size * options.steps * learners
-    return {
-        "loss": statistics.mean(losses),
+    return on_the_way | {
+        "loss": held_back_loss(),
         "bytes": sent / (options.steps * learners),
         "rate": exchanged / sent,
         "paper's": exchanged / said,
     }
 
 
-def median(run: Callable[[], object], repeat: int) -> float:
-    """Seconds of one run, of processor time."""
+def now(device: str = "cpu") -> float:
+    """Seconds: of processor time, or on a GPU until all is done that was launched."""
+    if device == "cpu":
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def median(run: Callable[[], object], repeat: int, device: str = "cpu") -> float:
+    """Seconds of one run."""
     times = []
     for _ in range(repeat):
-        begun = time.process_time()
+        begun = now(device)
         run()
-        times.append(time.process_time() - begun)
+        times.append(now(device) - begun)
     return statistics.median(times)
+
+
+def on_gpu(options: argparse.Namespace, gradients: np.ndarray) -> list[list[str]]:
+    """What the hook does with one layer on a GPU, beside a copy there; its bytes must be golden's."""
+    import torch
+
+    from quaver.torch import adacomp_on_cpu, adacomp_on_cuda
+
+    of_all = torch.from_numpy(gradients).to(options.device)
+    copy, size, repeat = torch.empty_like(of_all[0]), of_all.shape[1], options.repeat
+    memcpy = median(lambda: copy.copy_(of_all[0]), repeat + 2, options.device)
+    rows = [["copy on the GPU", f"{4 * size / memcpy / 1e9:.1f}", "1.00", "", ""]]
+    for length in (50, 500):
+        layers = [adacomp_on_cpu.Layer("layer", 0, AdaComp(length), size)]
+        residue = torch.zeros_like(copy)
+        for gradient in of_all:
+            sent = adacomp_on_cuda.compress(layers, [residue], [gradient], 0, 0)
+            before, residue = residue, sent.residues[0]
+        golden = adacomp_on_cpu.compress(layers, [before], [gradient], 0, 0)
+        if not sent.data.cpu().equal(golden.data.cpu()):
+            sys.exit(f"bins of {length}: the GPU's packet is not golden's")
+        last, kept = of_all[-1], [residue]
+        received = torch.stack([adacomp_on_cuda.compress(layers, kept, [last], i, 0).data for i in range(8)])
+        sizes = [[received.shape[1]]] * 8
+        sending, receiving = (layers, kept, [last], 0, 0), (layers, received, sizes, 0)
+        parts = {
+            f"compress, bins of {length}": partial(adacomp_on_cuda.compress, *sending),
+            "average of 8 packets": partial(adacomp_on_cuda.average, *receiving),
+        }
+        for name, run in parts.items():
+            run()
+            seconds = median(run, repeat, options.device)
+            rows.append([name, f"{4 * size / seconds / 1e9:.1f}", f"{memcpy / seconds:.3f}", "", ""])
+    return rows
 
 
 def throughput(options: argparse.Namespace) -> None:
@@ -274,6 +332,11 @@ def throughput(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(1)
     size = options.elements
     gradients = rng.normal(size=(8, size)).astype(np.float32)
+    if options.device != "cpu":
+        rows = on_gpu(options, gradients)
+        show(f"{size:,} elements, {options.device}", ["what", "GB/s of gradients", "of a copy", *LINKS], rows)
+        hooks(options)
+        return
     copy = np.empty(size, np.float32)
     memcpy = median(lambda: np.copyto(copy, gradients[0]), options.repeat)
     rows = [["memcpy", f"{4 * size / memcpy / 1e9:.2f}", "1.00", "", ""]]
@@ -311,12 +374,14 @@ def hooks(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        backend = "gloo" if options.device == "cpu" else "nccl"
+        dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)
         rows = []
         ours = [f"AdaComp, bins of {length}" for length in (500, 50)]
         for name in ("all-reduce", "PowerSGD, rank 1", "PowerSGD, rank 4", *ours):
             torch.manual_seed(1)
-            net = DistributedDataParallel(nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(6))))
+            layers = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(6)))
+            net = DistributedDataParallel(layers.to(options.device))
             state: Any = None
             hook: Any = default_hooks.allreduce_hook
             if name.startswith("Power"):
@@ -327,14 +392,14 @@ def hooks(options: argparse.Namespace) -> None:
             spent: list[float] = []
 
             def timed(state, bucket, hook=hook, spent=spent):  # type: ignore[no-untyped-def]
-                begun = time.process_time()
+                begun = now(options.device)
                 future = hook(state, bucket)
                 future.wait()
-                spent[-1] += time.process_time() - begun
+                spent[-1] += now(options.device) - begun
                 return future
 
             net.register_comm_hook(state, timed)
-            images = torch.randn(32, 1024)
+            images = torch.randn(32, 1024, device=options.device)
             for _ in range(4 + options.repeat):
                 net.zero_grad()
                 spent.append(0.0)
@@ -343,7 +408,8 @@ def hooks(options: argparse.Namespace) -> None:
             count = 4 * sum(p.numel() for p in net.parameters())
             rows.append([name, f"{count / seconds / 1e9:.2f}", f"{seconds * 1e3:.1f}"])
         dist.destroy_process_group()
-    show("hooks on the same buckets, one process, one thread", ["hook", "GB/s of gradients", "ms"], rows)
+    where = "one thread" if options.device == "cpu" else options.device
+    show(f"hooks on the same buckets, one process, {where}", ["hook", "GB/s of gradients", "ms"], rows)
 
 
 def hardware(options: argparse.Namespace) -> None:
@@ -408,6 +474,7 @@ def main() -> None:
     one = commands.add_parser("throughput")
     one.add_argument("--elements", type=int, default=1 << 22)
     one.add_argument("--repeat", type=int, default=9)
+    one.add_argument("--device", default="cpu", help="cuda: the CUDA kernels, and NCCL")
     one = commands.add_parser("hardware")
     one.add_argument("--stages", type=int, default=4)
     one.add_argument(

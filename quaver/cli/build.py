@@ -27,6 +27,8 @@ examples:
   quaver build --board ulx3s-85f --arithmetic int4 --codes 4 --rows 4 --columns 4 --clock 60
                                                                codes, not sums, leave the array
   quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
+  quaver build --board ulx3s-85f --compression adacomp --rows 4 --columns 4 --clock 50
+                                                               and it compresses gradients, and averages them
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver build --board ulx3s-85f --operand e4m3 --chunk 32 --rows 4 --columns 4 --clock 60
   quaver flash --board ulx3s-85f ulx3s-85f-fp8.bit             then this
@@ -90,6 +92,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BITS",
         help="integers: bits of the next layer's codes that leave the array in place of sums (none)",
     )
+    parser.add_argument(
+        "--compression",
+        metavar="NAME",
+        help="unit that compresses gradients: none, adacomp, or adacomp(longest=64), bins of up to 64 (none)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the placement (as stored, or 1)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
 
@@ -115,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
     baud = "" if design.baud == BAUD else f" --baud {design.baud}"
     hints = [("load it", f"quaver flash --board {args.board} {output}"), ("connect", place.line)]
     if recipes := design.recipes():
-        hints.append(("compare", f"quaver compare --engine serial{baud} --recipe {recipes[0]}"))
+        learners = " --learners 2 --compress adacomp" if design.compression != "none" else ""
+        hints.append(("compare", f"quaver compare --engine serial{baud} --recipe {recipes[0]}{learners}"))
     for what, text in hints:
         console.print(f"{what}:  {text}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -123,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _design(args: argparse.Namespace) -> Design:
     """The design of the options; what is left out is that of the stored array."""
-    names = ("rows", "columns", "stages", "depth", "update", "baud", "seed", "codes")
+    names = ("rows", "columns", "stages", "depth", "update", "baud", "seed", "codes", "compression")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.clock is not None:
         given["clock_hz"] = 1e6 * args.clock
@@ -150,6 +158,7 @@ def report_table(report: Report, title: str) -> Table:
     lanes = Design(**design).accelerator.geometry.interleave
     table.add_row("array", f"{design['rows']}×{design['columns']}, {lanes} lane{'s' * (lanes > 1)} each")
     table.add_row("updates", "on the board" if design["update"] else "on the host")
+    table.add_row("compresses gradients", design.get("compression", "none"))
     for what, use in report.use.items():
         share = f"{use.used:,} of {use.available:,} ({use.used / use.available:.0%})"
         logic_cells = what == "luts" and "registers" not in report.use

@@ -12,6 +12,8 @@ examples:
   quaver compare --engine sim --json                 for continuous integration; or --junit results.xml
   quaver compare --engine /dev/ttyUSB0 --recipe fp8-everywhere    golden against a board built for fp8
   quaver compare --engine serial --recipe fp8-everywhere          on the only serial port
+  quaver compare --engine serial --recipe fp8-everywhere --learners 4 --compress adacomp
+                                                     a board of quaver build --compression adacomp
 
 Exit status 0: every code equal. 1: a mismatch; the first is named (step, layer, GEMM, index, both codes).
 """

@@ -31,7 +31,7 @@ from quaver.cli.parser import given, refuse
 from quaver.cli.tables import show
 from quaver.golden import data
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
-from quaver.golden.compression import SCHEMES, Scheme
+from quaver.golden.compression import SCHEMES, AdaComp, Scheme
 from quaver.golden.descriptor import descriptor
 from quaver.golden.engine import Arithmetic, Engine, GoldenEngine, UpdateRule
 from quaver.golden.nn import models, recipes
@@ -326,7 +326,9 @@ def make_engine(name: str, args: argparse.Namespace) -> Engine:
             simulated.check(arithmetic)
         return simulated
     refuse(args, "with a board, whose array is as it was built", "rows", "columns")
-    return _board(name, args.baud, asked, rule)
+    adacomp = make_scheme(args).of("linear") if hasattr(args, "compress") else None
+    bin_length = adacomp.bin_length if isinstance(adacomp, AdaComp) else None
+    return _board(name, args.baud, asked, rule, bin_length)
 
 
 def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
@@ -362,21 +364,24 @@ def _asked(args: argparse.Namespace) -> tuple[set[Arithmetic], UpdateRule | None
     return asked, rule
 
 
-def _board(port: str, baud: int | None, asked: set[Arithmetic], rule: UpdateRule | None) -> Engine:
-    """The board at a port, which must compute all that the recipe asks of an engine."""
+def _board(
+    port: str, baud: int | None, asked: set[Arithmetic], rule: UpdateRule | None, bin_length: int | None
+) -> Engine:
+    """The board at a port, which must compute all that the recipe asks of an engine, and compress in such
+    bins."""
     from quaver.host.board_engine import BUILT, BoardEngine
     from quaver.host.link_transport import LinkTransport
     from quaver.host.serial_port import BAUD, SerialLine, find_port
 
     line = SerialLine(find_port(port), BAUD if baud is None else baud)
-    engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule)
+    engine = BoardEngine(LinkTransport(line, baud=line.baud), asked, rule, bin_length)
     size, update = engine.identity.geometry, engine.identity.update or "on the host"
     device = engine.identity.arithmetic
     names = (name for name, built in BUILT.items() if device.describes(built.hardware))
     computes = next(names, str(device))
     console.print(
         f"{line}: {computes}, {size.rows}×{size.columns} elements of {size.interleave} "
-        f"lanes, depth {size.depth}, update {update}",
+        f"lanes, depth {size.depth}, update {update}, compression {engine.identity.compression or 'none'}",
         style="dim",
     )
     return engine

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from quaver.golden import formats
 from quaver.golden.arithmetic.named import named
 from quaver.golden.contracts import Arithmetic
+from quaver.rtl.compression.adacomp import AdaCompUnit
+from quaver.rtl.compression.named import compression_unit
 from quaver.rtl.emit.units import Option
 
 #: What stands for the value in the help; the rest are formats.
-_METAVARS: dict[tuple[type, ...], str] = {(int,): "N", (Arithmetic,): "NAME"}
+_METAVARS: dict[tuple[type, ...], str] = {
+    (int,): "N",
+    (Arithmetic,): "NAME",
+    (AdaCompUnit,): "NAME",
+}
 
 
 def add_options(parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
@@ -45,7 +51,9 @@ def _parser(option: Option) -> Any:
     if option.kinds == (int,):
         return _integer
     if option.kinds == (Arithmetic,):
-        return _arithmetic
+        return _checked(named)
+    if option.kinds == (AdaCompUnit,):
+        return _checked(compression_unit)
 
     def parse(text: str) -> Any:
         try:
@@ -67,9 +75,14 @@ def _integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer; take one such as 1 or 0xBEEF") from None
 
 
-def _arithmetic(text: str) -> str:
-    try:
-        named(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+def _checked(make: Callable[[str], object]) -> Callable[[str], str]:
+    """A parser of texts that `make` takes."""
+
+    def parse(text: str) -> str:
+        try:
+            make(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return parse

@@ -546,6 +546,7 @@ def _too_large(design: Design, over: dict[str, Use]) -> str:
         else []
     )
     ways += ["--no-update"] if design.update else []
+    ways += ["--compression none"] if design.compression != "none" else []
     ways += ["--depth below " + str(design.depth)] if "block_rams" in over else []
     out = " or ".join(ways) or "a larger board"
     return f"the design does not fit {design.place.title}: it needs {lacking}; take {out}"

@@ -28,6 +28,7 @@ from quaver.golden.contracts import Arithmetic, HardwareRule
 from quaver.golden.validation import set_integers
 from quaver.host.board_engine import recipes
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.compression.named import compression_unit
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.serial_unit import SerialUnit
 from quaver.rtl.update import unit_for
@@ -61,6 +62,9 @@ class Design:
         Of the placement.
     codes
         As of the accelerator: bits of the next layer's codes that leave the array in place of sums, or 0.
+    compression
+        The unit that compresses gradients, as `quaver.rtl.compression.named` has it: none, adacomp, or
+        adacomp(longest=64).
 
     Raises
     ------
@@ -80,6 +84,7 @@ class Design:
     baud: int = 3_000_000
     seed: int = 1
     codes: int = 0
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed", "codes")
@@ -138,6 +143,7 @@ class Design:
             depth=self.depth,
             update=self._unit(),
             codes=self.codes,
+            compression=compression_unit(self.compression, self.stages),
         )
 
     def _unit(self) -> UpdateUnit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.arithmetic.named import PRESETS
@@ -11,6 +12,7 @@ from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.recipes import RECIPES
 from quaver.golden.requantisation import Requantisation
+from quaver.host import compression
 from quaver.host.driver import Driver
 from quaver.host.transport import DeviceError, Transport, identify
 from quaver.rtl.commands import Identity
@@ -69,29 +71,44 @@ class BoardEngine:
         All that it will be asked for, at least one.
     rule
         An update that it will be asked for; its scalars do not matter.
+    bin_length
+        Of AdaComp that it will be asked for; None if it will not.
 
     Attributes
     ----------
     identity
         What the device says of itself.
+    compress, mean
+        Of `quaver.golden.engine.Compresses`, which the engine is only if the device has the unit: see
+        `quaver.host.compression`.
 
     Raises
     ------
     DeviceError
-        The device computes another arithmetic or updates by another rule; the message names both.
+        The device computes another arithmetic, updates by another rule, or does not compress in such bins;
+        the message names both.
     TimeoutError, ValueError
         Nothing answers; what answers speaks another version.
     """
 
     def __init__(
-        self, transport: Transport, arithmetics: Collection[Arithmetic], rule: UpdateRule | None = None
+        self,
+        transport: Transport,
+        arithmetics: Collection[Arithmetic],
+        rule: UpdateRule | None = None,
+        bin_length: int | None = None,
     ):
         transport.reset()
         self.identity = identify(transport)
         ours = [self._ours(arithmetic, arithmetics) for arithmetic in arithmetics]
         if rule is not None:
             self._known(rule)
+        if bin_length is not None:
+            compression.check(self.identity.compression, bin_length)
         self._driver = Driver(transport, ours[0])
+        if self.identity.compression is not None:
+            self.compress = partial(compression.compress, self._driver)
+            self.mean = partial(compression.average, self._driver)
 
     def _ours(self, arithmetic: Arithmetic, asked: Collection[Arithmetic]) -> Arithmetic:
         """`arithmetic`, one of those asked for, as the device computes it."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from quaver.golden.compression import AdaComp, Packet, Values, mean
 from quaver.golden.compression.packet import element_bytes
+from quaver.golden.descriptor import Descriptor
 from quaver.host.driver import Driver
 from quaver.host.transport import NO_WORDS, Command, DeviceError, Words
 from quaver.rtl.commands import MAX_LENGTH, CompressionArguments, Opcode, Status
@@ -32,7 +33,7 @@ def compress(
     old, new = rule.check(residue, gradient)
     if not old.size:
         return rule.compress(residue, gradient, **where)
-    _check(driver, rule.bin_length, len(old))
+    check(driver.compression, rule.bin_length, len(old))
     sums, elements, summary = [NO_WORDS], [NO_WORDS], NO_WORDS
 
     def take(words: Words, parts: dict[Status, Words]) -> None:
@@ -63,26 +64,27 @@ def average(driver: Driver, packets: Sequence[Packet]) -> Values:
         return np.full(length, np.nan, np.float32)
     sums = np.zeros(length, np.uint32)
     for packet in packets:
-        _check(driver, packet.bin_length, length)
+        check(driver.compression, packet.bin_length, length)
         with np.errstate(under="ignore"):
             share = np.float32(packet.scale) / np.float32(len(packets))
         sums = _add(driver, packet, share, sums)
     return sums.view(np.float32)
 
 
-def _check(driver: Driver, bin_length: int, length: int) -> None:
-    """DeviceError: the device compresses no such layer."""
-    device = driver.compression
+def check(device: Descriptor | None, bin_length: int, length: int = 1) -> None:
+    """DeviceError: a device that says `device` of its unit compresses no such layer."""
     if device is None or device.name != "adacomp":
         raise DeviceError(
-            f"the device compresses {device or 'nothing'}, but the driver was asked for adacomp; build a "
-            f"device with it"
+            f"the device compresses {device or 'nothing'}, but adacomp is asked for; take a board of quaver "
+            f"build --compression adacomp, or --engine sim"
         )
-    longest, most = int(device.parameters["longest"]), (1 << int(device.parameters["count_bits"])) - 1
-    if bin_length > longest or length > most:
+    longest, bits = (int(device.parameters[name]) for name in ("longest", "count_bits"))
+    if bin_length > longest or length >= 1 << bits:
+        enough = f"longest={max(bin_length, longest)}, count_bits={max(length.bit_length(), bits)}"
         raise DeviceError(
             f"a layer of {length:,} elements in bins of {bin_length:,} is asked for, but the device "
-            f"compresses up to {most:,} in bins of up to {longest:,}; build it for more"
+            f"compresses up to {(1 << bits) - 1:,} in bins of up to {longest:,}; build it for more: quaver "
+            f"build --compression 'adacomp({enough})'"
         )
 
 

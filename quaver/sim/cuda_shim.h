@@ -68,6 +68,11 @@ inline int __clzll(long long x) { return x ? __builtin_clzll(x) : 64; }
 template <class T> T __ldg(const T* p) { return *p; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline unsigned atomicMax(unsigned* p, unsigned x) { unsigned old = *p; if (x > old) *p = x; return old; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
+inline unsigned atomicOr(unsigned* p, unsigned x) { unsigned old = *p; *p |= x; return old; }
+inline unsigned atomicXor(unsigned* p, unsigned x) { unsigned old = *p; *p ^= x; return old; }
+inline unsigned long long atomicAdd(unsigned long long* p, unsigned long long x) { auto old = *p; *p += x; return old; }
+inline unsigned long long atomicMin(unsigned long long* p, unsigned long long x) { auto old = *p; if (x < old) *p = x; return old; }
 using std::floor; using std::rint; using std::trunc;
 
 template <class... A, size_t... I> void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {

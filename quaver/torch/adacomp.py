@@ -15,28 +15,17 @@ rule, the packets, and the patent that the method is under in the United States.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from quaver.golden.compression import AdaComp, NonFinite, Packet, PacketError, mean, unpack_all
-from quaver.golden.compression.adacomp import mean_of_maxima
-from quaver.golden.compression.packet import expect
+from quaver.golden.compression import AdaComp, NonFinite, PacketError
+from quaver.torch import adacomp_on_cpu, adacomp_on_cuda
+from quaver.torch.adacomp_on_cpu import Layer
 
 _CONVOLUTIONS = nn.modules.conv._ConvNd
 #: Version of what `state_dict` gives.
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """What is known of a parameter: its name, its number, its rule, and how many elements it has."""
-
-    name: str
-    number: int
-    rule: AdaComp
-    length: int
 
 
 class AdaCompState:
@@ -104,7 +93,7 @@ class AdaCompState:
             for parameter in module.parameters(recurse=False)
         }
         self._layers = {
-            id(p): _Layer(name, number, rules["conv" if id(p) in convolutions else "other"], p.numel())
+            id(p): Layer(name, number, rules["conv" if id(p) in convolutions else "other"], p.numel())
             for number, (name, p) in enumerate(inner.named_parameters())
         }
         self.step = 0
@@ -118,7 +107,7 @@ class AdaCompState:
         """How many times fewer bytes were sent than gradients have in float32; 1 before anything was."""
         return 4 * self.elements / self.nbytes if self.nbytes else 1.0
 
-    def layer(self, parameter: Tensor) -> _Layer:
+    def layer(self, parameter: Tensor) -> Layer:
         """What is known of a parameter. ValueError: it is not the model's."""
         try:
             return self._layers[id(parameter)]
@@ -170,7 +159,7 @@ class AdaCompState:
         lengths = {kind: rule.bin_length for kind, rule in self.rules.items()}
         return lengths | {"non_finite": self.rules["conv"].non_finite.value}
 
-    def residue(self, layer: _Layer, device: torch.device) -> Tensor:
+    def residue(self, layer: Layer, device: torch.device) -> Tensor:
         """The layer's residue, on its gradient's device; zeros before the first step."""
         if layer.name not in self.residues:
             return torch.zeros(layer.length, dtype=torch.float32, device=device)
@@ -193,37 +182,29 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     and no optimiser may step.
     """
     group = state.process_group or dist.group.WORLD
-    rank = dist.get_rank(group)
-    buffer = bucket.buffer()
+    rank, buffer = dist.get_rank(group), bucket.buffer()
+    packets = adacomp_on_cuda if buffer.device.type == "cuda" else adacomp_on_cpu
     layers = [state.layer(parameter) for parameter in bucket.parameters()]
-    gradients = [gradient.reshape(-1).float() for gradient in bucket.gradients()]
-    residues, packets, wrong = {}, [], ""
+    gradients = [gradient.detach().reshape(-1).float() for gradient in bucket.gradients()]
+    nothing, wrong = torch.empty(0, dtype=torch.uint8, device=buffer.device), ""
     try:
-        for layer, gradient in zip(layers, gradients, strict=True):
-            old = state.residue(layer, gradient.device)
-            if state.keeps_unused and not gradient.any():
-                none = torch.zeros_like(old)
-                packet, _ = compress(layer.rule, none, none, layer.number, rank, state.step)
-                new = old
-            else:
-                packet, new = compress(layer.rule, old, gradient, layer.number, rank, state.step)
-            packets.append(packet)
-            residues[layer.name] = new
-        data = b"".join(packet.pack() for packet in packets)
-    except (TypeError, ValueError) as error:
-        wrong, data = f"rank {rank}, {layer.name}: {error}", b""
+        old = [state.residue(layer, buffer.device) for layer in layers]
+        idle = [state.keeps_unused and not gradient.any() for gradient in gradients]
+        # Of zeros, nothing is sent.
+        residues = [x.new_zeros(x.shape) if unused else x for x, unused in zip(old, idle, strict=True)]
+        sent = packets.compress(layers, residues, gradients, rank, state.step)
+        message, sizes = sent.data, sent.sizes
+    except (TypeError, ValueError, RuntimeError) as error:
+        wrong, message, sizes = f"rank {rank}, {error}", nothing, []
     try:
-        received = _gather(wrong.encode() or data, bool(wrong), group, buffer.device)
-        failures = [bytes(got).decode("utf-8", "replace") for failed, got in received if failed]
-        averages: list[Tensor] = []
+        received = _gather(message, sizes, wrong, len(layers), group)
+        failures, averages, finite = received.failures, [], True
         if not failures:
             try:
-                sent = _packets([got for _, got in received], layers, state.step)
-                averages = [average(each, buffer.device) for each in sent]
-            except PacketError as error:
+                averages, finite = packets.average(layers, received.rows, received.sizes, state.step)
+            except (PacketError, RuntimeError) as error:
                 wrong = f"rank {rank} cannot read what it was sent: {error}"
-            told = _gather(wrong.encode(), bool(wrong), group, buffer.device)
-            failures = [bytes(got).decode("utf-8", "replace") for failed, got in told if failed]
+            failures = _gather(nothing, [], wrong, 0, group).failures
     except RuntimeError as error:
         state.pending.clear()
         raise RuntimeError(
@@ -233,13 +214,13 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     if failures:
         state.pending.clear()
         raise RuntimeError(f"AdaComp, step {state.step}, is given up by all processes: {'; '.join(failures)}")
-    state.pending |= residues
-    state.finite &= all(packet.is_finite for each in sent for packet in each)
-    for layer, packet in zip(layers, packets, strict=True):
-        state.elements += layer.length
-        state.sent += packet.sent
-        state.nbytes += packet.nbytes
-        state.effective_nbytes += packet.effective_nbytes
+    for layer, before, after, unused in zip(layers, old, sent.residues, idle, strict=True):
+        state.pending[layer.name] = before if unused else after
+    state.finite &= finite
+    state.elements += sum(layer.length for layer in layers)
+    state.sent += sent.sent
+    state.nbytes += sum(sent.sizes)
+    state.effective_nbytes += sent.effective_nbytes
     for gradient, mean_gradient in zip(bucket.gradients(), averages, strict=True):
         gradient.copy_(mean_gradient.view(gradient.shape))
     if bucket.is_last():
@@ -248,129 +229,42 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
         state.pending.clear()
         state.finite = True
         state.step = (state.step + 1) % (1 << 32)
-    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    devices = [buffer.device] if buffer.is_cuda else None  # whose streams a wait waits for
+    done: torch.futures.Future[Tensor] = torch.futures.Future(devices=devices)
     done.set_result(buffer)
     return done
 
 
-def _gather(data: bytes, failed: bool, group: Any, device: torch.device) -> list[tuple[bool, memoryview]]:
-    """From every process of the group whether it failed, and its bytes: each may have another number."""
-    count = dist.get_world_size(group)
-    heads = [torch.empty(2, dtype=torch.int64, device=device) for _ in range(count)]
-    dist.all_gather(heads, torch.tensor([len(data), failed], dtype=torch.int64, device=device), group=group)
-    told = [(int(length), bool(bad)) for length, bad in torch.stack(heads).tolist()]
-    longest = max(length for length, _ in told)
-    rows = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(count)]
+@dataclass(frozen=True)
+class _Received:
+    """What all processes say: a row of bytes of each, how many bytes each part of it has, and what those that
+    failed say in place of them."""
+
+    rows: Tensor
+    sizes: list[list[int]]
+    failures: list[str]
+
+
+def _gather(message: Tensor, sizes: list[int], wrong: str, parts: int, group: Any) -> _Received:
+    """Exchange messages of so many parts, uint8 where they lie; or say what went wrong."""
+    count, device = dist.get_world_size(group), message.device
+    if wrong:
+        message = torch.frombuffer(bytearray(wrong.encode()), dtype=torch.uint8).to(device)
+    head = torch.tensor(
+        [bool(wrong), len(message), *(sizes or [0] * parts)], dtype=torch.int64, device=device
+    )
+    heads = torch.empty((count, len(head)), dtype=torch.int64, device=device)
+    dist.all_gather(list(heads), head, group=group)
+    told = heads.tolist()
+    longest = max(length for _, length, *_ in told)
+    rows = torch.empty((count, longest), dtype=torch.uint8, device=device)
     if longest:
-        padded = np.zeros(longest, np.uint8)
-        padded[: len(data)] = np.frombuffer(data, np.uint8)
-        dist.all_gather(rows, torch.from_numpy(padded).to(device), group=group)
-    bytes_of = (row.cpu().numpy() for row in rows)
-    return [(bad, memoryview(row[:length])) for row, (length, bad) in zip(bytes_of, told, strict=True)]
-
-
-def _packets(received: list[memoryview], layers: list[_Layer], step: int) -> list[list[Packet]]:
-    """Of every layer of a bucket, the learners' packets. PacketError: what came is not what must be sent."""
-    of_learner: list[list[Packet]] = []
-    for learner, data in enumerate(received):
-        try:
-            packets = list(unpack_all(data))
-        except PacketError as error:
-            raise PacketError(f"of rank {learner}: {error}") from None
-        if len(packets) != len(layers):
-            raise PacketError(
-                f"of rank {learner}: {len(packets)} packets, but there are {len(layers)} layers"
-            )
-        for packet, layer in zip(packets, layers, strict=True):
-            fixed = {"layer": layer.number, "length": layer.length, "bin_length": layer.rule.bin_length}
-            expect(packet, learner=learner, step=step, **fixed)
-        of_learner.append(packets)
-    return [list(packets) for packets in zip(*of_learner, strict=True)]
-
-
-def average(packets: list[Packet], device: torch.device) -> Tensor:
-    """`quaver.golden.compression.mean` of what N learners sent of a layer, flat float32 on a device."""
-    if device.type == "cpu":
-        return torch.from_numpy(mean(packets))
-    return _average(packets, device)
-
-
-def _average(packets: list[Packet], device: torch.device) -> Tensor:
-    """The same by PyTorch's operations: no place comes twice in a packet, so the sums' order is fixed."""
-    total = torch.zeros(packets[0].length, dtype=torch.float32, device=device)
-    for packet in packets:
-        if packet.is_finite:
-            index, negative = (torch.from_numpy(x).to(device) for x in packet.places())
-            share = float(np.float32(packet.scale) / np.float32(len(packets)))
-            total[index] += torch.where(negative, -share, share)
-        else:
-            total.fill_(float("nan"))
-    return total
-
-
-def compress(
-    rule: AdaComp, residue: Tensor, gradient: Tensor, layer: int = 0, learner: int = 0, step: int = 0
-) -> tuple[Packet, Tensor]:
-    """`AdaComp.compress` of flat float32 tensors, where they lie: the packet, and the new residue.
-
-    On the CPU by golden's kernel; on another device by PyTorch's operations, of which the packet alone leaves
-    it, with the same bits.
-    """
-    if residue.device.type == "cpu":
-        arrays = residue.numpy(), gradient.detach().contiguous().numpy()
-        packet, kept = rule.compress(*arrays, layer=layer, learner=learner, step=step)
-        return packet, torch.from_numpy(kept)
-    return _compress(rule, residue, gradient.detach(), layer, learner, step)
-
-
-def _compress(
-    rule: AdaComp, residue: Tensor, gradient: Tensor, layer: int, learner: int, step: int
-) -> tuple[Packet, Tensor]:
-    """The rule by PyTorch's operations on the tensors' device."""
-    length, size = rule.bin_length, len(residue)
-    pending = residue + gradient
-    ahead = pending + gradient
-    none = np.empty(0, np.uint8 if length < 64 else np.uint16)
-    where = {"layer": layer, "learner": learner, "step": step}
-    if not bool((pending.isfinite() & ahead.isfinite()).all()):
-        if rule.non_finite is NonFinite.REFUSE:
-            rule.compress(residue.cpu().numpy(), gradient.cpu().numpy(), **where)  # says what
-        return Packet(size, length, np.nan, none, **where), residue.clone()
-    bins = -(-size // length)
-    magnitudes = torch.zeros(bins * length, dtype=torch.float32, device=pending.device)
-    magnitudes[:size] = pending.abs()
-    maxima = magnitudes.view(bins, length).amax(1) if bins else magnitudes
-    words = maxima.view(torch.int32)
-    fields = (words >> 23).long()
-    significands = (words & 0x7FFFFF).long() + 0x800000 * (fields > 0)
-    sums = torch.zeros(255, dtype=torch.int64, device=pending.device).index_add_(0, fields, significands)
-    reaches = (ahead.abs() >= maxima.repeat_interleave(length)[:size]) & (pending != 0)
-    index = reaches.nonzero().view(-1)
-    negative = pending[index] < 0
-    scale = mean_of_maxima(sums.cpu().numpy(), bins)
-    elements = _elements(index, negative, length, bins).cpu().numpy().astype(none.dtype)
-    kept = pending.clone()
-    kept[index] -= torch.where(negative, -scale, scale)
-    return Packet(size, length, scale, elements, **where), kept
-
-
-def _elements(index: Tensor, negative: Tensor, length: int, bins: int) -> Tensor:
-    """A packet's elements, as int64, for what is sent."""
-    bits = 6 if length < 64 else 14
-    bin_of = index // length
-    edge = torch.tensor([-1], device=index.device)
-    end = torch.tensor([bins], device=index.device)
-    # Before each element, and after the last, so many empty bins.
-    empty = torch.diff(torch.cat([edge, bin_of, end])).sub(1).clamp(min=0)
-    runs = (empty + 3) // 4
-    before = runs.cumsum(0)
-    place = torch.arange(len(index), device=index.device) + before[:-1]
-    escape = (1 << bits) - 1
-    elements = torch.full((len(index) + int(before[-1]),), escape | 3 << bits, device=index.device)
-    last = bin_of != torch.cat([bin_of[1:], end])
-    elements[place] = index % length | negative.long() << bits | last.long() << (bits + 1)
-    short = empty % 4  # what a run of four does not hold comes last
-    after = torch.cat([place, torch.tensor([len(elements)], device=index.device)])
-    cut = short > 0
-    elements[after[cut] - 1] = escape | (short[cut] - 1) << bits
-    return elements
+        padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+        padded[: len(message)] = message
+        dist.all_gather(list(rows), padded, group=group)
+    failures = [
+        bytes(row[:length].tolist()).decode("utf-8", "replace")
+        for row, (failed, length, *_) in zip(rows, told, strict=True)
+        if failed
+    ]
+    return _Received(rows, [parts for _, _, *parts in told], failures)

@@ -69,6 +69,7 @@ REFUSED: dict[str, dict[str, tuple[str, str] | None]] = {
         **dict.fromkeys(("board", "arithmetic", "output", "rows", "columns", "clock", "stages", "depth")),
         **dict.fromkeys(("update", "no-update", "baud", "seed", "json", "rounding")),
         "codes": (f"{ON_BOARD} --codes 4", "codes is 4, but"),
+        "compression": (f"{ON_BOARD} --compression sign", "--compression is sign, but there are none and"),
         "random-bits": (f"{ON_BOARD} --random-bits 8", "does nothing without --rounding stochastic"),
         "operand": (f"{ON_BOARD} --arithmetic fixed16 --operand fp8", "--operand is e5m2sat, but"),
         "accumulator": (f"{ON_BOARD} --arithmetic fixed16 --accumulator fp16", "--accumulator is e6m9, but"),

@@ -292,6 +292,11 @@ def test_sustained_is_what_the_simulated_accelerator_does(
             ["--board", "icebreaker", "--rows", "1", "--columns", "1", "--clock", "30", "-o", "/no/x.bin"],
             "/no",
         ),
+        (["--board", "ulx3s-85f", "--compression", "topk"], "--compression is topk, but there are none and"),
+        (
+            ["--board", "ulx3s-85f", "--compression", "adacomp(longest=20000)"],
+            "longest is 20000, but bins have 1 to 16,383 elements",
+        ),
     ],
 )
 def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,6 +304,28 @@ def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureF
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_accelerator_that_compresses(
+    tools: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tools(TOLD)
+    size = ["--rows", "1", "--columns", "1", "--clock", "45", "--depth", "64", "--no-update"]
+    how = ["--compression", "adacomp(longest=50, count_bits=16)", "-o", str(tmp_path / "a.bin")]
+    assert cli.main(["build", "--board", "ice40-hx8k", *size, *how]) == 0
+    out = capsys.readouterr()
+    assert "adacomp(longest=50, count_bits=16)" in out.out
+    assert "--recipe fp8-everywhere --learners 2 --compress adacomp" in out.err
+    design = replace(HX8K, compression="adacomp(longest=50, count_bits=16)")
+    assert str(design.accelerator.identity.compression) == "1 adacomp longest=50 count_bits=16"
+    assert HX8K.accelerator.identity.compression is None
+    tools(TOLD, LOG, "nextpnr-ice40")
+    with pytest.raises(BuildError, match="take --compression none"):
+        build(design, cache=tmp_path)
 
 
 def test_an_arithmetic_that_is_not(capsys: pytest.CaptureFixture[str]) -> None:

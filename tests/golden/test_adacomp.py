@@ -211,7 +211,8 @@ def test_of_another_version(whole: bytes) -> None:
 
 def sealed(header: list[object], elements: bytes) -> bytes:
     """A packet with a right checksum, whatever it holds."""
-    body = HEADER.pack(*header)
+    *fields, scale = header
+    body = HEADER.pack(*fields, *struct.unpack("<I", struct.pack("<f", scale)))
     return body + struct.pack("<I", zlib.crc32(elements, zlib.crc32(body))) + elements
 
 

@@ -13,11 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from links import BOARD, board_verilog, pins_line
+from links import BOARD, board_verilog, compressing_board_verilog, pins_line
 
 from quaver.cli import main
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
+from quaver.golden.compression import AdaComp, mean
 from quaver.golden.descriptor import Descriptor, descriptor
+from quaver.golden.engine import Compresses
 from quaver.golden.formats import FP16
 from quaver.golden.nn.recipes import RECIPES
 from quaver.golden.rounding import Rounding
@@ -97,6 +99,58 @@ def test_training_step_on_the_digits(board: Terminal, capsys: pytest.CaptureFixt
     assert found["mismatches"] == 0
     assert found["codes"] > 30_000
     assert "2×3" in printed.err
+
+
+def test_a_board_that_compresses() -> None:
+    line, rule = SimulatedLine(compressing_board_verilog()), AdaComp(50)
+    engine = BoardEngine(LinkTransport(line), [FP8_GEMM], bin_length=50)
+    assert isinstance(engine, Compresses)
+    packets, expected = [], []
+    for learner in range(2):
+        residue, gradient = RANDOM.normal(size=(2, 330)).astype(np.float32)
+        packet, kept = engine.compress(rule, residue, gradient, layer=3, learner=learner, step=1)
+        golden, left = rule.compress(residue, gradient, layer=3, learner=learner, step=1)
+        assert packet.pack() == golden.pack()
+        assert kept.tobytes() == left.tobytes()
+        packets.append(packet)
+        expected.append(golden)
+    assert engine.mean(packets).tobytes() == mean(expected).tobytes()
+    with pytest.raises(
+        DeviceError,
+        match=r"bins of 51 is asked for, but .* of up to 50; .*\(longest=51, count_bits=16\)'",
+    ):
+        BoardEngine(LinkTransport(line), [FP8_GEMM], bin_length=51)
+
+
+@pytest.mark.slow
+def test_learners_on_a_board_that_compresses(capsys: pytest.CaptureFixture[str]) -> None:
+    """Packets, residues and averages of two learners of the digits network, on the device behind its line."""
+    learners = ["--learners", "2", "--compress", "adacomp(conv=40, other=50)"]
+    with Terminal(SimulatedLine(compressing_board_verilog())) as board:
+        assert main(["compare", "--engine", board.port, "--batch", "2", *learners, "--json"]) == 0
+        printed = capsys.readouterr()
+        calls = {call["role"]: call["calls"] for call in json.loads(printed.out)["calls"]}
+        assert calls["compress"] == 2 * calls["average"] == 2
+        assert "compression 1 adacomp longest=50 count_bits=16" in " ".join(printed.err.split())
+
+
+NOTHING = (
+    "the device compresses nothing, but adacomp is asked for; take a board of quaver build --compression"
+)
+
+
+def test_a_board_that_does_not_compress(transport: LinkTransport) -> None:
+    assert not isinstance(BoardEngine(transport, [FP8_GEMM]), Compresses)
+    with pytest.raises(DeviceError, match=NOTHING):
+        BoardEngine(transport, [FP8_GEMM], bin_length=50)
+
+
+def test_learners_on_a_board_that_does_not_compress(
+    board: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learners = ["--learners", "2", "--compress", "adacomp"]
+    assert main(["compare", "--engine", board.port, "--batch", "2", *learners]) == 2
+    assert NOTHING in capsys.readouterr().err
 
 
 HOST = """

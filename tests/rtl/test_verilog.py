@@ -23,6 +23,7 @@ from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP8, FixedFormat
 from quaver.golden.nn.recipes import fixed16, fp8
 from quaver.rtl.commands import Identity
+from quaver.rtl.compression.named import compression_unit
 from quaver.rtl.emit.docstrings import meaning, port_meanings
 from quaver.rtl.emit.header import header
 from quaver.rtl.emit.shared_modules import ports_of
@@ -424,6 +425,24 @@ def test_an_accelerator_compresses_if_told_so():
     identity = accelerator("--compression adacomp").identity
     assert str(identity.compression) == "1 adacomp longest=512 count_bits=24"
     assert Identity.from_words(identity.to_words()) == identity
+    identity = accelerator("--compression adacomp(longest=64,count_bits=12)").identity
+    assert str(identity.compression) == "1 adacomp longest=64 count_bits=12"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("topk", "--compression is topk, but there are none and adacomp"),
+        ("none(longest=3)", "but there are none and adacomp"),
+        ("adacomp(bins=3)", r"but what adacomp may be told is longest=N, count_bits=N"),
+        ("adacomp(longest=x)", r"is adacomp\(longest=x\), but what adacomp may be told"),
+        ("adacomp(longest=0)", "longest is 0, but bins have 1 to 16,383"),
+        ("adacomp(count_bits=33)", "count_bits is 33, but a run's length has 1 to 32 bits"),
+    ],
+)
+def test_compressors_that_there_are_not(text, message):
+    with pytest.raises(ValueError, match=message):
+        compression_unit(text)
 
 
 def test_update_formats_of_floats():

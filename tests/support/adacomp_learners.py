@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processor_tensors
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ from quaver.golden.compression import packet as packets
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import LossScale
 from quaver.golden.nn.settings import Settings
-from quaver.torch import AdaCompState, adacomp_hook
+from quaver.torch import AdaCompState, adacomp_hook, cuda
+from quaver.torch import adacomp as hook
 
 sys.path.append(str(Path(__file__).parents[1] / "torch"))
 import test_equal_to_golden
@@ -89,6 +91,7 @@ def train(rank: int) -> Found:
         "gradients": gradients,
         "weights": weights(net.module),
         "state": state.state_dict(),
+        "sums": (state.elements, state.sent, state.nbytes, state.effective_nbytes),
         "buckets": buckets,
     }
 
@@ -310,6 +313,46 @@ def golden(rank: int) -> Found:
     return found
 
 
+def by_kernels(scenario: Callable[[int], Found]) -> Callable[[int], Found]:
+    """With what the hook does on a GPU, by g++'s build of the kernels on the CPU's tensors."""
+
+    def run(rank: int) -> Found:
+        before = cuda.find_machine, hook.adacomp_on_cpu
+        cuda.find_machine, hook.adacomp_on_cpu = (
+            lambda device: processor_tensors.MACHINE,
+            hook.adacomp_on_cuda,
+        )
+        try:
+            return scenario(rank)
+        finally:
+            cuda.find_machine, hook.adacomp_on_cpu = before
+
+    run.__name__ = f"{scenario.__name__}_by_kernels"
+    return run
+
+
+def flipped_later(rank: int) -> Found:
+    """A bit of the last element that rank 1 sends in the third step, by the kernels."""
+    whole = hook.adacomp_on_cuda.compress
+
+    def flip(*arguments: Any) -> Any:
+        sent = whole(*arguments)
+        sent.data[-1] ^= 4
+        return sent
+
+    def spoil(net: DistributedDataParallel, state: AdaCompState) -> None:
+        if rank == 1:
+            hook.adacomp_on_cuda.compress = flip
+
+    try:
+        return message(rank, spoil)
+    finally:
+        hook.adacomp_on_cuda.compress = whole
+
+
+flipped_later.__name__ = "flipped"
+
+
 def dies(rank: int) -> Found:
     """The last: rank 3 is killed in the third step."""
 
@@ -334,6 +377,7 @@ SCENARIOS = (
     out_of_step,
     half,
     golden,
+    *map(by_kernels, (train, unused, refused, passed, flipped_later)),
     dies,
 )
 

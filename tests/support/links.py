@@ -16,6 +16,7 @@ from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.formats import FP16
 from quaver.host.link_transport import LinkTransport
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.link.frames import MAX_WORDS, Frame, Frames
 from quaver.rtl.link.reliable_link import Linked
@@ -262,6 +263,16 @@ def board_verilog() -> str:
     return to_verilog(
         Linked(Accelerator(BOARD, rows=2, columns=3, stages=2, depth=256, update=FloatSGDUnit())), "linked"
     )
+
+
+@cache
+def compressing_board_verilog() -> str:
+    """The same, which compresses layers of up to 65,535 elements in bins of up to 50 too."""
+    unit = AdaCompUnit(50, count_bits=16, stages=1)
+    accelerator = Accelerator(
+        BOARD, rows=2, columns=3, stages=2, depth=256, update=FloatSGDUnit(), compression=unit
+    )
+    return to_verilog(Linked(accelerator), "linked")
 
 
 class AtPins(wiring.Component):

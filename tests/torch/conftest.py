@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,27 @@ class WithoutTorch(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     return None if AVAILABLE else WithoutTorch.from_parent(parent, path=module_path)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The kernels of a GPU, on the CPU's tensors."""
+    from processor_tensors import MACHINE
+
+    from quaver.torch import cuda, optimisers
+
+    monkeypatch.setattr(cuda, "find_machine", lambda device: MACHINE)
+    monkeypatch.setattr(optimisers.Optimiser, "_on_gpu", lambda self, p: self.recipe.update is not None)
+    return MACHINE
+
+
+@pytest.fixture
+def gpu() -> Any:
+    """The GPU that there is."""
+    import torch
+
+    from quaver.torch import cuda
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no NVIDIA GPU here; make test-gpu on a machine with one")
+    return cuda.Gpu().device

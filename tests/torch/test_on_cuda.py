@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processor_tensors import OnProcessor
 from torch import nn
 
 import quaver
@@ -21,7 +22,6 @@ from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import UpdatePrecision
 from quaver.golden.rounding import Rounding
 from quaver.golden.update import FixedSGD, FloatSGD
-from quaver.sim.cuda import Processor
 from quaver.torch import between, between_on_cuda, cuda, functions, numerics, on_cuda, optimisers
 from quaver.torch.functions import arithmetic_text
 
@@ -32,30 +32,6 @@ ARITHMETICS = [
     quaver.FixedPoint(),
     quaver.ChunkedFloat(quaver.FloatFormat(4, 6), quaver.FP16),
 ]
-
-
-class OnProcessor(cuda.Tensors):
-    """A machine of PyTorch's CPU tensors."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
-        self.processor = Processor(processors=8)
-        self.processors, self.shared_memory = 8, self.processor.shared_memory
-
-    def launch(self, program: Any, kernel: str, grid: Any, *arguments: Any, shared: int = 0) -> None:
-        assert all(x.is_contiguous() for x in arguments[2:] if isinstance(x, torch.Tensor))
-        values = [np.uint64(x.data_ptr()) if isinstance(x, torch.Tensor) else x for x in arguments]
-        self.processor.launch(program, kernel, grid, *values, shared=shared)
-
-
-MACHINE = OnProcessor()
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> OnProcessor:
-    monkeypatch.setattr(cuda, "find_machine", lambda device: MACHINE)
-    monkeypatch.setattr(optimisers.Optimiser, "_on_gpu", lambda self, p: self.recipe.update is not None)
-    return MACHINE
 
 
 def drawn(fmt: Any, *shape: int) -> torch.Tensor:
@@ -276,6 +252,7 @@ def test_nvrtc_compiles_the_programs() -> None:
         source.chunked_program(STOCHASTIC, source.Tiling(4, step=8)),
         source.chunked_program(NEAREST, None),
         source.fixed_program(quaver.FixedPoint(), source.Tiling(4, step=8)),
+        source.adacomp_program(),
         source.update_program(FloatSGD(0.1)),
         source.update_program(FixedSGD(0.1)),
     ):
@@ -403,13 +380,6 @@ def test_without_cuda_the_error_says_what_to_do() -> None:
 
 
 # On a GPU.
-
-
-@pytest.fixture
-def gpu() -> torch.device:
-    if not torch.cuda.is_available():
-        pytest.skip("there is no NVIDIA GPU here; make test-gpu on a machine with one")
-    return cuda.Gpu().device
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import copysign, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,15 @@ from quaver.golden.validation import set_integers
 
 MAGIC = b"QADA"
 VERSION = 1
-#: Magic, version, bytes an element, learner, layer, step, length, bin length, bytes of elements, scale; then
-#: the checksum of all this and the elements.
-HEADER = struct.Struct("<4sBBHIIIIIf")
+#: Magic, version, bytes an element, learner, layer, step, length, bin length, bytes of elements, the scale's
+#: bits; then the checksum of all this and the elements.
+HEADER = struct.Struct("<4sBBHIIIIII")
 CHECKSUM = struct.Struct("<I")
 OVERHEAD = HEADER.size + CHECKSUM.size
 
 #: The longest bin of elements of one byte, and of two: the largest index stands for empty bins.
 LONGEST_SHORT, LONGEST = 63, 16_383
-_NAN = struct.pack("<I", 0x7FC00000)
+_NAN = 0x7FC00000
 
 
 class PacketError(ValueError):
@@ -87,15 +87,8 @@ class Packet:
                 f"elements are {self.elements.dtype} {self.elements.shape}, but bins of {self.bin_length} "
                 f"take one axis of uint{8 * size}"
             )
-        scale = self.scale
-        if self.is_finite and (
-            copysign(1.0, scale) < 0 or not isfinite(scale) or float(np.float32(scale)) != scale
-        ):
-            raise PacketError(f"the scale is {scale}, but it must be a float32 of 0 or more, or NaN")
-        if self.is_finite:
-            _ = self.sent
-        elif len(self.elements):
-            raise PacketError(f"the scale is NaN, so no elements follow, but {len(self.elements)} do")
+        _check_scale(self.scale, len(self.elements))
+        _ = self.sent
 
     @property
     def is_finite(self) -> bool:
@@ -121,14 +114,7 @@ class Packet:
             return 0
         wrong, position, sent = adacomp.check(self.elements, self.bin_length, self.index_bits, self.length)
         if wrong:
-            what = {
-                adacomp.BEYOND_BIN: "an index lies beyond its bin",
-                adacomp.NOT_RISING: "the indices of a bin do not rise",
-                adacomp.TOO_MANY_BINS: "there are more bins than the layer has",
-                adacomp.SPLIT_RUN: "a run of empty bins is cut in two",
-                adacomp.TOO_FEW_BINS: "there are fewer bins than the layer has",
-            }[wrong]
-            raise PacketError(f"element {position} of {len(self.elements)}: {what}")
+            raise PacketError(fault(wrong, position, len(self.elements)))
         return int(sent)
 
     @property
@@ -182,13 +168,26 @@ class Packet:
         size = self.elements.itemsize
         elements = self.elements.astype(f"<u{size}", copy=False).tobytes()
         fields = (self.learner, self.layer, self.step, self.length, self.bin_length, len(elements))
-        header = HEADER.pack(MAGIC, VERSION, size, *fields, self.scale)
-        if not self.is_finite:
-            header = header[:-4] + _NAN
+        scale = int(np.float32(self.scale).view(np.uint32)) if self.is_finite else _NAN
+        header = HEADER.pack(MAGIC, VERSION, size, *fields, scale)
         return header + CHECKSUM.pack(zlib.crc32(elements, zlib.crc32(header))) + elements
 
 
-def expect(packet: Packet, **fields: int) -> None:
+def fault(wrong: int, position: int, count: int) -> str:
+    """What `quaver.golden.kernels.adacomp.check` found wrong at one of `count` elements, in words."""
+    from quaver.golden.kernels import adacomp
+
+    what = {
+        adacomp.BEYOND_BIN: "an index lies beyond its bin",
+        adacomp.NOT_RISING: "the indices of a bin do not rise",
+        adacomp.TOO_MANY_BINS: "there are more bins than the layer has",
+        adacomp.SPLIT_RUN: "a run of empty bins is cut in two",
+        adacomp.TOO_FEW_BINS: "there are fewer bins than the layer has",
+    }[wrong]
+    return f"element {position} of {count}: {what}"
+
+
+def expect(packet: Packet | Header, **fields: int) -> None:
     """PacketError: a field of the packet is another than this learner waits for."""
     for name, value in fields.items():
         if getattr(packet, name) != value:
@@ -218,28 +217,82 @@ def unpack_all(data: bytes | bytearray | memoryview) -> Iterator[Packet]:
         yield packet
 
 
+def _check_scale(scale: float, elements: int) -> None:
+    """PacketError: it is none, or has elements that it must not have."""
+    if scale != scale:
+        if elements:
+            raise PacketError(f"the scale is NaN, so no elements follow, but {elements} do")
+    elif copysign(1.0, scale) < 0 or not isfinite(scale) or float(np.float32(scale)) != scale:
+        raise PacketError(f"the scale is {scale}, but it must be a float32 of 0 or more, or NaN")
+
+
+class Header(NamedTuple):
+    """What stands before a packet's elements.
+
+    Attributes
+    ----------
+    size, nbytes
+        Bytes of an element, and of all of them.
+    learner, layer, step, length, bin_length
+        As of `Packet`.
+    scale_bits
+        Those of the scale, as of a float32.
+    checksum
+        What the packet says that it is.
+    """
+
+    size: int
+    learner: int
+    layer: int
+    step: int
+    length: int
+    bin_length: int
+    nbytes: int
+    scale_bits: int
+    checksum: int
+
+    @classmethod
+    def read(cls, data: memoryview, at: int = 0) -> Header:
+        """The header that begins at `at`. PacketError: it is none, of another version, or cut short."""
+        magic, version = bytes(data[at : at + 4]), data[at + 4] if len(data) > at + 4 else None
+        if magic != MAGIC[: len(magic)]:
+            raise PacketError(f"a packet begins with {MAGIC!r}, but here is {magic!r}")
+        if version not in (None, VERSION):
+            raise PacketError(
+                f"the packet is of version {version}, but this quaver reads {VERSION}; let all learners run "
+                f"one release"
+            )
+        if len(data) < at + OVERHEAD:
+            raise PacketError(f"the packet is cut short: {len(data) - at} bytes of a header of {OVERHEAD}")
+        fields = HEADER.unpack_from(data, at)[2:]
+        return cls(*fields, *CHECKSUM.unpack_from(data, at + HEADER.size))
+
+    @property
+    def scale(self) -> float:
+        """The packet's."""
+        return float(np.uint32(self.scale_bits).view(np.float32))
+
+    def check(self, follow: int, checksum: int) -> None:
+        """PacketError: the elements are more than the `follow` bytes that are there, the checksum is not
+        `checksum`, or there is no such scale or element."""
+        if follow < self.nbytes:
+            raise PacketError(f"the packet is cut short: {follow} bytes of {self.nbytes} of elements")
+        if self.checksum != checksum:
+            raise PacketError("the packet's checksum is wrong: it was damaged on its way")
+        if self.scale != self.scale and self.scale_bits != _NAN:
+            raise PacketError("the packet's scale is a NaN, but not 0x7FC00000, the only one that is sent")
+        if self.size not in (1, 2) or self.nbytes % self.size:
+            raise PacketError(f"the packet has {self.nbytes} bytes of elements of {self.size} each")
+        _check_scale(self.scale, self.nbytes // self.size)
+
+
 def _read(data: memoryview, at: int) -> tuple[Packet, int]:
     """The packet that begins at `at`, and where it ends."""
-    magic, version = bytes(data[at : at + 4]), data[at + 4] if len(data) > at + 4 else None
-    if magic != MAGIC[: len(magic)]:
-        raise PacketError(f"a packet begins with {MAGIC!r}, but here is {magic!r}")
-    if version not in (None, VERSION):
-        raise PacketError(
-            f"the packet is of version {version}, but this quaver reads {VERSION}; let all learners run one "
-            f"release"
-        )
-    if len(data) < at + OVERHEAD:
-        raise PacketError(f"the packet is cut short: {len(data) - at} bytes of a header of {OVERHEAD}")
-    _, _, size, learner, layer, step, length, bin_length, count, scale = HEADER.unpack_from(data, at)
-    (checksum,) = CHECKSUM.unpack_from(data, at + HEADER.size)
-    begin, end = at + OVERHEAD, at + OVERHEAD + count
-    if len(data) < end:
-        raise PacketError(f"the packet is cut short: {len(data) - begin} bytes of {count} of elements")
-    if checksum != zlib.crc32(data[begin:end], zlib.crc32(data[at : at + HEADER.size])):
-        raise PacketError("the packet's checksum is wrong: it was damaged on its way")
-    if scale != scale and data[begin - 8 : begin - 4] != _NAN:
-        raise PacketError("the packet's scale is a NaN, but not 0x7FC00000, the only one that is sent")
-    if size not in (1, 2) or count % size:
-        raise PacketError(f"the packet has {count} bytes of elements of {size} each")
-    elements = np.frombuffer(data[begin:end], f"<u{size}").astype(f"u{size}", copy=False)
-    return Packet(length, bin_length, scale, elements, layer, learner, step), end
+    header = Header.read(data, at)
+    begin, end = at + OVERHEAD, at + OVERHEAD + header.nbytes
+    checksum = zlib.crc32(data[begin:end], zlib.crc32(data[at : at + HEADER.size]))
+    header.check(len(data) - begin, checksum)
+    size = f"u{header.size}"
+    elements = np.frombuffer(data[begin:end], f"<{size}").astype(size, copy=False)
+    where = header.layer, header.learner, header.step
+    return Packet(header.length, header.bin_length, header.scale, elements, *where), end

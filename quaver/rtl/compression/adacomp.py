@@ -72,7 +72,7 @@ class AdaCompUnit(wiring.Component):
     Raises
     ------
     ValueError
-        A bin or a number of stages that there is not.
+        A bin, a number of bins or a number of stages that there is not.
     """
 
     def __init__(self, longest: int = 512, *, count_bits: int = 24, stages: int = 4) -> None:
@@ -80,6 +80,7 @@ class AdaCompUnit(wiring.Component):
             raise ValueError(f"longest is {longest}, but bins have 1 to {LONGEST:,} elements")
         if not 1 <= stages <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
+        MeanOfMaxima(count_bits)  # which says what is wrong
         self.longest, self.count_bits, self.stages = longest, count_bits, stages
         #: What an accelerator says that has it: no more than that matters to who sends.
         self.descriptor = Descriptor("adacomp", {"longest": str(longest), "count_bits": str(count_bits)})

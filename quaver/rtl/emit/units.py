@@ -28,6 +28,7 @@ from quaver.rtl.accelerator.axi import AxiAccelerator
 from quaver.rtl.array.systolic import SystolicArray
 from quaver.rtl.compression.adacomp import AdaCompUnit
 from quaver.rtl.compression.adacomp_average import AdaCompAverage
+from quaver.rtl.compression.named import compression_unit
 from quaver.rtl.emit.docstrings import described, first_sentence
 from quaver.rtl.float.adder import FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
@@ -68,8 +69,8 @@ class Option:
     name
         Its name in Python; on the command line _ is -.
     kinds
-        What its value may be: int, kinds of formats, or the name of an arithmetic; empty where it is one of
-        `choices`.
+        What its value may be: int, kinds of formats, or the name of an arithmetic or of a compressor; empty
+        where it is one of `choices`.
     default
         Its value where it is left out. None: the unit decides, and `help` says how.
     help
@@ -248,7 +249,7 @@ def _accelerator(
         depth=depth,
         update=unit,
         codes=codes,
-        compression=AdaCompUnit(stages=stages) if compression == "adacomp" else None,
+        compression=compression_unit(compression, stages),
     )
 
 
@@ -280,7 +281,12 @@ _ACCELERATOR = (
     Option(
         "codes", (int,), 0, "integers: bits of the next layer's codes that leave in place of sums; 0: none"
     ),
-    Option("compression", (), "none", "unit that compresses gradients", ("none", "adacomp")),
+    Option(
+        "compression",
+        (AdaCompUnit,),
+        "none",
+        "unit that compresses gradients: none, adacomp, or adacomp(longest=64) for bins of up to 64",
+    ),
     _STAGES,
 )
 

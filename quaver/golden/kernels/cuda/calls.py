@@ -351,6 +351,11 @@ def powers(taps: tuple[int, ...], steps: int) -> NDArray[np.uint32]:
         for _ in range(steps):
             lfsr.step()
         columns.append(lfsr.state)
+    return matrices_of(columns)
+
+
+def matrices_of(columns: Sequence[int]) -> NDArray[np.uint32]:
+    """Matrices over GF(2), (32, 32): row b, the columns of `columns`' 2**b-th power."""
     matrices = np.empty((32, 32), np.uint32)
     matrices[0] = columns
     bits = np.arange(32, dtype=np.uint32)

@@ -1,18 +1,4 @@
-// The random sources of quaver/golden/random_bits.py and quaver/golden/lfsr.py.
-//
-// A state is moved far by matrices over GF(2), 32 columns each: matrices[32 * b] moves it 2**b places (or draws) on.
-
-__device__ __forceinline__ unsigned moved(const unsigned* matrices, int power, unsigned state) {
-  unsigned result = 0;
-  for (int bit = 0; bit < 32; bit++) result ^= __ldg(matrices + 32 * power + bit) & (0u - ((state >> bit) & 1));
-  return result;
-}
-
-__device__ __forceinline__ unsigned moved_by(const unsigned* matrices, Word count, unsigned state) {
-  for (int power = 0; count; power++, count >>= 1)
-    if (count & 1) state = moved(matrices, power, state);
-  return state;
-}
+// The random sources of quaver/golden/random_bits.py and quaver/golden/lfsr.py; matrices.cu moves a state far.
 
 // The state so many (at most 16) steps of the LFSR on. S: the taps, and `leap`, the steps to the next sum's places.
 template <class S> __device__ __forceinline__ unsigned stepped(unsigned state, int steps) {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.compression.packet import HEADER, MAGIC, VERSION
 from quaver.golden.formats import FixedFormat, FloatFormat, Format, Specials
 from quaver.golden.kernels.chunked_sums import ChunkedSums
 from quaver.golden.random_bits import SOURCES
@@ -168,7 +169,7 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
     structs = [_format("Operand", operand), _format("Accumulator", acc), *_sources()]
     if tiling is None or how is None:
         structs.append(_struct("Program", **constants))
-        return _program(types, structs, ("draws", "pack", "integers"), *_INPUT, "gemm_integers")
+        return _program(types, structs, ("matrices", "draws", "pack", "integers"), *_INPUT, "gemm_integers")
     size = np.dtype(how.value).itemsize
     dropped = np.finfo(how.value).nmant - acc.mantissa_bits
     beyond = acc.max_value if acc.saturate else np.inf if acc.infinity_code is not None else np.nan
@@ -184,7 +185,7 @@ def chunked_program(sums: ChunkedSums, tiling: Tiling | None) -> Program:
         "largest": _returns("largest", real, acc.max_value),
         "beyond": _returns("beyond", real, beyond),
     }
-    files = "draws", "pack", "chunked_float", "tiles"
+    files = "matrices", "draws", "pack", "chunked_float", "tiles"
     return _program(types, [*structs, _struct("Program", **constants)], files, *_INPUT, "gemm", "fold")
 
 
@@ -224,7 +225,7 @@ def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
         "dropped": arithmetic.dropped_bits,
     }
     types = {"CodeA": _code(a), "CodeB": _code(b), "CodeC": _code(result)}
-    files = "draws", "pack", "fixed_point", "tiles"
+    files = "matrices", "draws", "pack", "fixed_point", "tiles"
     return _program(types, [*_sources(), _struct("Program", **constants)], files, *_INPUT, "gemm", "fold")
 
 
@@ -232,6 +233,17 @@ def fixed_program(arithmetic: FixedPoint, tiling: Tiling) -> Program:
 def streams_program() -> Program:
     """The counts of packed bit streams."""
     return _program({}, [], ("streams",), "signed_ones", "differing")
+
+
+@cache
+def adacomp_program() -> Program:
+    """AdaComp of a bucket's layers, and averages of packets."""
+    constants = {"magic": int.from_bytes(MAGIC, "little"), "version": VERSION, "header": HEADER.size}
+    structs = [_struct("Program", **constants)]
+    files = "matrices", "adacomp"
+    return _program(
+        {}, structs, files, "decide", "seal", "place", "add_checksums", "read_elements", "add_shares"
+    )
 
 
 @cache
@@ -291,7 +303,7 @@ def update_program(rule: FloatSGD | FixedSGD | Adam) -> Program:
         }
         types = {"CodeW": _code(w), "CodeV": _code(v), "CodeG": _code(g)}
         structs = [_struct("Program", **constants)]
-        return _program(types, structs, ("draws", "updates", "fixed_updates"), "fixed_sgd")
+        return _program(types, structs, ("matrices", "draws", "updates", "fixed_updates"), "fixed_sgd")
     types, structs = {"Code": _code(rule.format)}, [_format("Format", rule.format)]
-    files = "draws", "updates", "float_updates"
+    files = "matrices", "draws", "updates", "float_updates"
     return _program(types, [*structs, _struct("Program", **constants)], files, "adam", "float_sgd")
