@@ -144,6 +144,8 @@ def _design(args: argparse.Namespace) -> Design:
     needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}
     missing = [option for name, option in needed.items() if name not in options]
     if missing:
+        # What is refused at any size is refused here: nobody is sent to look for a size of it.
+        Design(**{"rows": 1, "columns": 1, "clock_hz": 27e6} | options)
         raise ValueError(
             f"no size of {arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
             f"--rows 1 --columns 1 --clock 27, and go up from there"
