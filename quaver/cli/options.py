@@ -343,8 +343,10 @@ def _on_gpu(device: str, args: argparse.Namespace) -> Engine:
             f"--recipe is {args.recipe}, of which no GEMM and no update is the GPU's; take fp8, for one, or "
             f"--device cpu"
         )
-    for each in (*asked, *([rule] if rule else [])):
-        CudaEngine.check(each)
+    for arithmetic in asked:
+        CudaEngine.check(arithmetic)
+    if rule is not None:
+        CudaEngine.check(rule)
     from quaver.torch.cuda import Gpu
 
     return CudaEngine(Gpu(device))
