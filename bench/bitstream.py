@@ -221,6 +221,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of its training (1)")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="bits of its streams")
     options = parser.parse_args()
+    if options.length < 64:
+        parser.error(
+            f"--length is {options.length}, but speed is that of whole words: 64, 128, … or 4096 bits"
+        )
     if options.mnist:
         lines = mnist(options)
         if options.json:

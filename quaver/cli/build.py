@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -144,6 +145,9 @@ def _design(args: argparse.Namespace) -> Design:
     needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}
     missing = [option for name, option in needed.items() if name not in options]
     if missing:
+        # What is refused at any size is refused here: nobody is sent to look for a size of it.
+        smallest: dict[str, Any] = {"rows": 1, "columns": 1, "clock_hz": 27e6}
+        Design(**smallest | options)
         raise ValueError(
             f"no size of {arithmetic} is stored for {args.board}; say {', '.join(missing)}: begin with "
             f"--rows 1 --columns 1 --clock 27, and go up from there"

@@ -16,8 +16,6 @@ def as_integer(value: object, name: str) -> int:
 
 
 def set_integers(thing: object, *names: str) -> None:
-    """Makes these attributes of a frozen dataclass ints, but for those that are None. TypeError: one is
-    neither."""
+    """Makes these attributes of a frozen dataclass ints. TypeError: one is no integer."""
     for name in names:
-        if (value := getattr(thing, name)) is not None:
-            object.__setattr__(thing, name, as_integer(value, name))
+        object.__setattr__(thing, name, as_integer(getattr(thing, name), name))

@@ -142,6 +142,21 @@ def test_a_missing_tool(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no size of bitstream() is stored for icebreaker; say --rows, --columns, --clock: begin with"),
+        (["--circuit", "mux"], "circuit is mux, but an element meets its K products one after the other"),
+        (["--stages", "9"], "stages is 9, but a processing element of bit streams has 2 to 7"),
+    ],
+)
+def test_no_size_is_asked_for_of_what_is_not_built(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["build", "--board", "icebreaker", "--arithmetic", "bitstream", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: FloatFormat(5, 2, bias=1.5), "bias is 1.5, but it must be an integer"),

@@ -141,6 +141,20 @@ def test_errors_go_together_only_through_the_streams_that_outputs_share() -> Non
     assert np.array_equal(shared[:, 0, 0], shared[:, 1, 1])  # like operands, like errors
 
 
+def test_streams_of_next_neighbours_go_together() -> None:
+    """Of 1/128 and 8/128 with a correlation of 0.34, as 4 bits of a number follow from its neighbour's; of
+    columns three apart with none."""
+    drawn = np.arange(1 << 10)  # a number's 7 bits, and the 3 that follow
+    number, neighbour = drawn >> 3, (drawn >> 3 ^ drawn) & 127
+    expected = np.corrcoef(number < 1, neighbour < 8)[0, 1]
+    assert expected == pytest.approx(0.344, abs=0.001)
+    a, b = np.full((1, 64), 127, np.uint8), np.tile(np.array([1, 8, 64, 8], np.uint8), (64, 1))
+    e = errors(Bitstream(length=64), a, b, 1000)[:, 0]
+    found = np.corrcoef(e.T)[0]
+    assert found[1] == pytest.approx(expected, abs=0.1)
+    assert abs(found[3]) < 0.1
+
+
 def test_one_generator_for_both_operands_gives_their_minimum() -> None:
     a, b = SM8.encode([[0.5]]), SM8.encode([[-0.75]])
     for length in (256, 4096):

@@ -19,9 +19,18 @@ The generators stand at an array's edges: row i of A and column j of B have one 
 element (i, j). All rows' are LFSRs on one polynomial, all columns' on another. Row i + 1's state before the
 first draw is row i's exclusive-or row i's 3 steps on, and so for columns; row 0's and column 0's are
 ``numbered_seed(seed, 0)`` and 1. A product takes L draws, and the generators run on from product to product:
-no number is used twice. So any two numbers of a result are uncorrelated, but for those that *are* the same:
-the outputs of a row see the same bits of A, those of a column the same bits of B. An error that a stream of A
-has is in its whole row, as if the operand had been rounded at random.
+no row uses a number twice, and an output's own numbers are as good as independent. The outputs of a row see
+the same bits of A, those of a column the same bits of B. An error that a stream of A has is in its whole row,
+as if the operand had been rounded at random.
+
+Of two rows any two bits of numbers are uncorrelated, but streams are more than single bits. Where a number
+has more than 3 bits, the upper ones of the next row's number of the same cycle follow from it, 4 of 7. So the
+streams of next neighbours go together: at most with a correlation of 0.34, of 7 bits at 1/128 and 8/128; 0.08
+in the root mean square over all pairs of operands, of which one is up where another is down; of rows two
+apart at most 0.09, and none of rows three apart. And all rows read one sequence, from different places:
+columns 54 apart, and rows 221, are 1,729,095 and 3,468,051 steps apart, so that products of more bits than
+that (K·L times a number's) have late numbers of one made of the bits of early ones of the other. Neither adds
+to an output's own error.
 
 That exclusive-or is a factor 1 + x**3 in the field of the LFSR's states, in which a draw is a factor too: row
 i + 1's state is row i's times 1 + x**3 after any number of draws. So an array of hardware has one LFSR at its

@@ -93,7 +93,9 @@ class FloatFormat(Format):
     )
 
     def __post_init__(self) -> None:
-        set_integers(self, "exponent_bits", "mantissa_bits", "bias")
+        set_integers(self, "exponent_bits", "mantissa_bits")
+        if self.bias is not None:
+            set_integers(self, "bias")
         e, m = self.exponent_bits, self.mantissa_bits
         most = 9 if self.specials == Specials.DLFLOAT else 10
         if not 2 <= e <= most:

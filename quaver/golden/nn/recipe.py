@@ -203,7 +203,8 @@ class LossScale:
 
     def __post_init__(self) -> None:
         _check_kinds(self, initial=Real)
-        set_integers(self, "grow_every")
+        if self.grow_every is not None:
+            set_integers(self, "grow_every")
         if not (0 < self.initial < float("inf")):
             raise ValueError(f"the loss scale is {self.initial}, but it must be positive and finite")
         if self.grow_every is not None and self.grow_every < 1:

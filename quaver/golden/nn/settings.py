@@ -65,7 +65,9 @@ class Settings:
     compression: str = "none"
 
     def __post_init__(self) -> None:
-        set_integers(self, "epochs", "batch", "later_at", "seed", "learners")
+        set_integers(self, "epochs", "batch", "seed", "learners")
+        if self.later_at is not None:
+            set_integers(self, "later_at")
         object.__setattr__(self, "decay_at", tuple(as_integer(epoch, "decay_at") for epoch in self.decay_at))
         if any(epoch < 1 for epoch in self.decay_at):
             raise ValueError(
