@@ -80,7 +80,8 @@ class AdaCompUnit(wiring.Component):
             raise ValueError(f"longest is {longest}, but bins have 1 to {LONGEST:,} elements")
         if not 1 <= stages <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
-        MeanOfMaxima(count_bits)  # which says what is wrong
+        if not 1 <= count_bits <= 32:
+            raise ValueError(f"count_bits is {count_bits}, but a run's length has 1 to 32 bits")
         self.longest, self.count_bits, self.stages = longest, count_bits, stages
         #: What an accelerator says that has it: no more than that matters to who sends.
         self.descriptor = Descriptor("adacomp", {"longest": str(longest), "count_bits": str(count_bits)})
