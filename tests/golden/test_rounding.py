@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quaver.golden import exact
-from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat
+from quaver.golden.formats import FP8, FP16, FixedFormat, FloatFormat, IntegerFormat, Levels, parse
 from quaver.golden.lfsr import LFSR
 from quaver.golden.rounding import Rounding, round_integer, round_integers, round_magnitude
 
@@ -112,6 +112,27 @@ def test_every_value_and_draw_of_the_formats(variant: Rounding) -> None:
         codes = fixed.integers(fixed.encode(x, variant, random=draws, random_bits=bits))
         for value, draw, code in zip(x.tolist(), draws.tolist(), codes.tolist(), strict=True):
             assert code == round_integer(int(value * 64), 5, variant, draw, bits)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["int4", "uint4", "odd3"])
+def test_integer_formats_round_by_the_variants(name: str, variant: Rounding) -> None:
+    """From the value below, however near to it a number lies."""
+    fmt = parse(name)
+    assert isinstance(fmt, IntegerFormat)
+    values = np.concatenate([np.arange(-80, 80) / 8, [-1e-20, 1e-20, -1 - 1e-15]])
+    for bits in (1, 2, 3):
+        for draw in range(1 << bits):
+            drawn = np.full(len(values), draw, np.uint16)
+            found = fmt.integers(fmt.encode(values, variant, random=drawn, random_bits=bits))
+            for value, integer in zip(values.tolist(), found.tolist(), strict=True):
+                limited = min(max(Fraction(value), fmt.lowest), fmt.highest)
+                above = Fraction(limited - fmt.lowest, fmt.step)
+                dropped = above.denominator.bit_length() - 1
+                place = min(p3109(variant, above.numerator, dropped, draw, bits), (1 << fmt.bits) - 1)
+                assert integer == fmt.lowest + fmt.step * place, (value, draw)
+    with pytest.raises(ValueError, match=r"random_bits is 32, but int30 rounds by at most 30 of them"):
+        IntegerFormat(30, Levels.SIGNED).encode([0.5], variant, random=[1], random_bits=32)
 
 
 def test_only_the_first_is_biased_with_few_bits() -> None:

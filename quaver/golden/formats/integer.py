@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format
-from quaver.golden.rounding import RANDOM_BITS, Rounding
+from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integers
 from quaver.golden.validation import set_integers
 
 _PATTERN = re.compile(r"(uint|int|odd)([0-9]+)")
@@ -162,18 +162,38 @@ class IntegerFormat(Format):
         NaN, for which there is no code, is a ValueError too.
         """
         x, rounding, drawn, random_bits = self._numbers(values, rounding, random, random_bits)
-        # Steps above the lowest value; far below 2**53, so that nothing is lost.
-        above = (np.clip(x, self.lowest, self.highest) - self.lowest) / self.step
+        limited = np.clip(x, self.lowest, self.highest)
         if drawn is not None:
-            fine = np.floor(above * 2.0**random_bits).astype(np.int64)
-            q = np.minimum((fine + drawn) >> random_bits, (1 << self.bits) - 1)
-        elif rounding is Rounding.NEAREST_EVEN:
+            return self._code(self._drawn(limited, rounding, drawn, random_bits))
+        # Steps above the lowest value; far below 2**53, so that nothing is lost.
+        above = (limited - self.lowest) / self.step
+        if rounding is Rounding.NEAREST_EVEN:
             q = np.rint(above).astype(np.int64)
         else:
             zero = -self.lowest / self.step  # of odd levels, halfway between two
             q = np.where(x < 0, np.minimum(np.ceil(above), np.floor(zero)), above)
             q = np.where(x < 0, q, np.maximum(np.floor(above), np.ceil(zero))).astype(np.int64)
         return self._code(q)
+
+    def _drawn(
+        self,
+        limited: NDArray[np.float64],
+        rounding: Rounding,
+        drawn: NDArray[np.unsignedinteger],
+        random_bits: int,
+    ) -> NDArray[np.int64]:
+        """Which values, counted from the lowest, numbers between the ends become by stochastic rounding."""
+        finer = random_bits + 2  # variants look at one bit more, and at whether there are others below
+        if self.bits + finer > 62:
+            raise ValueError(
+                f"random_bits is {random_bits}, but {self} rounds by at most {60 - self.bits} of them"
+            )
+        steps = np.ldexp(limited / self.step, finer)
+        floors = np.floor(steps)
+        integers = floors.astype(np.int64) | (floors != steps)
+        above = integers - (self.lowest << finer) // self.step
+        q = round_integers(above, finer, rounding, drawn, random_bits)
+        return np.minimum(q, (1 << self.bits) - 1)
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
