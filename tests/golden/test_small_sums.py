@@ -89,7 +89,7 @@ def check_pair(operand: FloatFormat, accumulator: FloatFormat) -> int:
 
 @pytest.mark.parametrize(
     ("operand", "accumulator"),
-    [pytest.param(*pair, marks=[pytest.mark.slow] * (i not in (0, 18))) for i, pair in enumerate(SOME)],
+    [pytest.param(*pair, marks=[pytest.mark.slow] * (i != 18)) for i, pair in enumerate(SOME)],
     ids=str,
 )
 def test_sums_of_small_formats(operand: FloatFormat, accumulator: FloatFormat) -> None:
@@ -156,7 +156,7 @@ tiny = given(
 
 
 @tiny
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 def test_sums_of_tiny_operands(
     data: st.DataObject, operand: FloatFormat, accumulator: FloatFormat, chunk: int, rounding: str, bits: int
 ) -> None:

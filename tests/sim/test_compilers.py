@@ -44,7 +44,9 @@ def compiled(harness: Path) -> ctypes.CDLL:
     return verilated.compile_library(MODULE, "top", harness)
 
 
-@pytest.mark.parametrize("compiler", ["clang++", "ccache g++", "g++ -g"])
+@pytest.mark.parametrize(
+    "compiler", ["clang++", "ccache g++", pytest.param("g++ -g", marks=pytest.mark.slow)]
+)
 def test_other_compilers(compiler: str, harness: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which(compiler.split()[0]) is None:
         pytest.skip(f"{compiler} is not installed")

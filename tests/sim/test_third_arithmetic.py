@@ -47,7 +47,13 @@ def operands(arithmetic: ToyInteger, m: int, k: int, n: int) -> tuple[np.ndarray
     )
 
 
-@pytest.mark.parametrize("arithmetic", [ToyInteger(), WIDE], ids=["4 × 2 bits", "8 × 8 bits"])
+@pytest.mark.parametrize(
+    "arithmetic",
+    [
+        pytest.param(ToyInteger(), id="4 × 2 bits"),
+        pytest.param(WIDE, id="8 × 8 bits", marks=pytest.mark.slow),
+    ],
+)
 def test_the_simulated_accelerator_computes_the_definition(arithmetic: ToyInteger) -> None:
     engine = SimulatedEngine(2, 3)
     for shape in ((1, 1, 1), (2, 8, 3), (9, 37, 11)):
