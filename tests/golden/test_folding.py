@@ -132,6 +132,7 @@ def test_no_normalisation_is_applied_twice() -> None:
     assert len(inside) == 3
 
 
+@pytest.mark.slow
 def test_the_hardware_s_sums_are_the_same() -> None:
     """Inference on the simulated accelerator: the same logits to the bit."""
     recipe = recipes.pact[4]
