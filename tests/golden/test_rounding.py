@@ -1,7 +1,7 @@
 """The three roundings on integers: every small case against fractions, and stochastic rounding's odds."""
 
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 import pytest
@@ -133,6 +133,24 @@ def test_integer_formats_round_by_the_variants(name: str, variant: Rounding) -> 
                 assert integer == fmt.lowest + fmt.step * place, (value, draw)
     with pytest.raises(ValueError, match=r"random_bits is 32, but int30 rounds by at most 30 of them"):
         IntegerFormat(30, Levels.SIGNED).encode([0.5], variant, random=[1], random_bits=32)
+
+
+@pytest.mark.parametrize("name", ["int1", "int8", "uint8", "odd3", "odd8", "int32"])
+def test_integer_formats_round_numbers_next_to_a_tie_once(name: str) -> None:
+    """To nearest and toward zero, against fractions."""
+    fmt = parse(name)
+    assert isinstance(fmt, IntegerFormat)
+    ties = np.concatenate([np.arange(-12, 13) / 2, [fmt.lowest + 0.5, fmt.highest - 0.5, fmt.highest / 2]])
+    values = np.concatenate([ties, np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf)])
+    for rounding in (Rounding.NEAREST_EVEN, Rounding.TOWARD_ZERO):
+        found = fmt.integers(fmt.encode(values, rounding)).tolist()
+        for value, integer in zip(values.tolist(), found, strict=True):
+            above = (min(max(Fraction(value), fmt.lowest), fmt.highest) - fmt.lowest) / fmt.step
+            place = round(above)  # Python's, of a fraction: to nearest even
+            if rounding is Rounding.TOWARD_ZERO:
+                zero = Fraction(-fmt.lowest, fmt.step)
+                place = min(ceil(above), floor(zero)) if value < 0 else max(floor(above), ceil(zero))
+            assert integer == fmt.lowest + fmt.step * place, (value, rounding)
 
 
 def test_only_the_first_is_biased_with_few_bits() -> None:

@@ -162,38 +162,24 @@ class IntegerFormat(Format):
         NaN, for which there is no code, is a ValueError too.
         """
         x, rounding, drawn, random_bits = self._numbers(values, rounding, random, random_bits)
-        limited = np.clip(x, self.lowest, self.highest)
-        if drawn is not None:
-            return self._code(self._drawn(limited, rounding, drawn, random_bits))
-        # Steps above the lowest value; far below 2**53, so that nothing is lost.
-        above = (limited - self.lowest) / self.step
-        if rounding is Rounding.NEAREST_EVEN:
-            q = np.rint(above).astype(np.int64)
-        else:
-            zero = -self.lowest / self.step  # of odd levels, halfway between two
-            q = np.where(x < 0, np.minimum(np.ceil(above), np.floor(zero)), above)
-            q = np.where(x < 0, q, np.maximum(np.floor(above), np.ceil(zero))).astype(np.int64)
-        return self._code(q)
-
-    def _drawn(
-        self,
-        limited: NDArray[np.float64],
-        rounding: Rounding,
-        drawn: NDArray[np.unsignedinteger],
-        random_bits: int,
-    ) -> NDArray[np.int64]:
-        """Which values, counted from the lowest, numbers between the ends become by stochastic rounding."""
-        finer = random_bits + 2  # variants look at one bit more, and at whether there are others below
+        finer = (
+            2 if drawn is None else random_bits + 2
+        )  # variants look at a bit more, and whether one is below
         if self.bits + finer > 62:
             raise ValueError(
                 f"random_bits is {random_bits}, but {self} rounds by at most {60 - self.bits} of them"
             )
-        steps = np.ldexp(limited / self.step, finer)
+        # From the value below, with a bit that says that there is more: the lowest value, added to a float,
+        # would round it once before.
+        steps = np.ldexp(np.clip(x, self.lowest, self.highest), finer) / self.step
         floors = np.floor(steps)
-        integers = floors.astype(np.int64) | (floors != steps)
-        above = integers - (self.lowest << finer) // self.step
+        above = (floors.astype(np.int64) | (floors != steps)) - (self.lowest << finer) // self.step
+        if rounding is Rounding.TOWARD_ZERO:  # which of odd levels is halfway between two
+            up, down = -(-above >> finer), above >> finer
+            below_zero, above_zero = -self.lowest // self.step, -(self.lowest // self.step)
+            return self._code(np.where(x < 0, np.minimum(up, below_zero), np.maximum(down, above_zero)))
         q = round_integers(above, finer, rounding, drawn, random_bits)
-        return np.minimum(q, (1 << self.bits) - 1)
+        return self._code(np.minimum(q, (1 << self.bits) - 1))
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
