@@ -27,7 +27,7 @@ examples:
   quaver build --board ulx3s-85f --arithmetic int4 --codes 4 --rows 4 --columns 4 --clock 60
                                                                codes, not sums, leave the array
   quaver build --board ulx3s-85f --rows 4 --columns 4 --clock 60 --update    with the recipe's update unit
-  quaver build --board ulx3s-85f --compression adacomp --rows 4 --columns 4 --clock 50
+  quaver build --board ulx3s-85f --compression adacomp --rows 1 --columns 1 --clock 30
                                                                and it compresses gradients, and averages them
   quaver build --board ecpix-5 --arithmetic fp16 --rows 2 --columns 2 --clock 50 --json
   quaver build --board ulx3s-85f --operand e4m3 --chunk 32 --rows 4 --columns 4 --clock 60
