@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver.golden.arithmetic import AlignedFloat, Bitstream, ChunkedFloat, FixedPoint, Integer
+from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
 from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import (
     FP8,
@@ -42,7 +43,7 @@ from quaver.golden.formats import (
     Levels,
     SignMagnitudeFormat,
 )
-from quaver.golden.random_bits import COLUMN, ROW, Source
+from quaver.golden.random_bits import Source
 from quaver.rtl.array.operand_random import OperandRandom
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.pe import pe_for
@@ -152,8 +153,8 @@ def edges(arithmetic: Bitstream) -> list[dict[str, Any]]:
     """The generators' share, by the size of a square array."""
     element = pe_for(arithmetic, stages=STAGES)
     one = size(lambda: pe_for(arithmetic, stages=STAGES))
-    row = size(lambda: Edge(pe_for(arithmetic).entry_a(), ROW))
-    column = size(lambda: Edge(pe_for(arithmetic).entry_b(), COLUMN))
+    row = size(lambda: Edge(pe_for(arithmetic).entry_a(), ROWS))
+    column = size(lambda: Edge(pe_for(arithmetic).entry_b(), COLUMNS))
     lines = []
     for n in SIZES:
         corner = size(lambda n=n: OperandRandom(n, n, element.draws))  # type: ignore[misc]

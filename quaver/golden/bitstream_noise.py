@@ -8,9 +8,8 @@ bipolar, and with it
 
 whose three terms are uncorrelated and whose variances add up to p·(1 − p)/L, or (1 − x²)/L, exactly. ε(a) is
 drawn once for all outputs of a row and ε(b) once for those of a column, as their bits are the same bits; the
-rest is each output's own. So means, variances and covariances of all outputs are those of the streams, but
-for what streams of neighbouring rows or columns have in common beyond that. It takes products of two and of
-one times the operands' length K.
+rest is each output's own. So means, variances and covariances of all outputs are those of the streams. It
+takes products of two and of one times the operands' length K.
 
 Of the multiplexer's one output, L·(1 − count/(K·L))/2 is binomial, of L trials and probability (1 − m)/2, m
 the mean product. That law is drawn from, but for each output anew: what a row, a column and the selector

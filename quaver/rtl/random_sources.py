@@ -10,7 +10,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW, Source
+from quaver.golden.random_bits import SOURCES, Source
 from quaver.rtl.lfsr import leap
 
 #: The states of the three sources at one output.
@@ -45,6 +45,8 @@ class TileStarts(wiring.Component):
     ----------
     rows, columns
         Of an array.
+    sources
+        The three.
     on
         A source's state so many places on.
 
@@ -59,9 +61,13 @@ class TileStarts(wiring.Component):
     """
 
     def __init__(
-        self, rows: int, columns: int, on: Callable[[Value, Source, int], Value] = places_on
+        self,
+        rows: int,
+        columns: int,
+        sources: tuple[Source, Source, Source] = SOURCES,
+        on: Callable[[Value, Source, int], Value] = places_on,
     ) -> None:
-        self.rows, self.columns, self.on = rows, columns, on
+        self.rows, self.columns, self.of, self.on = rows, columns, sources, on
         super().__init__(
             {
                 "begins": In(1),
@@ -75,6 +81,7 @@ class TileStarts(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        row, column, diagonal = self.of
         # The next lane of the tile, and behind its last lane the first of the next tile.
         following = Signal(Sources, reset_less=True)
         below = Signal(Sources, reset_less=True)  # the first tile of the next row of tiles
@@ -86,13 +93,13 @@ class TileStarts(wiring.Component):
         with m.If(self.begins):
             m.d.sync += [
                 following.row.eq(self.start.row),
-                following.column.eq(self.on(self.start.column, COLUMN, self.columns)),
-                following.diagonal.eq(self.on(self.start.diagonal, DIAGONAL, self.columns)),
+                following.column.eq(self.on(self.start.column, column, self.columns)),
+                following.diagonal.eq(self.on(self.start.diagonal, diagonal, self.columns)),
             ]
             with m.If(self.first_lane & self.first_column):
                 m.d.sync += [
-                    below.row.eq(self.on(self.start.row, ROW, self.rows)),
+                    below.row.eq(self.on(self.start.row, row, self.rows)),
                     below.column.eq(self.start.column),
-                    below.diagonal.eq(self.on(self.start.diagonal, DIAGONAL, self.rows * DIAGONAL.per_row)),
+                    below.diagonal.eq(self.on(self.start.diagonal, diagonal, self.rows * diagonal.per_row)),
                 ]
         return m

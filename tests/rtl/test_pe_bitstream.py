@@ -23,9 +23,9 @@ import quaver.rtl.array.systolic
 import quaver.rtl.pe.bitstream
 import quaver.rtl.random_sources
 from quaver.golden.arithmetic import Bitstream
+from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.random_bits import COLUMN, ROW
 from quaver.host.driver import Driver
 from quaver.host.transport import response, send
 from quaver.rtl.accelerator.accelerator import Accelerator
@@ -201,7 +201,7 @@ def wrong_states(rows: int, columns: int, bits: tuple[int, int] = (7, 3)) -> int
                 ctx.set(unit.first_tile, int(i == j == 0))
                 ctx.set(unit.first_column, int(j == 0))
                 x, y, _ = arithmetic.sources(seed, i * rows, j * columns)
-                of_row, of_column = LFSR(x, ROW.taps), LFSR(y, COLUMN.taps)
+                of_row, of_column = LFSR(x, ROWS.taps), LFSR(y, COLUMNS.taps)
                 for n in range(int(rng.choice([1, 3, 9]))):
                     of_row.draw(bits[0])
                     of_column.draw(bits[1])

@@ -97,17 +97,17 @@ SLIPS = {
     ),
     "columns of another width": (
         STARTS,
-        "COLUMN, self.columns)",
-        "COLUMN, self.columns + 1)",
+        "column, self.columns)",
+        "column, self.columns + 1)",
     ),
     "diagonals of another width": (
         STARTS,
-        "DIAGONAL, self.columns)",
-        "DIAGONAL, self.columns + 1)",
+        "diagonal, self.columns)",
+        "diagonal, self.columns + 1)",
     ),
     "tiles of another height": (
         STARTS,
-        "self.rows * DIAGONAL.per_row",
+        "self.rows * diagonal.per_row",
         "self.rows",
     ),
     "another polynomial": (STARTS, "source.hop, source.taps)", "source.hop)"),

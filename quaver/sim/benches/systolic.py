@@ -9,12 +9,12 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from quaver.golden.arithmetic.bitstream import Bitstream
+from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS, Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.contracts import Draws
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
-from quaver.golden.random_bits import COLUMN, ROW, States, states_of
+from quaver.golden.random_bits import States, states_of
 from quaver.golden.rounding import Rounding
 from quaver.rtl.array.systolic import SystolicArray
 from quaver.sim.benches.bench import Bench, start, trace
@@ -51,7 +51,7 @@ def corner_states(array: SystolicArray, seed: int, row: int, column: int) -> Ite
         yield from states_of(seed, row, column)
     elif arithmetic.draws is Draws.OPERANDS:
         x, y, _ = arithmetic.sources(seed, row, column)
-        of_row, of_column, element = LFSR(x, ROW.taps), LFSR(y, COLUMN.taps), array.element
+        of_row, of_column, element = LFSR(x, ROWS.taps), LFSR(y, COLUMNS.taps), array.element
         while True:
             of_row.draw(element.draws[0])
             of_column.draw(element.draws[1])
