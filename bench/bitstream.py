@@ -4,7 +4,9 @@ The speed is that of whole products, generators included, and of the counting al
 own `bitwise_count` over the same packed words, both on one thread; then the statistical model's and that of a
 product of float32 matrices. The variance is that of dot products of d random operands with L bits: the mean
 square of the errors over the documented formula, 1 where they agree, and beside them the van der Corput
-generator's.
+generator's. Last, what it costs to share generators in other ways: the mean square of the errors over that
+of independent numbers, of an output of random operands, of one of operands that are all 1/2, and of the
+latter's mean over all 64 outputs.
 
 With --mnist, in place of both, accuracy against stream length: of networks trained with streams in the
 forward GEMMs alone and in all three, and of one trained in float32 whose GEMMs are streams for inference
@@ -34,7 +36,7 @@ from rich.table import Table
 from quaver.cli.files import write_figure
 from quaver.golden import data
 from quaver.golden.arithmetic import Bitstream
-from quaver.golden.arithmetic.bitstream import Circuit
+from quaver.golden.arithmetic.bitstream import Circuit, Sharing
 from quaver.golden.bitstream_noise import NoiseEngine, sample, variance
 from quaver.golden.kernels import bitstream as kernel
 from quaver.golden.lfsr import numbered_seed
@@ -112,6 +114,27 @@ def point(arithmetic: Bitstream, d: int, seeds: int) -> dict[str, Any]:
         "theory": float(theory.mean()),
         "ratio": float(each.mean()),
         "error_of_ratio": float(each.std(ddof=1) / np.sqrt(seeds)),
+    }
+
+
+def cost(sharing: Sharing, seeds: int, d: int = 64) -> dict[str, Any]:
+    """Mean square errors of AND's outputs of d terms, over those of independent numbers."""
+    arithmetic = Bitstream(sharing=sharing)
+    random = operands(arithmetic, ROWS, d, COLUMNS)
+    alike = (arithmetic.a.encode(np.full(codes.shape, 0.5)) for codes in random)
+
+    def errors(a: Any, b: Any) -> Any:
+        """Standardised: (seeds, rows, columns)."""
+        exact = arithmetic.a.decode(a).astype(np.float64) @ arithmetic.b.decode(b)
+        codes = np.array([arithmetic.gemm(a, b, seed=numbered_seed(d, s)) for s in range(seeds)])
+        return (arithmetic.result.decode(codes) - exact) / np.sqrt(variance(Bitstream(), a, b))
+
+    of_alike = errors(*alike)
+    return {
+        "sharing": str(sharing),
+        "random operands": float((errors(*random) ** 2).mean()),
+        "operands of 1/2": float((of_alike**2).mean()),
+        "mean of all outputs": float((of_alike.mean(axis=(1, 2)) ** 2).mean() * ROWS * COLUMNS),
     }
 
 
@@ -208,7 +231,7 @@ def show_mnist(lines: list[dict[str, Any]], options: argparse.Namespace, console
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", choices=("speed", "variance"), help="one half")
+    parser.add_argument("--only", choices=("speed", "variance", "sharings"), help="one of the three")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 512, 256), metavar=("M", "K", "N"))
     parser.add_argument("--length", type=int, default=256, help="bits of a stream, at least 64 (default 256)")
     parser.add_argument("--seeds", type=int, default=20, help="results of 8 × 8 dot products a point (20)")
@@ -225,23 +248,28 @@ def main() -> None:
         parser.error(
             f"--length is {options.length}, but speed is that of whole words: 64, 128, … or 4096 bits"
         )
+    if options.figure and options.only in ("speed", "sharings"):
+        parser.error(f"--figure draws the variance, but --only is {options.only}; leave out one of the two")
     if options.mnist:
         lines = mnist(options)
         if options.json:
             print(json.dumps(lines))
         show_mnist(lines, options, Console(stderr=options.json, width=110))
         return
-    rates = speed(*options.shape, options.length) if options.only != "variance" else {}
+    rates = speed(*options.shape, options.length) if options.only in (None, "speed") else {}
     points = [
         point(Bitstream(length=length, circuit=circuit, generator=generator), d, options.seeds)
-        for circuit in (Circuit if options.only != "speed" else ())
+        for circuit in (Circuit if options.only in (None, "variance") else ())
         for generator in ("lfsr", "van_der_corput")
         for d in TERMS
         for length in LENGTHS
         if length <= options.longest
     ]
+    sharings = [
+        cost(sharing, 10 * options.seeds) for sharing in Sharing if options.only in (None, "sharings")
+    ]
     if options.json:
-        print(json.dumps({"speed": rates, "variance": points}))
+        print(json.dumps({"speed": rates, "variance": points, "sharings": sharings}))
     console = Console(stderr=options.json, width=110)
     if rates:
         table = Table("", "G bit-MAC/s", "× NumPy's", title="× ".join(map(str, options.shape)))
@@ -255,6 +283,11 @@ def main() -> None:
             ratio = f"{p['ratio']:.3g} ± {p['error_of_ratio']:.2g}"
             values = (f"{p['measured']:.3g}", f"{p['theory']:.3g}", ratio)
             table.add_row(p["circuit"], p["generator"], str(p["terms"]), str(p["length"]), *values)
+        console.print(table)
+    if sharings:
+        table = Table(*sharings[0], title="mean square error, × that of independent numbers")
+        for line in sharings:
+            table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in line.values()))
         console.print(table)
     if options.figure:
         draw(points, options.figure)
