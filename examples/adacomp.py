@@ -43,10 +43,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # of a core for each process
     dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    if options.batch % world:
-        parser.error(f"--batch is {options.batch}, but {world} processes take equal shares of it")
+    try:
+        if options.batch % dist.get_world_size():
+            parser.error(
+                f"--batch is {options.batch}, but {dist.get_world_size()} processes take equal shares of it"
+            )
+        train(options)
+    finally:
+        # Nothing of the model is left by now: were DistributedDataParallel the last to hold the group, it would
+        # wait for gloo's workers with Python's lock in its hands, which they may be waiting for.
+        dist.destroy_process_group()
 
+
+def train(options: argparse.Namespace) -> None:
+    rank, world = dist.get_rank(), dist.get_world_size()
     digits = quaver.data.load("digits")
     golden = models.build("mlp", digits.shape, digits.classes)
     model = network([p.value for p in golden.all_parameters()])
@@ -87,7 +97,6 @@ def main() -> None:
             print(f"epoch {epoch}: loss {np.mean(losses):.4f}, test {np.mean(right):.2%}{sent}", flush=True)
     if options.check:
         check(model, state, golden, digits, settings, rank)
-    dist.destroy_process_group()
 
 
 def check(model: nn.Module, state: quaver.torch.AdaCompState, golden: models.Network,
