@@ -50,8 +50,8 @@ def main() -> None:
             )
         train(options)
     finally:
-        # Nothing of the model is left by now: were DistributedDataParallel the last to hold the group, it would
-        # wait for gloo's workers with Python's lock in its hands, which they may be waiting for.
+        # Nothing of the model is left by now: were DistributedDataParallel the last to hold the group, it
+        # would wait for gloo's workers with Python's lock in its hands, which they may be waiting for.
         dist.destroy_process_group()
 
 
