@@ -34,10 +34,12 @@ from quaver.golden.float_environment import standard_floats
 def variance(arithmetic: Bitstream, a_codes: ArrayLike, b_codes: ArrayLike) -> NDArray[np.float64]:
     """The variance of each result, float64 (M, N): `quaver.golden.arithmetic.bitstream` has the formulas.
 
-    ValueError: the generators are not independent LFSRs, of which alone the theory is.
+    Errors are those of `Bitstream.gemm`, and a ValueError: the generators are not independent LFSRs, of which
+    alone the theory is.
     """
     _check_theory(arithmetic)
-    x, y = (fmt.decode(c).astype(np.float64) for fmt, c in ((arithmetic.a, a_codes), (arithmetic.b, b_codes)))
+    a, b = arithmetic.check(a_codes, b_codes, seed=1)  # any: nothing is drawn
+    x, y = arithmetic.a.decode(a).astype(np.float64), arithmetic.b.decode(b).astype(np.float64)
     K, squares = x.shape[1], x**2 @ y**2
     if arithmetic.circuit is Circuit.AND:
         return (np.abs(x) @ np.abs(y) - squares) / arithmetic.length

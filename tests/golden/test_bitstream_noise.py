@@ -80,6 +80,8 @@ def test_it_refuses_what_there_is_no_theory_of() -> None:
             sample(Bitstream(**change), *operands(signed=True), seed=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seed is None"):
         sample(Bitstream(), *operands(signed=True))
+    with pytest.raises(ValueError, match="disagree on K"):
+        variance(Bitstream(), *reversed(operands(signed=True)))
 
 
 @pytest.mark.parametrize("circuit", Circuit)
