@@ -11,6 +11,10 @@ drawn once for all outputs of a row and ε(b) once for those of a column, as the
 rest is each output's own. So means, variances and covariances of all outputs are those of the streams. It
 takes products of two and of one times the operands' length K.
 
+A count is whole. The first two terms' sum is rounded to one stochastically, so that sums of less than a count
+keep their mean, and the rest's variance is less by what that adds. Where it has less to give, a variance is
+too large by a quarter of a step² at most; at the ends, which no count passes, the mean is off too.
+
 Of the multiplexer's one output, L·(1 − count/(K·L))/2 is binomial, of L trials and probability (1 − m)/2, m
 the mean product. That law is drawn from, but for each output anew: what a row, a column and the selector
 share is left out.
@@ -30,10 +34,12 @@ from quaver.golden.float_environment import standard_floats
 def variance(arithmetic: Bitstream, a_codes: ArrayLike, b_codes: ArrayLike) -> NDArray[np.float64]:
     """The variance of each result, float64 (M, N): `quaver.golden.arithmetic.bitstream` has the formulas.
 
-    ValueError: the generators are not independent LFSRs, of which alone the theory is.
+    Errors are those of `Bitstream.gemm`, and a ValueError: the generators are not independent LFSRs, of which
+    alone the theory is.
     """
     _check_theory(arithmetic)
-    x, y = (fmt.decode(c).astype(np.float64) for fmt, c in ((arithmetic.a, a_codes), (arithmetic.b, b_codes)))
+    a, b = arithmetic.check(a_codes, b_codes, seed=1)  # any: nothing is drawn
+    x, y = arithmetic.a.decode(a).astype(np.float64), arithmetic.b.decode(b).astype(np.float64)
     K, squares = x.shape[1], x**2 @ y**2
     if arithmetic.circuit is Circuit.AND:
         return (np.abs(x) @ np.abs(y) - squares) / arithmetic.length
@@ -48,8 +54,8 @@ def sample(
 ) -> Codes:
     """Results (M, N) as `arithmetic.gemm` might have given them: alike in law, and not its bits.
 
-    Parameters and errors are those of `Bitstream.gemm`. Sums of few products are not normal: their moments
-    are right, their tails are not.
+    Parameters and errors are those of `Bitstream.gemm`. Sums of few products are not normal: their means and
+    variances are right, their tails are not.
 
     ValueError: the generators are not independent LFSRs, of which alone the theory is.
     """
@@ -65,11 +71,15 @@ def sample(
     u, v = (1 - z * z if arithmetic.bipolar else np.abs(z) * (1 - np.abs(z)) for z in (x, y))
     of_a, of_b = (np.sqrt(w / length) * rng.standard_normal(w.shape, np.float32) for w in (u, v))
     sums = length * matmul(np.hstack([x + of_a, x]), np.vstack([y, of_b]))
-    step = 2 if arithmetic.bipolar else 1  # from one count to the next; rounding to it adds step²/12
-    rest = np.maximum(length * matmul(u, v) - step**2 / 12, 0)
-    counts = sums + np.sqrt(rest) * rng.standard_normal(sums.shape, np.float32)
-    ends = float(K * length)
-    return arithmetic.result.codes(step * np.rint(np.clip(counts, -ends, ends) / step))
+    step = 2 if arithmetic.bipolar else 1  # from one count to the next, in which everything below is
+    steps = np.floor(sums / step + rng.random(sums.shape))
+    off = sums / step - np.floor(sums / step)  # whose rounding has added off·(1 − off)
+    rest = np.maximum(length * matmul(u, v) / step**2 - off * (1 - off), 0)
+    normal, ends = rng.standard_normal(sums.shape, np.float32), K * length // step
+    wide = np.rint(np.sqrt(np.maximum(rest - 1 / 12, 0)) * normal)
+    narrow = np.sign(normal) * (rng.random(sums.shape) < rest)
+    counts = np.clip(steps + np.where(rest < 1, narrow, wide), -ends, ends)
+    return arithmetic.result.codes(step * counts)
 
 
 def _check_theory(arithmetic: Bitstream) -> None:

@@ -8,17 +8,18 @@ aside: `round_integer` is its definition.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.golden.validation import Choice
+
 #: Random bits that one stochastic rounding takes unless it is told otherwise.
 RANDOM_BITS = 16
 
 
-class Rounding(StrEnum):
+class Rounding(Choice):
     """How an exact value becomes one that the format holds."""
 
     NEAREST_EVEN = "nearest"

@@ -1,7 +1,8 @@
-"""What counts as an integer parameter: anything that indexes, but no bool and no float."""
+"""What counts as an integer parameter: anything that indexes, but no bool and no float. And words."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from operator import index
 
 
@@ -19,3 +20,12 @@ def set_integers(thing: object, *names: str) -> None:
     """Makes these attributes of a frozen dataclass ints. TypeError: one is no integer."""
     for name in names:
         object.__setattr__(thing, name, as_integer(getattr(thing, name), name))
+
+
+class Choice(StrEnum):
+    """An enumeration of words. ValueError for another: the message says what there is."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        words = ", ".join(map(repr, map(str, cls)))
+        raise ValueError(f"{value!r} is not a valid {cls.__name__}, but there are {words}")

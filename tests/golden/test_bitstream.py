@@ -241,7 +241,11 @@ def test_it_has_a_name_and_a_descriptor() -> None:
             "length is 100, but a stream has 16, 32, 64, … or 4096 bits",
         ),
         (lambda: Bitstream(length=8192), ValueError, "length is 8192, but a stream has"),
-        (lambda: Bitstream(circuit="or"), ValueError, "'or' is not a valid Circuit"),
+        (
+            lambda: Bitstream(circuit="or"),
+            ValueError,
+            "'or' is not a valid Circuit, but there are 'and', 'xnor', 'mux'",
+        ),
         (
             lambda: Bitstream(accumulator_bits=9),
             ValueError,
@@ -252,7 +256,7 @@ def test_it_has_a_name_and_a_descriptor() -> None:
                 np.zeros((1, 2), "u1"), np.zeros((2, 1), "u1"), seed=1
             ),
             ValueError,
-            "K is 2, but a counter of 10 bits holds 1 products of 256 cycles; take shorter streams, or cut",
+            "K is 2, but a counter of 10 bits holds 1 products of 256 cycles; take a wider one (24 at most)",
         ),
         (
             lambda: Bitstream().gemm(np.zeros((1, 1), "u1"), np.zeros((1, 1), "u1")),

@@ -93,7 +93,10 @@ def test_a_plan_is_kept_whole():
             lambda p: p["layers"][2]["gemms"].clear(),
             "layer 3: the GEMMs are (), but a layer's are ('forward', 'backward', 'gradient')",
         ),
-        (lambda p: p.update(rule="both"), "'both' is not a valid ChunkRule"),
+        (
+            lambda p: p.update(rule="both"),
+            "'both' is not a valid ChunkRule, but there are 'each-stage', 'whole'",
+        ),
         (
             lambda p: p["layers"][0]["shape"].update(taps=0),
             "layer 1: taps is 0, but it must be a whole number, at least 1",

@@ -21,7 +21,9 @@ first draw is row i's exclusive-or row i's 18 steps on, and so for columns; row 
 ``numbered_seed(seed, 0)`` and 1. A product takes L draws, and the generators run on from product to product:
 no row uses a number twice, and an output's own numbers are as good as independent. The outputs of a row see
 the same bits of A, those of a column the same bits of B. An error that a stream of A has is in its whole row,
-as if the operand had been rounded at random.
+as if the operand had been rounded at random. The multiplexers of all outputs pass the same products, chosen
+by one generator more, whose state is ``numbered_seed(seed, 2)``. It draws 16 bits: of K products each comes
+by K/65,536 too often or too rarely at most, and exactly as often where K is a power of two.
 
 A stream is more than single bits: two rows' streams have nothing to do with each other only if any number of
 one and any of the other are independent, all their bits together. Between next rows a hop of h steps gives
@@ -59,7 +61,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,7 +71,7 @@ from quaver.golden.contracts import Codes, Draws, HardwareRule
 from quaver.golden.formats import FixedFormat, SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW, Source, States, states
-from quaver.golden.validation import set_integers
+from quaver.golden.validation import Choice, set_integers
 
 _SM8 = SignMagnitudeFormat(8)
 
@@ -83,7 +84,7 @@ SELECT_BITS = 16
 _HELD = 1 << 26
 
 
-class Circuit(StrEnum):
+class Circuit(Choice):
     """What multiplies and what adds up."""
 
     AND = "and"
@@ -94,7 +95,7 @@ class Circuit(StrEnum):
     """XNOR gates, a multiplexer that passes one of the K products a cycle, and a counter at its end."""
 
 
-class Generator(StrEnum):
+class Generator(Choice):
     """Where the numbers come from."""
 
     LFSR = "lfsr"
@@ -103,7 +104,7 @@ class Generator(StrEnum):
     """A counter, its bits reversed for A, exclusive-or one draw a product."""
 
 
-class Sharing(StrEnum):
+class Sharing(Choice):
     """Which streams share a generator."""
 
     EDGES = "edges"
@@ -242,8 +243,8 @@ class Bitstream:
         if a.shape[1] > self.chunk:
             raise ValueError(
                 f"K is {a.shape[1]}, but a counter of {self.accumulator_bits} bits holds {self.chunk} "
-                f"products of {self.length} cycles; take shorter streams, or cut K into pieces and add up "
-                f"their results"
+                f"products of {self.length} cycles; take a wider one (24 at most), shorter streams, or "
+                f"cut K into pieces and add up their results"
             )
         return a, b
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 from math import isfinite, ldexp, nan
 
@@ -18,12 +17,12 @@ from quaver.golden import exact
 from quaver.golden.compression.packet import Packet, element_bytes
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats import FP32
-from quaver.golden.validation import set_integers
+from quaver.golden.validation import Choice, set_integers
 
 Values = NDArray[np.float32]
 
 
-class NonFinite(StrEnum):
+class NonFinite(Choice):
     """What becomes of a gradient with an infinity or a NaN, or with one that arises on the way."""
 
     REFUSE = "refuse"

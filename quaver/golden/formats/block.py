@@ -7,7 +7,6 @@ element times its block's scale, a value that any operand format of a wider rang
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +15,10 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.float import E4M3, FP8, FloatFormat
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
 from quaver.golden.rounding import Rounding
-from quaver.golden.validation import set_integers
+from quaver.golden.validation import Choice, set_integers
 
 
-class Scale(StrEnum):
+class Scale(Choice):
     """What the blocks' scales are."""
 
     E8M0 = "e8m0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -21,10 +20,10 @@ from quaver.golden.formats.format import (
     check_random_bits,
 )
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import as_integer, set_integers
+from quaver.golden.validation import Choice, as_integer, set_integers
 
 
-class Specials(StrEnum):
+class Specials(Choice):
     """What the top of the code space means."""
 
     IEEE = "ieee"

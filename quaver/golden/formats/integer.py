@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import ClassVar, Self
 
 import numpy as np
@@ -13,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.format import Format
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integers
-from quaver.golden.validation import set_integers
+from quaver.golden.validation import Choice, set_integers
 
 _PATTERN = re.compile(r"(uint|int|odd)([0-9]+)")
 
 
-class Levels(StrEnum):
+class Levels(Choice):
     """Which integers the 2**k codes of an `IntegerFormat` are."""
 
     UNSIGNED = "uint"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -15,10 +14,10 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.float import FloatFormat
 from quaver.golden.formats.format import Format, as_draws, as_floats
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integers
-from quaver.golden.validation import as_integer, set_integers
+from quaver.golden.validation import Choice, as_integer, set_integers
 
 
-class CodeSpace(StrEnum):
+class CodeSpace(Choice):
     """What is no number."""
 
     FNUZ = "fnuz"

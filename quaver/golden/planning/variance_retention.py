@@ -22,7 +22,6 @@ under a percent, but v(n) < 50 asks for n·(1 − VRR) < 3.9). Sums that truncat
 from __future__ import annotations
 
 import warnings
-from enum import StrEnum
 from math import ceil, floor, log, log2
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
+from quaver.golden.validation import Choice
 
 if TYPE_CHECKING:
     from quaver.golden.formats import FloatFormat
@@ -53,7 +53,7 @@ class NotMonotoneWarning(UserWarning):
     """
 
 
-class ChunkRule(StrEnum):
+class ChunkRule(Choice):
     """What v(n) < 50 means for a sum in chunks; the paper can be read either way."""
 
     EACH_STAGE = "each-stage"
