@@ -184,6 +184,8 @@ def run_bench(
             "COCOTB_TEST_MODULES": module,
             "COCOTB_RESULTS_FILE": str(Path(scratch) / "results.xml"),
             "COCOTB_RANDOM_SEED": str(seed),
+            # Or pytest would compile NumPy, Numba and all else anew: most of the seconds that a bench takes.
+            "COCOTB_REWRITE_ASSERTION_FILES": "",
             # In Icarus what is written at a clock's edge at once may be there before the edge.
             "COCOTB_TRUST_INERTIAL_WRITES": str(int(simulator == "verilator")),
             "COCOTB_LOG_LEVEL": "WARNING",

@@ -535,7 +535,14 @@ MUTATIONS = {
 }
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
+#: Kernels that draw take ten seconds to compile.
+SLOW_MUTATIONS = ("a fold too few", "the first tile's columns")
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW_MUTATIONS)) for each in MUTATIONS],
+)
 def test_a_wrong_kernel_is_caught(mutation, monkeypatch, tmp_path):
     module, right, wrong = MUTATIONS[mutation]
     with open(module.__file__) as file:

@@ -6,7 +6,7 @@ A mutation is one edit of a unit's source, on a copy in memory; an edit that no 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -23,7 +23,7 @@ from quaver.golden.formats import FP16
 from quaver.golden.rounding import Rounding
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.sim.benches import float_adder as adder_bench
-from quaver.sim.exhaustive import AdderPairs
+from quaver.sim.exhaustive import AdderPairs, Pairs
 from quaver.sim.runner import run_bench
 
 ROOT = Path(quaver.rtl.__file__).parent
@@ -55,6 +55,7 @@ STOCHASTIC = {
         "Cat(Const(0, bits), dropped, Const(0, 1))",
     ),
 }
+UNEDITED = ("rounding", "Drops the low bits", "Drops the low bits")
 
 
 class Edited(SourceFileLoader, MetaPathFinder):
@@ -94,36 +95,53 @@ def mutated(module: str, old: str, new: str) -> Iterator[None]:
         quaver.rtl = kept["quaver.rtl"]  # the import of the mutant has set it
 
 
-def adder_verilog(edit: tuple[str, str, str], rounding: Rounding) -> str:
+def adder_verilog(edit: tuple[str, str, str], rounding: Rounding, name: str = "float_adder") -> str:
     with mutated(*edit):
         from quaver.rtl.float.adder import FloatAdder
 
-        return to_verilog(FloatAdder(FP16, rounding=rounding), "float_adder")
+        return to_verilog(FloatAdder(FP16, rounding=rounding), name)
 
 
-def caught(edit: tuple[str, str, str], rounding: Rounding) -> bool:
-    """Whether the bench's own stimulus, through the compiled unit, tells the mutant from the definition."""
+def side_by_side(edits: Iterable[tuple[str, str, str]], rounding: Rounding, random_bits: int) -> Pairs:
+    """The adders of all edits in one unit, compiled once: `random` has above its bits which one is meant."""
+    texts = [adder_verilog(edit, rounding, f"adder_{i}") for i, edit in enumerate(edits)]
+    random = f", .random(random[{random_bits - 1}:0])" if random_bits else ""
+    units = "".join(
+        f"  wire [15:0] sum_{i};\n  adder_{i} unit_{i}(.a(a), .b(b), .sum(sum_{i}){random});\n"
+        for i in range(len(texts))
+    )
+    chosen = "".join(
+        f"random[{random_bits + 3}:{random_bits}] == {i} ? sum_{i} : " for i in range(len(texts))
+    )
+    top = (
+        f"module adders(input [15:0] a, input [15:0] b, input [{random_bits + 3}:0] random, "
+        f"output [15:0] sum);\n{units}  assign sum = {chosen}16'd0;\nendmodule\n"
+    )
+    return Pairs("".join(texts) + top, "adders", "sum", (16, 16, random_bits + 4, 16))
+
+
+@pytest.mark.parametrize(
+    ("edits", "rounding", "random_bits"),
+    [(ADDER, Rounding.NEAREST_EVEN, 0), (STOCHASTIC, Rounding.STOCHASTIC, 16)],
+    ids=["nearest", "stochastic"],
+)
+def test_every_mutant_of_the_adder_is_caught(
+    edits: dict[str, tuple[str, str, str]], rounding: Rounding, random_bits: int
+) -> None:
+    """The bench's own stimulus, through the compiled units, tells each from the definition; but not the adder
+    without an edit."""
     from quaver.rtl.float.adder import FloatAdder
 
     rng = np.random.default_rng(1)
     a, b = adder_bench.pairs(FP16, rng)
-    random = adder_bench.randoms(16, rng, len(a)) if rounding is Rounding.STOCHASTIC else np.zeros_like(a)
-    pairs = AdderPairs(FloatAdder(FP16, rounding=rounding), adder_verilog(edit, rounding))
-    return pairs.compare(a, b, random) is not None
-
-
-@pytest.mark.parametrize("name", ADDER)
-def test_mutant_of_the_adder_is_caught(name: str) -> None:
-    assert caught(ADDER[name], Rounding.NEAREST_EVEN)
-
-
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_mutant_of_the_stochastic_adder_is_caught(name: str) -> None:
-    assert caught(STOCHASTIC[name], Rounding.STOCHASTIC)
-
-
-def test_the_unmutated_adder_is_not_caught() -> None:
-    assert not caught(("rounding", "Drops the low bits", "Drops the low bits"), Rounding.NEAREST_EVEN)
+    random = adder_bench.randoms(16, rng, len(a)) if random_bits else np.zeros_like(a)
+    expected = AdderPairs(FloatAdder(FP16, rounding=rounding)).definition(a, b, random)
+    adders = side_by_side([*edits.values(), UNEDITED], rounding, random_bits)
+    equal = [
+        np.array_equal(adders.evaluate(a, b, random | i << random_bits), expected)
+        for i in range(len(edits) + 1)
+    ]
+    assert equal == [False] * len(edits) + [True], [*edits, "unedited"]
 
 
 def test_cocotb_catches_ties_that_go_to_odd() -> None:

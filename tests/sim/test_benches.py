@@ -22,8 +22,8 @@ from quaver.sim.runner import SIMULATORS, UNITS, bench_names, run_bench, run_ben
 #: them all.
 FAST = (
     *UNITS,
-    *("float_adder stochastic", "rounding stochastic", "systolic 2 x 3, stochastic"),
-    *("systolic 2 x 3, bitstream", "accelerator 2 x 3, aligned_float", "accelerator 3 x 2, integer"),
+    *("float_adder stochastic", "systolic 2 x 3, stochastic", "systolic 2 x 3, bitstream"),
+    *("accelerator 2 x 3, aligned_float", "accelerator 3 x 2, integer"),
 )
 
 

@@ -24,11 +24,14 @@ extern "C" int next(int a) {
 }
 double sc_time_stamp() { return 0; }
 """
+#: Which takes most of the compiler's time: Verilator's run time, too, is compiled into each test's own cache.
+WITHOUT_OPTIMISATION = tuple(flag for flag in verilated.COMPILER_FLAGS if flag != "-O3")
 
 
 @pytest.fixture
 def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(caches, "_usual", lambda: tmp_path / "cache")
+    monkeypatch.setattr(verilated, "COMPILER_FLAGS", WITHOUT_OPTIMISATION)
     monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
     (tmp_path / "harness.cpp").write_text(HARNESS)
     return tmp_path / "harness.cpp"
