@@ -244,10 +244,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of its training (1)")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="bits of its streams")
     options = parser.parse_args()
-    if options.length < 64:
+    if options.length not in (64, 128, 256, 512, 1024, 2048, 4096):
         parser.error(
-            f"--length is {options.length}, but speed is that of whole words: 64, 128, … or 4096 bits"
+            f"--length is {options.length}, but speed is that of whole words: 64, 128, 256, … or 4096 bits"
         )
+    if options.seeds < 2:
+        parser.error(f"--seeds is {options.seeds}, but a spread takes 2 or more")
     if options.figure and options.only in ("speed", "sharings"):
         parser.error(f"--figure draws the variance, but --only is {options.only}; leave out one of the two")
     if options.mnist:

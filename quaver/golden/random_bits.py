@@ -87,7 +87,7 @@ def states(seed: int | None, row: int = 0, column: int = 0) -> States:
     − 1.
     """
     if seed is None or not 0 < as_integer(seed, "seed") < 1 << 32:
-        raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
+        raise ValueError(f"seed is {seed}, but random bits need one of 1 … 2**32 − 1")
     x, y, z = (
         source.moved(numbered_seed(seed, number), row * source.per_row + column * source.per_column)
         for number, source in enumerate(SOURCES)

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden import lfsr
 from quaver.golden.lfsr import TAPS
+from quaver.golden.validation import as_integer
 
 
 class LFSR(wiring.Component):
@@ -36,6 +37,7 @@ class LFSR(wiring.Component):
     """
 
     def __init__(self, bits: int, taps: tuple[int, ...] = TAPS, seed: int = 1) -> None:
+        bits = as_integer(bits, "bits")
         if not 1 <= bits <= 32:
             raise ValueError(f"a draw of {bits} bits, but a draw takes 1 … 32")
         lfsr.LFSR(seed, taps)  # refuses a zero seed

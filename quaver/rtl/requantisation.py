@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS
+from quaver.golden.validation import as_integer
 
 
 class RequantisationUnit(wiring.Component):
@@ -36,6 +37,7 @@ class RequantisationUnit(wiring.Component):
     latency = 4
 
     def __init__(self, width: int, bits: int) -> None:
+        width, bits = as_integer(width, "width"), as_integer(bits, "bits")
         if not 2 <= width <= 32:
             raise ValueError(f"width is {width}, but sums have 2 to 32 bits")
         if not 1 <= bits <= 8:

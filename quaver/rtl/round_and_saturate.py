@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.formats import FixedFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
+from quaver.golden.validation import as_integer
 
 
 class RoundAndSaturate(wiring.Component):
@@ -43,6 +44,8 @@ class RoundAndSaturate(wiring.Component):
         random_bits: int = RANDOM_BITS,
         registers: int = 0,
     ) -> None:
+        dropped_bits = as_integer(dropped_bits, "dropped_bits")
+        random_bits = as_integer(random_bits, "random_bits")
         if not 0 <= dropped_bits < width:
             raise ValueError(f"dropped_bits is {dropped_bits}, but of {width} bits 0 to {width - 1} can go")
         if not 1 <= random_bits <= 32:

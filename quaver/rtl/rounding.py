@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
+from quaver.golden.validation import as_integer
 
 
 class Rounding(wiring.Component):
@@ -37,6 +38,8 @@ class Rounding(wiring.Component):
         rounding: RoundingMode | str = RoundingMode.NEAREST_EVEN,
         random_bits: int = RANDOM_BITS,
     ) -> None:
+        width, dropped_bits = as_integer(width, "width"), as_integer(dropped_bits, "dropped_bits")
+        random_bits = as_integer(random_bits, "random_bits")
         if width < 1:
             raise ValueError(f"width is {width}, but a magnitude has at least 1 bit")
         if not 0 <= dropped_bits < width:

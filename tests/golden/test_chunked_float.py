@@ -616,7 +616,7 @@ def test_operands_that_do_not_fit():
 @pytest.mark.parametrize("seed", [None, 0, 1 << 32, -1])
 def test_stochastic_rounding_needs_a_seed(seed):
     a = np.zeros((2, 2), np.uint8)
-    with pytest.raises(ValueError, match=f"seed is {seed}, but stochastic rounding needs one of 1 … 2"):
+    with pytest.raises(ValueError, match=f"seed is {seed}, but random bits need one of 1 … 2"):
         ChunkedFloat(rounding="stochastic").gemm(a, a, seed=seed)
 
 

@@ -124,7 +124,7 @@ def test_bad_input_is_the_cpus_error(machine: OnProcessor) -> None:
     view = on_cuda.View((1, 1), (2, 2), (1, 1), (0, 0), (1, 1))
     for wrong, error, words in (
         (lambda: on_cuda.gemm(a, b, text, 1), ValueError, "disagree on K"),
-        (lambda: on_cuda.gemm(a, a.T, text, None), ValueError, "needs one of 1"),
+        (lambda: on_cuda.gemm(a, a.T, text, None), ValueError, "need one of 1"),
         (lambda: on_cuda.gemm(a, a.T, arithmetic_text(NEAREST), 1), ValueError, "draws nothing"),
         (lambda: on_cuda.gemm(a, a.T, six, None), ValueError, "a holds [0-9]+, but codes of"),
         (lambda: on_cuda.gemm(x[None], x[:, None], text, 1), TypeError, "codes are unsigned"),

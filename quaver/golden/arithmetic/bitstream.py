@@ -31,9 +31,10 @@ that to numbers of up to h bits. With a shorter one the upper bits of the next r
 row's: a hop of 3 and numbers of 7 bits make streams of 1/128 and 8/128 go together with a correlation of
 0.34. With 18 steps numbers of up to 10 bits are independent of any other row's or column's, for rows and
 columns up to 40 apart and cycles up to 24 apart; of 12 bits, in 6 of these 3,920 places one or two bits
-follow from the others. All rows read one sequence of bits, from different places, and so do all columns: of
-256 rows the nearest two begin 6,323,400 steps apart, of columns 12,472,686. Products that take more bits than
-that (K·L times a number's) have late numbers of one row made of the bits of early numbers of the other.
+follow from the others, of 13 bits in 30. All rows read one sequence of bits, from different places, and so do
+all columns: of 256 rows the nearest two begin 6,323,400 steps apart, of columns 12,472,686. Products that
+take more bits than that (K·L times a number's) have late numbers of one row made of the bits of early numbers
+of the other.
 
 That exclusive-or is a factor 1 + x**18 in the field of the LFSR's states, in which a draw is a factor too:
 row i + 1's state is row i's times 1 + x**18 after any number of draws. So an array of hardware has one LFSR
@@ -240,11 +241,17 @@ class Bitstream:
     ) -> tuple[Codes, Codes]:
         """The operands as arrays of codes; errors as of `check_operands`, and for K beyond `chunk`."""
         a, b = check_operands(self, a_codes, b_codes, seed)
-        if a.shape[1] > self.chunk:
+        if (K := a.shape[1]) > self.chunk:
+            if self.circuit is Circuit.MUX and self.chunk == 1 << SELECT_BITS:
+                holds = f"a multiplexer chooses among {self.chunk} products;"
+            else:
+                holds = (
+                    f"a counter of {self.accumulator_bits} bits holds {self.chunk} products of {self.length} "
+                    f"cycles; take a wider one (24 at most), shorter streams, or"
+                )
             raise ValueError(
-                f"K is {a.shape[1]}, but a counter of {self.accumulator_bits} bits holds {self.chunk} "
-                f"products of {self.length} cycles; take a wider one (24 at most), shorter streams, or "
-                f"cut K into pieces and add up their results"
+                f"K is {K}, but {holds} cut K into pieces and add up their results: in training, take a "
+                f"smaller batch"
             )
         return a, b
 
@@ -399,7 +406,11 @@ class Bitstream:
 
 def _place(state: int, source: Source, places: int) -> int:
     """The state of the generator so many rows, or columns, further on: each is a factor 1 + x**hop, whose
-    2**i-th power is 1 + x**(2**i · hop)."""
+    2**i-th power is 1 + x**(2**i · hop). ValueError: a negative number of places."""
+    if places < 0:
+        raise ValueError(
+            f"{places} rows or columns further on, but there is no going back; ask for 0 or more"
+        )
     for i in range(places.bit_length()):
         if places >> i & 1:
             state ^= source.moved(state, 1 << i)

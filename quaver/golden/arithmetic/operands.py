@@ -34,5 +34,5 @@ def check_operands(
     if not arithmetic.stochastic and seed is not None:
         raise ValueError(f"seed is {seed}, but {arithmetic!r} draws nothing; leave it out")
     if arithmetic.stochastic and (seed is None or not 0 < as_integer(seed, "seed") < 1 << 32):
-        raise ValueError(f"seed is {seed}, but stochastic rounding needs one of 1 … 2**32 − 1")
+        raise ValueError(f"seed is {seed}, but random bits need one of 1 … 2**32 − 1")
     return a, b

@@ -11,6 +11,7 @@ from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
+from quaver.golden.validation import as_integer
 from quaver.rtl.accelerator.command_decoder import CommandDecoder
 from quaver.rtl.accelerator.compression_stream import CompressionStream
 from quaver.rtl.accelerator.response_writer import ResponseWriter
@@ -101,7 +102,7 @@ class Accelerator(wiring.Component):
         codes: int = 0,
         compression: AdaCompUnit | None = None,
     ):
-        if not 1 <= depth <= MAX_LENGTH:
+        if not 1 <= as_integer(depth, "depth") <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
         self.array = SystolicArray(arithmetic, rows, columns, stages)

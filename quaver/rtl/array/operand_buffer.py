@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from quaver.golden.validation import as_integer
 from quaver.rtl.commands import slot_bits, slots_per_word
 
 
@@ -52,6 +53,7 @@ class OperandBuffer(wiring.Component):
     """
 
     def __init__(self, banks: int, depth: int, width: int, bubble: int, codes_per_bank: int = 1):
+        banks, depth = as_integer(banks, "banks"), as_integer(depth, "depth")
         if banks < 1 or depth < 1:
             raise ValueError(f"{banks} banks of {depth} codes, but a buffer has at least one of each")
         self.banks, self.depth, self.width, self.bubble = banks, depth, width, bubble

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
+from quaver.golden.validation import as_integer
 from quaver.rtl.pe import pe_for
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.random_sources import Sources, places_on, streams_on
@@ -82,6 +83,7 @@ class SystolicArray(wiring.Component):
     """
 
     def __init__(self, arithmetic: Arithmetic, rows: int, columns: int, stages: int):
+        rows, columns = as_integer(rows, "rows"), as_integer(columns, "columns")
         if rows < 1 or columns < 1:
             raise ValueError(f"an array of {rows} × {columns}, but it has at least one row and one column")
         self.arithmetic, self.rows, self.columns, self.stages = arithmetic, rows, columns, stages

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.compression.packet import LONGEST, LONGEST_SHORT
 from quaver.golden.descriptor import Descriptor
 from quaver.golden.formats import FP32
+from quaver.golden.validation import as_integer
 from quaver.rtl.compression.mean_of_maxima import MeanOfMaxima
 from quaver.rtl.float.adder import CUTS, FloatAdder
 from quaver.rtl.update.unit import delayed
@@ -76,11 +77,11 @@ class AdaCompUnit(wiring.Component):
     """
 
     def __init__(self, longest: int = 512, *, count_bits: int = 24, stages: int = 4) -> None:
-        if not 1 <= longest <= LONGEST:
+        if not 1 <= as_integer(longest, "longest") <= LONGEST:
             raise ValueError(f"longest is {longest}, but bins have 1 to {LONGEST:,} elements")
-        if not 1 <= stages <= max(CUTS) + 1:
+        if not 1 <= as_integer(stages, "stages") <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
-        if not 1 <= count_bits <= 32:
+        if not 1 <= as_integer(count_bits, "count_bits") <= 32:
             raise ValueError(f"count_bits is {count_bits}, but a run's length has 1 to 32 bits")
         self.longest, self.count_bits, self.stages = longest, count_bits, stages
         #: What an accelerator says that has it: no more than that matters to who sends.

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden.compression.packet import LONGEST, LONGEST_SHORT
 from quaver.golden.formats import FP32
+from quaver.golden.validation import as_integer
 from quaver.rtl.float.adder import CUTS, FloatAdder
 
 #: What begins a layer: its length, that of its bins, and the share of a value, round(scale / learners); a
@@ -48,9 +49,9 @@ class AdaCompAverage(wiring.Component):
     """
 
     def __init__(self, stages: int = 4, *, count_bits: int = 32) -> None:
-        if not 1 <= stages <= max(CUTS) + 1:
+        if not 1 <= as_integer(stages, "stages") <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but an adder has 1 to {max(CUTS) + 1}")
-        if not 1 <= count_bits <= 32:
+        if not 1 <= as_integer(count_bits, "count_bits") <= 32:
             raise ValueError(f"count_bits is {count_bits}, but a layer's length has 1 to 32 bits")
         self.stages, self.count_bits = stages, count_bits
         super().__init__(

@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.formats import FP32
+from quaver.golden.validation import as_integer
 
 #: A magnitude is a float32 without its sign, finite.
 Magnitude = data.StructLayout({"mantissa": FP32.mantissa_bits, "exponent": FP32.exponent_bits})
@@ -41,7 +42,7 @@ class MeanOfMaxima(wiring.Component):
     """
 
     def __init__(self, count_bits: int = 24) -> None:
-        if not 1 <= count_bits <= 32:
+        if not 1 <= as_integer(count_bits, "count_bits") <= 32:
             raise ValueError(f"count_bits is {count_bits}, but a run's length has 1 to 32 bits")
         self.count_bits = count_bits
         maxima = data.StructLayout({"magnitude": Magnitude, "last": 1})

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.formats import FloatFormat, Specials
 from quaver.golden.rounding import NEAREST_OR_DRAWN, RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
+from quaver.golden.validation import as_integer
 from quaver.rtl.float.unpacked import Pack, Unpack, Unpacked, leading_zeros
 from quaver.rtl.pipeline import Pipeline
 from quaver.rtl.rounding import Rounding
@@ -70,6 +71,7 @@ class UnpackedAdder(wiring.Component):
         registers: int = 0,
     ) -> None:
         self.rounding = RoundingMode(rounding)
+        random_bits = as_integer(random_bits, "random_bits")
         if not 1 <= random_bits <= 32:
             raise ValueError(f"random_bits is {random_bits}, but stochastic rounding takes 1 … 32")
         if self.rounding not in NEAREST_OR_DRAWN:
@@ -91,13 +93,13 @@ class UnpackedAdder(wiring.Component):
                 f"the addend has multiples of 2**{addend.quantum_exponent}, but the augend has no number "
                 f"below 2**{augend.min_exponent}; take a gradual augend"
             )
-        if registers not in CUTS:
+        if as_integer(registers, "registers") not in CUTS:
             raise ValueError(f"{registers} registers in the adder, but it has 0 to {max(CUTS)}")
         self.format, self.augend, self.addend = fmt, augend, addend
         self.random_bits, self.registers = random_bits, registers
         ports = {"a": In(augend.layout), "b": In(addend.layout), "sum": Out(augend.layout)}
         if self.rounding.draws:
-            ports["random"] = In(random_bits)
+            ports["random"] = In(self.random_bits)
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -277,7 +279,7 @@ class FloatAdder(wiring.Component):
         random_bits: int = RANDOM_BITS,
         stages: int = 0,
     ) -> None:
-        if not 0 <= stages <= max(CUTS) + 1:
+        if not 0 <= as_integer(stages, "stages") <= max(CUTS) + 1:
             raise ValueError(f"stages is {stages}, but the adder has 0 to {max(CUTS) + 1}")
         addend = fmt if addend is None else addend
         self.format, self.addend, self.stages = fmt, addend, stages
@@ -291,10 +293,10 @@ class FloatAdder(wiring.Component):
         self.add = UnpackedAdder(
             fmt, augend, unpacked, rounding=rounding, random_bits=random_bits, registers=max(stages - 1, 0)
         )
-        self.rounding, self.random_bits = self.add.rounding, random_bits
+        self.rounding, self.random_bits = self.add.rounding, self.add.random_bits
         ports = {"a": In(fmt.width), "b": In(b_shape), "sum": Out(fmt.width)}
         if self.rounding.draws:
-            ports["random"] = In(random_bits)
+            ports["random"] = In(self.random_bits)
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:

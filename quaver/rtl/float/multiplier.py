@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.formats import FloatFormat
+from quaver.golden.validation import as_integer
 from quaver.rtl.float.unpacked import Unpack, Unpacked
 from quaver.rtl.pipeline import Pipeline
 
@@ -96,7 +97,7 @@ class FloatMultiplier(wiring.Component):
     """
 
     def __init__(self, a_format: FloatFormat, b_format: FloatFormat, *, stages: int = 0) -> None:
-        if not 0 <= stages <= 2:
+        if not 0 <= as_integer(stages, "stages") <= 2:
             raise ValueError(f"stages is {stages}, but the multiplier has 0 to 2")
         self.a_format, self.b_format, self.stages = a_format, b_format, stages
         self.unpacked = product_of(Unpacked.normalised(a_format), Unpacked.normalised(b_format))

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.formats import FloatFormat
 from quaver.golden.rounding import Rounding as RoundingMode
+from quaver.golden.validation import as_integer
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.unpacked import Normalise, Pack, Unpack, Unpacked, fold_of, leading_zeros
@@ -128,7 +129,7 @@ class AlignedFloatPE(ProcessingElement):
     """
 
     def __init__(self, arithmetic: AlignedFloat, *, stages: int = 4) -> None:
-        if stages not in CUTS:
+        if as_integer(stages, "stages") not in CUTS:
             raise ValueError(f"stages is {stages}, but an aligned processing element has 1 to {max(CUTS)}")
         if arithmetic.aligning is not RoundingMode.TOWARD_ZERO:
             raise ValueError(

@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.bitstream import Bitstream, Circuit, Generator, Sharing
+from quaver.golden.validation import as_integer
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.integer import Total
@@ -119,7 +120,7 @@ class BitstreamPE(ProcessingElement):
                 f"sharing is {arithmetic.sharing}, which shows what goes wrong, but the hardware has a "
                 f"generator for each row and column; take sharing='edges'"
             )
-        if not 2 <= stages <= 7:
+        if not 2 <= as_integer(stages, "stages") <= 7:
             raise ValueError(f"stages is {stages}, but a processing element of bit streams has 2 to 7")
         self.arithmetic, self.registered = arithmetic, stages > 2
         super().__init__(

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.random_bits import DIAGONAL
+from quaver.golden.validation import as_integer
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.float.adder import UnpackedAdder
 from quaver.rtl.float.multiplier import UnpackedMultiplier, product_of
@@ -54,7 +55,7 @@ class ChunkedFloatPE(ProcessingElement):
     """
 
     def __init__(self, arithmetic: ChunkedFloat, *, stages: int = 4) -> None:
-        if not 1 <= stages <= 7:
+        if not 1 <= as_integer(stages, "stages") <= 7:
             raise ValueError(f"stages is {stages}, but the adder of a processing element has 1 to 7")
         self.arithmetic = arithmetic
         accumulator = arithmetic.accumulator

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.fixed_point import FixedPoint
+from quaver.golden.validation import as_integer
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
@@ -56,7 +57,7 @@ class FixedPointPE(ProcessingElement):
     """
 
     def __init__(self, arithmetic: FixedPoint, *, stages: int = 4) -> None:
-        if not 2 <= stages <= 7:
+        if not 2 <= as_integer(stages, "stages") <= 7:
             raise ValueError(f"stages is {stages}, but a fixed-point processing element has 2 to 7")
         self.arithmetic, self.stages = arithmetic, stages
         super().__init__(

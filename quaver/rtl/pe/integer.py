@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from quaver.golden.arithmetic.integer import Integer, largest_product
 from quaver.golden.formats import IntegerFormat, Levels
+from quaver.golden.validation import as_integer
 from quaver.rtl.emit.shared_modules import shared_module
 from quaver.rtl.pe.element import ProcessingElement
 from quaver.rtl.pe.pass_on import pass_on
@@ -145,7 +146,7 @@ class IntegerPE(ProcessingElement):
     def __init__(
         self, arithmetic: Integer, *, stages: int = 4, group: int | None = None, in_dsp: bool | None = None
     ) -> None:
-        if not 2 <= stages <= 7:
+        if not 2 <= as_integer(stages, "stages") <= 7:
             raise ValueError(f"stages is {stages}, but an integer processing element has 2 to 7")
         self.arithmetic, self.stages = arithmetic, stages
         a, b = arithmetic.a, arithmetic.b

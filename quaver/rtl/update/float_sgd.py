@@ -12,6 +12,7 @@ from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.rounding import RANDOM_BITS
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.update.float_sgd import SEED_MASKS, FloatSGD
+from quaver.golden.validation import as_integer
 from quaver.rtl.float.adder import CUTS, FloatAdder
 from quaver.rtl.float.multiplier import FloatMultiplier
 from quaver.rtl.lfsr import LFSR
@@ -112,7 +113,7 @@ class FloatSGDUnit(UpdateUnit):
         random_bits: int = RANDOM_BITS,
         stages: int = MAX_STAGES,
     ) -> None:
-        if not 1 <= stages <= MAX_STAGES:
+        if not 1 <= as_integer(stages, "stages") <= MAX_STAGES:
             raise ValueError(f"stages is {stages}, but an AXPY has 1 to {MAX_STAGES}")
         self.format, self.stages = fmt, stages
         super().__init__((fmt,), fmt, rounding, random_bits, 3 * stages)

@@ -12,6 +12,7 @@ from quaver.golden.contracts import HardwareRule
 from quaver.golden.formats import Format
 from quaver.golden.rounding import Rounding as RoundingMode
 from quaver.golden.update.float_sgd import SEED_MASKS
+from quaver.golden.validation import as_integer
 
 
 class UpdateUnit(wiring.Component):
@@ -51,7 +52,7 @@ class UpdateUnit(wiring.Component):
         self.rounding, self.random_bits = RoundingMode(rounding), random_bits
         if self.rounding is RoundingMode.TOWARD_ZERO:
             raise ValueError("rounding is truncate, but the update rounds to nearest or stochastically")
-        if not 1 <= random_bits <= 32:
+        if not 1 <= as_integer(random_bits, "random_bits") <= 32:
             raise ValueError(f"random_bits is {random_bits}, but a draw takes 1 … 32")
         settings = dict.fromkeys(("rate", "momentum", "decay"), scalar.width)
         if self.rounding.draws:
