@@ -296,6 +296,15 @@ def test_shapes_tiles_and_threads_change_nothing() -> None:
     assert unit.gemm(a[:0], b).shape == (0, 300)
 
 
+def test_no_chunks_are_none_whatever_the_group() -> None:
+    """Which need not divide `NO_CHUNKS`; and the largest group."""
+    rng = np.random.default_rng(23)
+    a, b = codes(E4M3, "normal", (3, 300), rng), codes(E4M3, "normal", (300, 4), rng)
+    for group in (3, 256):
+        unit = named("hopper_fp8_fast", group=group)
+        np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
+
+
 def test_long_sums_use_threads() -> None:
     unit = AlignedFloat()
     rng = np.random.default_rng(20)
@@ -319,8 +328,19 @@ def test_promotion_is_float32s_addition_to_nearest() -> None:
     ("parameters", "message"),
     [
         ({"a": FP32}, "a is e8m23, 32 bits, but operands have at most 16; take fewer mantissa bits"),
-        ({"group": 0}, "group is 0, but a group has at least 1 product"),
-        ({"chunk": 100}, "chunk is 100, but a chunk holds whole groups of 32; take a multiple"),
+        ({"group": 0}, "group is 0, but a group has 1 … 256 products; take 32"),
+        (
+            {"group": 1 << 40, "chunk": 1 << 40},
+            f"group is {1 << 40}, but a group has 1 … 256 products; take 32",
+        ),
+        (
+            {"chunk": 100},
+            "chunk is 100, but a chunk holds whole groups of 32; take 128, or 1073741824 for no chunks",
+        ),
+        (
+            {"chunk": 1 << 70},
+            f"chunk is {1 << 70}, but it must be 1 … 1073741824, and so many are no chunks",
+        ),
         (
             {"fraction_bits": 12},
             "fraction_bits is 12, but an accumulator of 13 mantissa bits and groups of 32 take 13 … 45",
