@@ -59,7 +59,7 @@ def draw(results: dict[str, list[dict[str, float]]], lengths: list[int], file: P
         axis.set(title=title, xlabel="K, products in a sum")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("root mean square error over the sums'")
-    axes[0].legend(fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(UNITS))
     figure.savefig(file, dpi=150)
 
 

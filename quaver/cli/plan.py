@@ -195,6 +195,12 @@ def _check(network: NetworkShape, name: str, ratios: tuple[float, float, float],
             f"{arithmetic.accumulator.mantissa_bits} bits suffice where ln v(n) < {LARGEST_LOSS:.2f}"
             f"{' in the chunk' if promotes else ''}."
         )
+        short = sum(one.promoted.length <= arithmetic.chunk for one in found)
+        if promotes and short:
+            console.print(
+                f"Sums of {short} of {len(found)} GEMMs are one chunk, of at most {arithmetic.chunk:,} "
+                "products: there nothing is promoted, and both are the same."
+            )
     return int(not all(one.promoted.suffices for one in found))
 
 

@@ -81,7 +81,7 @@ def _checked(make: Callable[[str], object]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
             make(text)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text
 

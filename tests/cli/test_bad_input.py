@@ -102,6 +102,7 @@ def test_an_update_that_no_engine_rounds_so_is_refused_before_data_are_loaded(
             "1 + 9 + 23 = 33 bits, but a format fits 32; take fewer mantissa bits",
         ),
         (["pe", "--accumulator", "fp17"], "format is 'fp17', but it must be one of"),
+        (["pe", "--accumulator", "mxfp4"], "format is 'mxfp4', numbers in blocks with a scale each, which"),
         (["lfsr", "--seed", "pi"], "'pi' is no integer"),
         (
             ["float_multiplier", "--a", "q6.10"],

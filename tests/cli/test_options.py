@@ -248,6 +248,11 @@ def test_no_assertion_validates_anything() -> None:
     ("name", "said"),
     [
         ("aligned_float(group=3)", "a chunk holds whole groups of 3"),
+        ("aligned_float(group=many)", "group is 'many', but it must be an integer"),
+        (
+            "chunked_float(operand=q6.10)",
+            "operand is FixedFormat(integer_bits=6, fraction_bits=10), but it",
+        ),
         ("aligned_float(groups=4)", "groups"),
         ("nothing", "there are fp8, fp16"),
     ],

@@ -44,7 +44,15 @@ def test_names() -> None:
             "--chunk is 3, but --arithmetic fixed16 has --a, --b, --result, --rounding, --random-bits, "
             "--accumulator-bits; leave it out, or take another arithmetic",
         ),
-        ("fp8(chunk=0)", "chunk is 0, but it must be an integer ≥ 1; chunk=K sums without chunks"),
+        ("fp8(chunk=0)", "chunk is 0, but it must be 1 … 1073741824, and so many are no chunks"),
+        (
+            "fp8(chunk=1073741825)",
+            "chunk is 1073741825, but it must be 1 … 1073741824, and so many are no chunks",
+        ),
+        *(
+            (text, f"--arithmetic is {text}, but each parameter has one value: hopper_fp8(NAME=VALUE, …)")
+            for text in ("hopper_fp8(group)", "hopper_fp8(chunk=64,)", "hopper_fp8(group=4, group=8)")
+        ),
     ],
 )
 def test_refusals(name: str, message: str) -> None:

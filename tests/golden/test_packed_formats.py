@@ -177,6 +177,22 @@ def test_blocks_lie_along_the_axis_and_the_last_may_be_short() -> None:
     np.testing.assert_array_equal(np.moveaxis(fmt.round(x, axis=0), 0, -1), fmt.round(np.moveaxis(x, 0, -1)))
 
 
+def test_a_block_longer_than_its_axis_is_the_axis() -> None:
+    x = np.random.default_rng(5).standard_normal((3, 40))
+    element = BLOCK_FORMATS["mxfp4"].element
+    np.testing.assert_array_equal(
+        BlockFormat(element, 1 << 50).round(x, axis=0), BlockFormat(element, 3).round(x, axis=0)
+    )
+    assert BlockFormat(element, 1 << 50).round(x[:, :0]).shape == (3, 0)
+
+
+@pytest.mark.parametrize("name", BLOCK_FORMATS)
+def test_a_block_format_is_none_of_single_numbers(name: str) -> None:
+    element = re.escape(str(BLOCK_FORMATS[name].element))
+    with pytest.raises(ValueError, match=f"^format is '{name}', numbers in blocks .* of it are {element}$"):
+        parse(name)
+
+
 def test_e8m0s_codes_are_ml_dtypes() -> None:
     codes = np.arange(256, dtype=np.uint8)
     expected = codes.view(ml_dtypes.float8_e8m0fnu).astype(np.float64)

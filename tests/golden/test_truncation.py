@@ -54,6 +54,11 @@ def test_a_network_layer_by_layer() -> None:
         measured(AlignedFloat(), 0)
 
 
+def test_groups_that_do_not_divide_the_longest_chunk() -> None:
+    found = check(trained_here("mlp-digits"), AlignedFloat(group=3, chunk=9))
+    assert all(one.plain.error >= one.promoted.error for one in found)
+
+
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "mlp-digits", "--arithmetic", "hopper_fp8", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -62,8 +67,13 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "plain kept" in printed
     assert "13 bits suffice where" in printed
+    assert "Sums of 8 of 8 GEMMs are one chunk, of at most 128 products" in printed
+    assert main(["plan", "mlp-digits", "--arithmetic", "aligned_float(group=10, chunk=10)"]) == 0
+    assert "Sums of 1 of 8 GEMMs are one chunk" in capsys.readouterr().out
     assert main(["plan", "mlp-digits", "--arithmetic", "hopper_fp8_fast"]) == 0
-    assert "plain" not in capsys.readouterr().out  # all of it is
+    printed = capsys.readouterr().out
+    assert "plain" not in printed  # all of it is
+    assert "one chunk" not in printed
     assert (
         main(["plan", "mlp-digits", "--arithmetic", "aligned_float(fraction_bits=3, accumulator=e8m3)"]) == 1
     )

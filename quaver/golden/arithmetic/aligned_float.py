@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quaver.golden import exact
-from quaver.golden.arithmetic.chunked_float import MAX_OPERAND_BITS
+from quaver.golden.arithmetic.chunked_float import MAX_OPERAND_BITS, NO_CHUNKS, check_chunk
 from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
@@ -48,6 +48,9 @@ from quaver.golden.validation import set_integers
 
 #: The accumulator of an H100's FP8 products.
 E8M13 = FloatFormat(8, 13)
+
+#: Products of a group are all decoded, multiplied and aligned before they are added: units have up to 32.
+MAX_GROUP = 256
 
 #: Sums of a group are integers that a float64 holds.
 MAX_SUM_BITS = 53
@@ -65,14 +68,14 @@ class AlignedFloat:
     a, b
         Formats of the codes of A and B, of at most 16 bits.
     group
-        Products that are added at once, at least 1.
+        Products that are added at once, 1 … 256.
     fraction_bits
         F, the bits of an aligned term below the largest exponent's: at least the accumulator's mantissa bits.
     accumulator
         Format of the sums in a chunk; it has infinity, and overflow goes there.
     chunk
-        Products in a chunk, a multiple of `group`. It may exceed K: one chunk, and one fold. No promotion is
-        `chunked_float.NO_CHUNKS`.
+        Products in a chunk, a multiple of `group`, or `chunked_float.NO_CHUNKS`, which is no promotion. It
+        may exceed K: one chunk, and one fold.
     total
         Format of the totals and of C.
     aligning, rounding
@@ -127,11 +130,14 @@ class AlignedFloat:
                     f"{MAX_OPERAND_BITS}; take fewer mantissa bits"
                 )
         set_integers(self, "group", "fraction_bits", "chunk")
-        if self.group < 1:
-            raise ValueError(f"group is {self.group}, but a group has at least 1 product")
-        if self.chunk < 1 or self.chunk % self.group:
+        if not 1 <= self.group <= MAX_GROUP:
+            raise ValueError(f"group is {self.group}, but a group has 1 … {MAX_GROUP} products; take 32")
+        check_chunk(self.chunk)
+        if self.chunk % self.group and self.chunk != NO_CHUNKS:
+            multiple = -(-self.chunk // self.group) * self.group
             raise ValueError(
-                f"chunk is {self.chunk}, but a chunk holds whole groups of {self.group}; take a multiple"
+                f"chunk is {self.chunk}, but a chunk holds whole groups of {self.group}; take {multiple}, or "
+                f"{NO_CHUNKS} for no chunks"
             )
         acc = self.accumulator
         if acc.specials is not Specials.IEEE or acc.saturate:

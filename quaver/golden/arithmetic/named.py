@@ -78,8 +78,14 @@ def named(arithmetic: str, **parameters: Any) -> Arithmetic:
     if match is None or match[1] not in names():
         raise ValueError(f"--arithmetic is {arithmetic}, but there are {', '.join(names())}")
     start: Any = PRESETS[match[1]] if match[1] in PRESETS else ARITHMETICS[match[1]]()
-    spelt = dict(part.split("=", 1) for part in match[2].split(",")) if match[2] else {}
-    given = {key.strip(): _value(value.strip()) for key, value in spelt.items()}
+    given = {}
+    for part in match[2].split(",") if match[2] else ():
+        key, equals, value = (text.strip() for text in part.partition("="))
+        if not equals or key in given:
+            raise ValueError(
+                f"--arithmetic is {arithmetic}, but each parameter has one value: {match[1]}(NAME=VALUE, …)"
+            )
+        given[key] = _value(value)
     given |= {key: value for key, value in parameters.items() if value is not None}
     known = [field.name for field in fields(start)]
     for key, value in given.items():

@@ -67,9 +67,10 @@ class BlockFormat:
         """
         x = np.moveaxis(np.asarray(values, np.float64), axis, -1)
         count = x.shape[-1]
-        padded = np.zeros((*x.shape[:-1], -(-count // self.block) * self.block))
+        block = min(self.block, max(count, 1))
+        padded = np.zeros((*x.shape[:-1], -(-count // block) * block))
         padded[..., :count] = x
-        blocks = padded.reshape(*x.shape[:-1], -1, self.block)
+        blocks = padded.reshape(*x.shape[:-1], -1, block)
         largest = np.abs(blocks).max(-1, initial=0)
         bad = ~np.isfinite(largest)
         tensor = 1.0
@@ -100,8 +101,9 @@ class BlockFormat:
     ) -> NDArray[np.float64]:
         """The values of what `encode` gave."""
         elements = np.moveaxis(self.element.decode(codes), axis, -1).astype(np.float64)
-        each = np.repeat(np.moveaxis(self.scales(scales), axis, -1), self.block, -1)
-        return np.moveaxis(elements * (each[..., : elements.shape[-1]] * tensor), -1, axis)
+        count = elements.shape[-1]
+        each = np.repeat(np.moveaxis(self.scales(scales), axis, -1), min(self.block, max(count, 1)), -1)
+        return np.moveaxis(elements * (each[..., :count] * tensor), -1, axis)
 
     def round(
         self, values: ArrayLike, rounding: Rounding | str = Rounding.NEAREST_EVEN, *, axis: int = -1

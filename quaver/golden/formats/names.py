@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quaver.golden.formats.block import BLOCK_FORMATS
 from quaver.golden.formats.fixed import FixedFormat
 from quaver.golden.formats.float import BFLOAT16, DL8, DLFLOAT, E4M3, FP8, FP16, FP32, HALF, FloatFormat
 from quaver.golden.formats.format import Format
@@ -40,7 +41,8 @@ def parse(name: str) -> Format:
     ``ieee`` is what is meant without), and by ``sat`` (saturating; without, overflow is infinity). ``q6.10``
     is fixed point of 6 integer and 10 fraction bits. ``uint4``, ``int4`` and ``odd4`` are integers of 4 bits:
     unsigned, signed, odd ones. ``sm8`` is a sign and a fraction of 7 bits. ``e4m3fnuz``, ``e5m2fnuz``,
-    ``binary8p4`` (P3109's) and ``e2m1mx`` are floats with other tops.
+    ``binary8p4`` (P3109's) and ``e2m1mx`` are floats with other tops. Block formats (``mxfp4``, …) are no
+    formats of single numbers; `BLOCK_FORMATS` has them.
 
     Raises
     ------
@@ -53,5 +55,10 @@ def parse(name: str) -> Format:
     for kind in FORMATS.values():
         if (found := kind.parse(text)) is not None:
             return found
+    if text in BLOCK_FORMATS:
+        raise ValueError(
+            f"format is {name!r}, numbers in blocks with a scale each, which only casts of operands can be: "
+            f"a recipe's inputs, weights, errors; single numbers of it are {BLOCK_FORMATS[text].element}"
+        )
     syntaxes = ", or ".join(kind.syntax for kind in FORMATS.values())
     raise ValueError(f"format is {name!r}, but it must be one of {', '.join(_NAMES)}, or {syntaxes}")

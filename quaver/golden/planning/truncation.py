@@ -140,7 +140,7 @@ def check(
 
     `nonzero_ratios` are of layers that do not state their own.
     """
-    plain = replace(arithmetic, chunk=NO_CHUNKS // arithmetic.group * arithmetic.group)
+    plain = replace(arithmetic, chunk=NO_CHUNKS)
     found = []
     for number, shape in enumerate(network.layers):
         lengths = (shape.forward, shape.backward, shape.gradient(network.batch))
