@@ -168,6 +168,8 @@ class Commands:
             return int(self.rng.choice([0, self.geometry.depth, self.geometry.depth + 1, 65535]))
         if self.chance(0.03):
             return int(self.rng.integers(1, 4)) | self.one_of(16)
+        if self.chance(0.1):
+            return int(self.rng.integers(1, self.geometry.depth + 1))
         return int(self.rng.choice([1, 1, 2, 3]))
 
     def half(self, operand: Operand) -> int:
