@@ -46,7 +46,8 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         lambda of=Accelerator: of(
             ChunkedFloat(chunk=4), rows=2, columns=5, stages=2, depth=6, update=FloatSGDUnit(stages=2)
         ),
-        [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0), FloatSGD(0.25, 0.5, -0.125)],
+        # Some of whose settings have bits everywhere.
+        [FloatSGD(0.125, 0.875, 0.0625), FloatSGD(0.5, 0.0), FloatSGD(0.23, 0.87, -0.09)],
     ),
     # So many random bits in all rows, and in all columns, that every bit of a source decides something.
     "fixed point": (
@@ -156,7 +157,8 @@ class Commands:
         start = int(self.rng.integers(g.depth * lanes + 1)) if self.chance(0.1) else 0
         beyond = self.one_of(LoadArguments["start"].width) * self.chance(0.02)
         count = g.depth * lanes - start + self.chance(0.03) - int(self.rng.integers(4)) * self.chance(0.3)
-        data = self.words(max(count, 0) * groups + self.chance(0.03))
+        much = self.one_of(12) * self.chance(0.02)  # to be dropped behind the memory's end
+        data = self.words(max(count, 0) * groups + self.chance(0.03) + much)
         half, zero = int(self.rng.integers(2)), self.unused(LoadArguments)
         place = LoadArguments.const({"start": start | beyond, "half": half, "operand": operand, "zero": zero})
         return [*command(Opcode.LOAD, [place.as_value().value], len(data)), *data]
@@ -166,6 +168,8 @@ class Commands:
             return int(self.rng.choice([0, self.geometry.depth, self.geometry.depth + 1, 65535]))
         if self.chance(0.03):
             return int(self.rng.integers(1, 4)) | self.one_of(16)
+        if self.chance(0.1):
+            return int(self.rng.integers(1, self.geometry.depth + 1))
         return int(self.rng.choice([1, 1, 2, 3]))
 
     def half(self, operand: Operand) -> int:
@@ -180,6 +184,8 @@ class Commands:
             m_tiles = n_tiles = 1
         elif self.chance(0.1):
             k, m_tiles, n_tiles = 1, self.geometry.depth, self.geometry.depth  # all that is loaded
+            if self.chance(0.5):
+                m_tiles, n_tiles = self.rng.integers(1, self.geometry.depth + 1, 2).tolist()
         fields = {"k": k, "first": first, "last": last, "zero": self.unused(GemmArguments)}
         fields |= {"a_half": self.half(Operand.A), "b_half": self.half(Operand.B)}
         tiles = TileArguments.const({"m_tiles": m_tiles, "n_tiles": n_tiles})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from mutant_drivers import SUBJECTS, Subject, rounding_driver
 from mutants import Mutants, equivalent, mutants, run
@@ -147,6 +149,27 @@ endmodule
     )
     assert (score.undecided, score.survivors) == ([harmless], [])
     assert score.score < 1
+
+
+def test_no_clock_is_spoilt() -> None:
+    """Neither a register's, nor those of a memory and of a module that is kept."""
+    text = """
+module inner(input core_clk, input d, output reg q);
+  always @(posedge core_clk) q <= d;
+endmodule
+module unit(input aclk, input enable, input [1:0] place, input x, output reg y, output z);
+  reg memory [3:0];
+  always @(posedge aclk) if (enable) memory[place] <= x;
+  always @(posedge aclk) y <= memory[place];
+  inner kept(.core_clk(aclk), .d(x), .q(z));
+endmodule
+"""
+    of = mutants(text, "unit", 100, kept=["inner"])
+    spoilt = {re.search(r"-cell (\S+) -port (\S+)", edit).groups() for edit in of.edits}  # type: ignore[union-attr]
+    assert {("kept", "d"), ("unit_memory", "place")} <= spoilt
+    assert not [port for _, port in spoilt if "clk" in port.lower()]
+    clocks = re.findall(r"posedge (\w+)|\.\w*clk\((.*)\)", of.verilog)
+    assert sorted(clocks) == sorted([("core_clk", ""), *[("aclk", "")] * 2, *[("", "aclk")] * 2])
 
 
 def test_every_unit_is_there() -> None:

@@ -47,6 +47,8 @@ submod
 """
 
 
+#: Edits of clocks: of a register, `CLK`; of what is inside a unit, the clock's name there.
+_CLOCK = re.compile(r" -port \S*clk ", re.I)
 #: Port → of a wire, the expression that counts.
 Meanings = Mapping[str, Callable[[str], str]]
 
@@ -111,7 +113,7 @@ def mutants(
     prepare = _PREPARE.format(top=top, keep=keep)
     script = f"{prepare}mutate -list {2 * count} -seed {seed} -o list.txt {top}"
     listed = _yosys(script, {"unit.v": verilog}, "list.txt").decode().splitlines()
-    edits = [edit for edit in dict.fromkeys(listed) if not re.search(r" -port \S*CLK", edit)][:count]
+    edits = [edit for edit in dict.fromkeys(listed) if not _CLOCK.search(edit)][:count]
     width = len(edits).bit_length()
     steps = (
         edit.replace("mutate ", f"mutate -ctrl {SELECT} {width} {i} ") for i, edit in enumerate(edits, 1)
