@@ -206,8 +206,13 @@ def test_a_decay_beyond_the_end_is_for_a_resumed_run(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_have_limits_before_work_begins(
-    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+    arguments: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where a demonstration may write its picture
     assert cli.main(arguments.split()) == 2
     assert message in capsys.readouterr().err
 
