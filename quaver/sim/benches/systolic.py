@@ -23,7 +23,7 @@ VARIANTS = {
     "systolic": lambda: SystolicArray(ChunkedFloat(chunk=8), 3, 2, 4),
     "systolic 1 x 1, 1 stage": lambda: SystolicArray(ChunkedFloat(), 1, 1, 1),
     "systolic 2 x 3, stochastic": lambda: SystolicArray(
-        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC), 2, 3, 2
+        ChunkedFloat(chunk=5, rounding=Rounding.STOCHASTIC, random_bits=10), 2, 3, 2
     ),
     "systolic 1 x 1, stochastic": lambda: SystolicArray(
         ChunkedFloat(rounding=Rounding.STOCHASTIC, random_bits=9), 1, 1, 4
