@@ -146,6 +146,8 @@ def as_data(trainer: Trainer, epochs: list[Epoch]) -> dict[str, object]:
 
 
 def _check_fresh(stored: Path | None, resume: bool) -> None:
+    if stored is not None and stored.parent.exists() and not stored.parent.is_dir():
+        raise ValueError(f"--out is {stored.parent}, which is a file; name a directory")
     if stored is not None and stored.exists() and not resume:
         raise ValueError(f"{stored} is there already; add --resume to go on with it, or name another --out")
 

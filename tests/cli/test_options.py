@@ -266,3 +266,13 @@ def test_an_arithmetic_that_there_is_not(name: str, said: str, capsys: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         cli.main(["verilog", "pe", "--arithmetic", name])
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_refused_before_data_are_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("kept")
+    assert cli.main(["train", "--out", str(taken)]) == 2
+    assert f"--out is {taken}, which is a file; name a directory" in capsys.readouterr().err
+    assert taken.read_text() == "kept"

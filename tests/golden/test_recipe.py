@@ -99,6 +99,8 @@ def test_bad_values():
         LossScale(1024, 0)
     with pytest.raises(ValueError, match="cast is stochastic"):
         recipes.fp8.replace(cast="stochastic")
+    with pytest.raises(ValueError, match=r"did you mean fp8-hopper or fp8-hopper-fast\?"):
+        recipes.recipe("fp8-hoper")
     with pytest.raises(ValueError, match="the recipe is 'fp4', but there are fp32, fp8"):
         recipes.recipe("fp4")
 

@@ -4,6 +4,7 @@ bit streams."""
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 
 from quaver.golden.arithmetic.aligned_float import AlignedFloat
 from quaver.golden.arithmetic.bitstream import Bitstream
@@ -258,5 +259,7 @@ RECIPES = {r.name: r for r in _ALL}
 def recipe(name: str) -> Recipe:
     """The recipe called `name`. ValueError: there is none."""
     if name not in RECIPES:
-        raise ValueError(f"the recipe is {name!r}, but there are {', '.join(RECIPES)}")
+        close = get_close_matches(name, RECIPES)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"the recipe is {name!r}, but there are {', '.join(RECIPES)}{meant}")
     return RECIPES[name]
