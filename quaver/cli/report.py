@@ -184,8 +184,8 @@ def _training(experiment: Experiment) -> str:
     return _section(
         experiment.name,
         f"Settings: {listed}. A row is a recipe over its seeds after the epochs that all of them have; ± is "
-        "the standard deviation of one seed's value. Differences to fp32 are taken seed by seed, after as many "
-        "epochs.",
+        "the standard deviation of one seed's value. Differences to fp32 are taken seed by seed, after as "
+        "many epochs.",
         _svg(figure, f"curves of {experiment.name}")
         + f'<div class="wide"><table>{table}</table></div>'
         + _alphas(experiment),
