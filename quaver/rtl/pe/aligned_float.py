@@ -146,7 +146,7 @@ class AlignedFloatPE(ProcessingElement):
         self.lowest = sum(operand.min_exponent for operand in self.operands)
         self.sum = Unpacked.of(acc)
         if acc.min_exponent <= self.lowest - arithmetic.fraction_bits <= acc.max_exponent:
-            # Sums are multiples of that, and none is subnormal. Above the largest exponent all would overflow.
+            # Sums are multiples of that, and none is subnormal. Above the largest exponent all overflow.
             self.sum = Unpacked(acc.precision, self.lowest - arithmetic.fraction_bits, acc.max_exponent)
         self.total, self.folded = fold_of(arithmetic.total, self.sum)
         self.waits = int(self.folded != self.sum)
