@@ -303,6 +303,14 @@ def test_the_sum_before_takes_a_bit_more_than_the_products() -> None:
     np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
 
 
+@pytest.mark.parametrize(("exponent", "other"), [(200, -200), (-200, 200)])
+def test_operands_beyond_float32_whose_products_are_within_it(exponent: int, other: int) -> None:
+    unit = AlignedFloat(*(FloatFormat(4, 3, bias=7 - e) for e in (exponent, other)), 4, chunk=8)
+    rng = np.random.default_rng(24)
+    a, b = codes(unit.a, "finite", (3, 30), rng), codes(unit.b, "finite", (30, 4), rng)
+    np.testing.assert_array_equal(unit.gemm(a, b), unit.definition(a, b))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("operand", [E4M3, HALF, BFLOAT16], ids=str)
 @pytest.mark.parametrize("group", [16, 31, 32, 64])

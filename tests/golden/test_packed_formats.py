@@ -225,6 +225,26 @@ def test_what_is_not_finite_makes_its_block_nan() -> None:
         assert not fmt.round(np.zeros(7)).any()
 
 
+def test_blocks_refuse_what_they_cannot_cast() -> None:
+    for fmt in BLOCK_FORMATS.values():
+        codes, scales, tensor = fmt.encode(np.ones((2, 40)))
+        with pytest.raises(ValueError, match="rounding is stochastic, but blocks draw no random bits"):
+            fmt.encode(np.ones(4), "stochastic")
+        with pytest.raises(ValueError, match="values have no axis for blocks to lie along"):
+            fmt.encode(1.0)
+        for wrong in (scales[:, :1], np.concatenate([scales, scales], 1), scales[:1]):
+            with pytest.raises(ValueError, match=r"scales are of .* blocks, but elements in blocks of"):
+                fmt.decode(codes, wrong, tensor)
+        for wrong in (scales.astype(int) + 256, scales.astype(int) - 256):
+            with pytest.raises(ValueError, match=r"scales holds -?\d+, but codes of"):
+                fmt.decode(codes, wrong, tensor)
+
+
+def test_nvfp4_of_values_beyond_float32_is_finite() -> None:
+    for value in (1e40, 1e300):
+        assert np.isfinite(BLOCK_FORMATS["nvfp4"].round([value, -value, 1.0])).all()
+
+
 def test_a_recipe_casts_along_what_each_gemm_sums_up() -> None:
     fmt = BLOCK_FORMATS["mxfp4"]
     gemm = AlignedFloat(BFLOAT16, BFLOAT16)

@@ -104,6 +104,9 @@ def test_every_depth(stages: int) -> None:
         AlignedFloat(E4M3, E4M3, 2, 4, FloatFormat(4, 4), 6, FloatFormat(5, 2)),
         AlignedFloat(E4M3, FP8, 2, 13, chunk=4, total=E4M3),  # totals that saturate, and have no infinity
         AlignedFloat(BFLOAT16, BFLOAT16, 2, 25, FP32, NO_CHUNKS),
+        # No sum, or no total, but 0 and infinity: the least of them is above the largest value.
+        AlignedFloat(FloatFormat(4, 3, bias=-20), E4M3, 3, 7, FloatFormat(2, 5), 6, FP16),
+        AlignedFloat(FP8, FP16, 2, 4, FloatFormat(3, 4, bias=-40), 4, FloatFormat(5, 2)),
     ],
     ids=lambda one: f"{one.a} {one.b} {one.group} {one.fraction_bits} {one.accumulator} {one.total}",
 )

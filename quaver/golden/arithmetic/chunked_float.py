@@ -91,7 +91,8 @@ class ChunkedFloat:
     (−0) + (−0) = −0, and a negative sum that rounds to zero is −0. A partial sum may be −0; a result of an
     accumulator with gradual underflow is not, because its total starts at +0 and a fold adds two multiples of
     the accumulator's quantum, which round to zero only if they cancel. Two DLFloats may differ by less than
-    the smallest one: there a fold can underflow, and a result of −0 says on which side.
+    the smallest one, and a sum may lie below the quantum of a narrower `total`: there a fold can underflow,
+    and a result of −0 says on which side.
     """
 
     operand: FloatFormat = FP8

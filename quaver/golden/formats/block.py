@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quaver.golden.float_environment import standard_floats
-from quaver.golden.formats.float import E4M3, FP8, FloatFormat
+from quaver.golden.formats.float import E4M3, FP8, FP32, FloatFormat
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
 from quaver.golden.rounding import Rounding
 from quaver.golden.validation import Choice, set_integers
@@ -63,9 +63,17 @@ class BlockFormat:
         """Codes of the elements, in the shape of `values`; of the scales, `axis` one for each block; and the
         tensor's scale, which is 1 for E8M0.
 
-        A block that holds infinity or NaN has the scale NaN.
+        A block that holds infinity or NaN has the scale NaN. ValueError: there is no axis, or a rounding that
+        draws, for which there are no bits here.
         """
-        x = np.moveaxis(np.asarray(values, np.float64), axis, -1)
+        if Rounding(rounding).draws:
+            raise ValueError(
+                f"rounding is {rounding}, but blocks draw no random bits; take nearest or truncate"
+            )
+        x = np.asarray(values, np.float64)
+        if not x.ndim:
+            raise ValueError("values have no axis for blocks to lie along; give an array of one axis or more")
+        x = np.moveaxis(x, axis, -1)
         count = x.shape[-1]
         block = min(self.block, max(count, 1))
         padded = np.zeros((*x.shape[:-1], -(-count // block) * block))
@@ -80,7 +88,7 @@ class BlockFormat:
             codes = np.where(bad, 255, np.clip(exponents, -127, 127) + 127).astype(np.uint8)
         else:
             top = float(largest[~bad].max(initial=0)) / (E4M3.max_value * self.element.max_value)
-            tensor = float(np.float32(top)) or 1.0
+            tensor = float(np.float32(min(top, FP32.max_value))) or 1.0
             codes = np.maximum(E4M3.encode(largest / tensor / self.element.max_value), 1)
             codes = np.where(bad, E4M3.nan_code, codes).astype(np.uint8)
         scales = np.where(bad, 1.0, self.scales(codes)) * tensor
@@ -89,20 +97,28 @@ class BlockFormat:
         return np.moveaxis(elements, -1, axis), np.moveaxis(codes, -1, axis), tensor
 
     def scales(self, codes: ArrayLike) -> NDArray[np.floating]:
-        """What codes of scales mean, without the tensor's: float64."""
+        """What codes of scales, 0 … 255, mean, without the tensor's: float64."""
+        codes = E4M3.check_codes(codes, "scales")  # both kinds have 8 bits
         if self.scale is Scale.E4M3:
             return E4M3.decode(codes).astype(np.float64)
-        exponents = np.asarray(codes, np.int64) - 127
+        exponents = codes.astype(np.int64) - 127
         return np.where(exponents == 128, np.nan, np.exp2(exponents.astype(np.float64)))
 
     @standard_floats
     def decode(
         self, codes: ArrayLike, scales: ArrayLike, tensor: float = 1.0, *, axis: int = -1
     ) -> NDArray[np.float64]:
-        """The values of what `encode` gave."""
+        """The values of what `encode` gave. ValueError: there is not one scale for each block."""
         elements = np.moveaxis(self.element.decode(codes), axis, -1).astype(np.float64)
+        own = np.moveaxis(self.scales(scales), axis, -1)
         count = elements.shape[-1]
-        each = np.repeat(np.moveaxis(self.scales(scales), axis, -1), min(self.block, max(count, 1)), -1)
+        wanted = (*elements.shape[:-1], -(-count // self.block))
+        if own.shape != wanted:
+            raise ValueError(
+                f"scales are of {own.shape} blocks, but elements in blocks of {self.block} are of {wanted} "
+                f"(the axis of the blocks last); give the scales that encode gave"
+            )
+        each = np.repeat(own, min(self.block, max(count, 1)), -1)
         return np.moveaxis(elements * (each[..., :count] * tensor), -1, axis)
 
     def round(

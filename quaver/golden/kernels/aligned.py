@@ -91,8 +91,8 @@ def plan(sums: AlignedSums, a: Array, b: Array) -> AlignedPlan:
     kept is a multiple of 2**(e_min − F), and so is every sum; hence an accumulator that is not zero has an
     exponent of at least that, and the largest scale is 2**(2F − e_min).
 
-    - Products are exact: their significands fit the float, their exponents its normal range. A scaled term
-      that underflows had an integer part of 0.
+    - Operands and products are exact: every operand is a float of the type, the products' significands fit
+      it, and their exponents its normal range. A scaled term that underflows had an integer part of 0.
     - The integers hold `largest_integer`, and the float that rounds them that and the sum before.
     """
     (low_a, high_a, finite_a), (low_b, high_b, finite_b) = _exponents(sums.a, a), _exponents(sums.b, b)
@@ -105,7 +105,7 @@ def plan(sums: AlignedSums, a: Array, b: Array) -> AlignedPlan:
     small = sums.largest_integer < 1 << 31
     fits = (
         sums.a.precision + sums.b.precision <= 24
-        and acc.value_dtype is np.float32
+        and all(fmt.value_dtype is np.float32 for fmt in (sums.a, sums.b, acc))
         and min(lowest - F, least - sums.a.mantissa_bits - sums.b.mantissa_bits) >= -126
         and most < 127
     )

@@ -113,7 +113,7 @@ def fold_of(fmt: FloatFormat, sums: Unpacked) -> tuple[Unpacked, Unpacked]:
     if sums.gradual and sums.min_exponent > total.min_exponent:
         addend = Unpacked(sums.precision, sums.quantum_exponent, sums.max_exponent)
     quantum = quantum_of_sums(fmt, addend)
-    if not addend.gradual and quantum >= total.quantum_exponent:
+    if not addend.gradual and total.quantum_exponent <= quantum <= total.max_exponent:
         total = Unpacked(fmt.precision, quantum, fmt.max_exponent)
     return total, addend
 

@@ -145,8 +145,8 @@ class AlignedFloatPE(ProcessingElement):
         self.operands = Unpacked.of(arithmetic.a), Unpacked.of(arithmetic.b)
         self.lowest = sum(operand.min_exponent for operand in self.operands)
         self.sum = Unpacked.of(acc)
-        if self.lowest - arithmetic.fraction_bits >= acc.min_exponent:
-            # Sums are multiples of that, and none is subnormal.
+        if acc.min_exponent <= self.lowest - arithmetic.fraction_bits <= acc.max_exponent:
+            # Sums are multiples of that, and none is subnormal. Above the largest exponent all overflow.
             self.sum = Unpacked(acc.precision, self.lowest - arithmetic.fraction_bits, acc.max_exponent)
         self.total, self.folded = fold_of(arithmetic.total, self.sum)
         self.waits = int(self.folded != self.sum)
