@@ -59,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="quaver-example-") as folder:
         got = gemm(build(Path(folder), args.rows, args.columns), a, b)
     mismatches = int((got != ChunkedFloat().gemm(a, b)).sum())
-    print(f"{args.M}×{args.K} · {args.K}×{args.N} over AXI: {got.size} codes, {mismatches} mismatches")
+    print(f"{args.M} x {args.K} by {args.K} x {args.N} over AXI: {got.size} codes, {mismatches} mismatches")
     return mismatches > 0
 
 

@@ -265,7 +265,7 @@ def test_a_batch_says_what_is_wrong():
             ChunkedFloat().batched_gemm(x, y)
     with pytest.raises(ValueError, match="draws nothing; leave it out"):
         ChunkedFloat().batched_gemm(a, b, seed=1)
-    with pytest.raises(ValueError, match="stochastic rounding needs one"):
+    with pytest.raises(ValueError, match="random bits need one"):
         ChunkedFloat(rounding="stochastic").batched_gemm(a, b)
 
 

@@ -156,7 +156,7 @@ def test_bad_operands():
     one = np.zeros((1, 1), np.uint16)
     with pytest.raises(ValueError, match="K is 2, but 32 accumulator bits hold any sum of 1 products"):
         arithmetic.gemm(np.zeros((1, 2), np.uint16), np.zeros((2, 1), np.uint16), seed=1)
-    with pytest.raises(ValueError, match="seed is None, but stochastic rounding needs one"):
+    with pytest.raises(ValueError, match="seed is None, but random bits need one"):
         arithmetic.gemm(one, one)
     with pytest.raises(TypeError, match="a is 16, but it must be a FixedFormat"):
         FixedPoint(a=16)

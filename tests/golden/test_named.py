@@ -44,9 +44,9 @@ def test_names() -> None:
             "--chunk is 3, but --arithmetic fixed16 has --a, --b, --result, --rounding, --random-bits, "
             "--accumulator-bits; leave it out, or take another arithmetic",
         ),
-        ("fp8(chunk=0)", "chunk is 0, but it must be 1 … 1073741824, and so many are no chunks"),
+        ("fp8(chunk=0)", "chunk is 0, but it must be an integer ≥ 1; chunk=K sums without chunks"),
         (
-            "fp8(chunk=1073741825)",
+            "hopper_fp8(chunk=1073741825)",
             "chunk is 1073741825, but it must be 1 … 1073741824, and so many are no chunks",
         ),
         *(

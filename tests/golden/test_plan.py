@@ -298,5 +298,8 @@ def test_imports_stay_light():
         "p.add_arguments(parser); p.run(parser.parse_args(['resnet18-imagenet']));"
         f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    utf8 = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # for what `quaver` itself sees to
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=utf8
+    )
     assert done.stderr.strip() == "[]"

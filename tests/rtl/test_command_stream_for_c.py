@@ -95,4 +95,4 @@ def test_a_gemm_over_axi_in_c() -> None:
     example = [sys.executable, str(ROOT / "examples" / "axi_gemm.py"), "--rows", "3", "--columns", "3"]
     done = subprocess.run([*example, "--M", "2", "--K", "9", "--N", "10"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "2×9 · 9×10 over AXI: 20 codes, 0 mismatches\n"
+    assert done.stdout == "2 x 9 by 9 x 10 over AXI: 20 codes, 0 mismatches\n"

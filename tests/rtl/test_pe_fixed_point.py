@@ -249,7 +249,7 @@ def test_the_accelerator_over_millions_of_products():
             saturated += np.isin(want, (MIXED.result.max_code, MIXED.result.max_code + 1)).sum()
     assert macs > 8_000_000
     assert saturated > 1000
-    with pytest.raises(ValueError, match="seed is None, but stochastic rounding needs one"):
+    with pytest.raises(ValueError, match="seed is None, but random bits need one"):
         driver.gemm(a, b)
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quaver.golden import exact
-from quaver.golden.arithmetic.chunked_float import MAX_OPERAND_BITS, NO_CHUNKS, check_chunk
+from quaver.golden.arithmetic.chunked_float import MAX_OPERAND_BITS, NO_CHUNKS
 from quaver.golden.arithmetic.operands import check_operands
 from quaver.golden.contracts import Codes, Draws
 from quaver.golden.float_environment import standard_floats
@@ -132,7 +132,10 @@ class AlignedFloat:
         set_integers(self, "group", "fraction_bits", "chunk")
         if not 1 <= self.group <= MAX_GROUP:
             raise ValueError(f"group is {self.group}, but a group has 1 … {MAX_GROUP} products; take 32")
-        check_chunk(self.chunk)
+        if not 1 <= self.chunk <= NO_CHUNKS:
+            raise ValueError(
+                f"chunk is {self.chunk}, but it must be 1 … {NO_CHUNKS}, and so many are no chunks"
+            )
         if self.chunk % self.group and self.chunk != NO_CHUNKS:
             multiple = -(-self.chunk // self.group) * self.group
             raise ValueError(

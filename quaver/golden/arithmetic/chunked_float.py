@@ -36,7 +36,7 @@ from quaver.golden.validation import set_integers
 #: With fewer random bits an accumulation is warned of: see `ChunkedFloat`.
 ENOUGH_RANDOM_BITS = 10
 
-#: The longest chunk, longer than any dot product: plain accumulation.
+#: A chunk longer than any dot product: plain accumulation.
 NO_CHUNKS = 1 << 30
 
 #: Operands are looked up in tables of all their values.
@@ -44,12 +44,6 @@ MAX_OPERAND_BITS = 16
 
 #: The widest draw that both LFSRs make in one leap: their lowest taps are at 25 and 24.
 MAX_RANDOM_BITS = 24
-
-
-def check_chunk(chunk: int) -> None:
-    """ValueError: no chunk has so many products."""
-    if not 1 <= chunk <= NO_CHUNKS:
-        raise ValueError(f"chunk is {chunk}, but it must be 1 … {NO_CHUNKS}, and so many are no chunks")
 
 
 class FewRandomBits(UserWarning):
@@ -68,7 +62,7 @@ class ChunkedFloat:
         Format of the partial sums. Overflow goes where the format says: to infinity, or at every addition to
         the largest finite value if it saturates.
     chunk
-        Products in a chunk, 1 … `NO_CHUNKS`. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
+        Products in a chunk, at least 1. It may exceed K, as `NO_CHUNKS` does: one chunk, and one fold.
     rounding
         "nearest" (ties as the accumulator has them), "stochastic", or its variants "stochastic-b" and
         "stochastic-c" of `quaver.golden.rounding.Rounding`, which lose nothing on average.
@@ -119,7 +113,10 @@ class ChunkedFloat:
                 f"{MAX_OPERAND_BITS}; take fewer mantissa bits"
             )
         set_integers(self, "chunk", "random_bits")
-        check_chunk(self.chunk)
+        if self.chunk < 1:
+            raise ValueError(
+                f"chunk is {self.chunk!r}, but it must be an integer ≥ 1; chunk=K sums without chunks"
+            )
         if self.rounding not in NEAREST_OR_DRAWN:
             raise ValueError(
                 f"rounding is {self.rounding!r}, but it must be one of {', '.join(NEAREST_OR_DRAWN)}"
