@@ -8,7 +8,7 @@ generator's. Last, what it costs to share generators in other ways: the mean squ
 of independent numbers, of an output of random operands, of one of operands that are all 1/2, and of the
 latter's mean over all 64 outputs.
 
-With --mnist, in place of both, accuracy against stream length: of networks trained with streams in the
+With --mnist, in place of all three, accuracy against stream length: of networks trained with streams in the
 forward GEMMs alone and in all three, and of one trained in float32 whose GEMMs are streams for inference
 only. The noise is drawn by the statistical model; all networks begin alike and see the same batches.
 
@@ -234,7 +234,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("speed", "variance", "sharings"), help="one of the three")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 512, 256), metavar=("M", "K", "N"))
     parser.add_argument("--length", type=int, default=256, help="bits of a stream, at least 64 (default 256)")
-    parser.add_argument("--seeds", type=int, default=20, help="results of 8 × 8 dot products a point (20)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=20,
+        help="results of 8 × 8 outputs a point (20), ten times as many a sharing",
+    )
     parser.add_argument("--longest", type=int, default=4096, help="bits of the longest stream (4096)")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: FILE.png, .svg or .pdf")
     parser.add_argument("--json", action="store_true")

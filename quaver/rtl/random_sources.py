@@ -46,7 +46,7 @@ class TileStarts(wiring.Component):
     rows, columns
         Of an array.
     sources
-        The three.
+        The rows', the columns' and the diagonals'.
     on
         A source's state so many places on.
 
