@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quaver.golden.arithmetic import AlignedFloat, Bitstream, ChunkedFloat, FixedPoint, Integer
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS
 from quaver.golden.contracts import Arithmetic
 from quaver.golden.formats import (
     FP8,
@@ -153,8 +153,8 @@ def edges(arithmetic: Bitstream) -> list[dict[str, Any]]:
     """The generators' share, by the size of a square array."""
     element = pe_for(arithmetic, stages=STAGES)
     one = size(lambda: pe_for(arithmetic, stages=STAGES))
-    row = size(lambda: Edge(pe_for(arithmetic).entry_a(), ROWS))
-    column = size(lambda: Edge(pe_for(arithmetic).entry_b(), COLUMNS))
+    row = size(lambda: Edge(pe_for(arithmetic).entry_a(), ROW_STREAMS))
+    column = size(lambda: Edge(pe_for(arithmetic).entry_b(), COLUMN_STREAMS))
     lines = []
     for n in SIZES:
         corner = size(lambda n=n: OperandRandom(n, n, element.draws))  # type: ignore[misc]

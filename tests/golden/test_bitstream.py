@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quaver.golden.arithmetic import ARITHMETICS, Bitstream, bitstream
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS, Circuit, Generator, Sharing
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS, Circuit, Generator, Sharing
 from quaver.golden.arithmetic.named import named, spelled
 from quaver.golden.descriptor import Descriptor, descriptor
 from quaver.golden.formats import FixedFormat, SignMagnitudeFormat
@@ -167,7 +167,7 @@ def dependent_bits(source: Source, width: int, places: int, cycles: int) -> list
     return [bits for bits in found if bits]
 
 
-@pytest.mark.parametrize("source", [ROWS, COLUMNS], ids=["rows", "columns"])
+@pytest.mark.parametrize("source", [ROW_STREAMS, COLUMN_STREAMS], ids=["rows", "columns"])
 def test_numbers_of_rows_are_independent_of_other_rows(source: Source) -> None:
     """All bits of two numbers together. A shorter hop is seen."""
     for width in (7, 8, 10):

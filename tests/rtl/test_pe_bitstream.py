@@ -23,7 +23,7 @@ import quaver.rtl.array.systolic
 import quaver.rtl.pe.bitstream
 import quaver.rtl.random_sources
 from quaver.golden.arithmetic import Bitstream
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS
 from quaver.golden.formats import SignMagnitudeFormat
 from quaver.golden.lfsr import LFSR
 from quaver.host.driver import Driver
@@ -201,7 +201,7 @@ def wrong_states(rows: int, columns: int, bits: tuple[int, int] = (7, 3)) -> int
                 ctx.set(unit.first_tile, int(i == j == 0))
                 ctx.set(unit.first_column, int(j == 0))
                 x, y, _ = arithmetic.sources(seed, i * rows, j * columns)
-                of_row, of_column = LFSR(x, ROWS.taps), LFSR(y, COLUMNS.taps)
+                of_row, of_column = LFSR(x, ROW_STREAMS.taps), LFSR(y, COLUMN_STREAMS.taps)
                 for n in range(int(rng.choice([1, 3, 9]))):
                     of_row.draw(bits[0])
                     of_column.draw(bits[1])

@@ -77,7 +77,7 @@ from quaver.golden.validation import Choice, set_integers
 _SM8 = SignMagnitudeFormat(8)
 
 #: The rows' generators and the columns'. A hop is no shorter than a number.
-ROWS, COLUMNS = (source._replace(hop=18) for source in (ROW, COLUMN))
+ROW_STREAMS, COLUMN_STREAMS = (source._replace(hop=18) for source in (ROW, COLUMN))
 
 #: Bits of the number that selects a product of the multiplexer, by multiplication with K.
 SELECT_BITS = 16
@@ -262,7 +262,7 @@ class Bitstream:
             return x, x, z
         if self.sharing is Sharing.BROADCAST:
             return x, y, z
-        return _place(x, ROWS, row), _place(y, COLUMNS, column), z
+        return _place(x, ROW_STREAMS, row), _place(y, COLUMN_STREAMS, column), z
 
     def thresholds(self, integers: NDArray[np.int32], fmt: SignMagnitudeFormat) -> NDArray[np.uint16]:
         """What numbers are compared with, of operands in steps: a bit is 1 where the number is less."""
@@ -327,10 +327,10 @@ class Bitstream:
         else:
             reversed_ = [int(f"{t % (1 << bits[0]):0{bits[0]}b}"[::-1], 2) for t in cycles]
             counted = [t << bits[1] >> self._length_bits for t in cycles]
-        of_a = _Edge(ROWS, bits[0], tuple(reversed_))
+        of_a = _Edge(ROW_STREAMS, bits[0], tuple(reversed_))
         if self.sharing is Sharing.ONE:
-            return of_a, _Edge(ROWS, bits[1], of_a.pattern)
-        return of_a, _Edge(COLUMNS, bits[1], tuple(counted))
+            return of_a, _Edge(ROW_STREAMS, bits[1], of_a.pattern)
+        return of_a, _Edge(COLUMN_STREAMS, bits[1], tuple(counted))
 
     def gemm(self, a_codes: ArrayLike, b_codes: ArrayLike, *, seed: int | None = None) -> Codes:
         """C = A·B.

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS
 from quaver.golden.random_bits import DIAGONAL
 from quaver.rtl.lfsr import leap
 from quaver.rtl.random_sources import Sources, TileStarts, streams_on
@@ -55,7 +55,7 @@ class OperandRandom(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.starts = starts = TileStarts(
-            self.rows, self.columns, (ROWS, COLUMNS, DIAGONAL), streams_on
+            self.rows, self.columns, (ROW_STREAMS, COLUMN_STREAMS, DIAGONAL), streams_on
         )
         start = Signal(Sources)
         begins = Signal()
@@ -68,7 +68,9 @@ class OperandRandom(wiring.Component):
             starts.sources.eq(self.sources),
         ]
         m.d.sync += [start.eq(starts.start), begins.eq(self.begins), draws.eq(self.draws)]
-        for name, source, bits in zip(("row", "column"), (ROWS, COLUMNS), self.bits, strict=True):
+        for name, source, bits in zip(
+            ("row", "column"), (ROW_STREAMS, COLUMN_STREAMS), self.bits, strict=True
+        ):
             state = Signal(32, name=name, reset_less=True)
             with m.If(draws):
                 m.d.sync += state.eq(leap(Mux(begins, start[name], state), bits, source.taps))

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.random_bits import COLUMN, DIAGONAL, ROW
 from quaver.golden.validation import as_integer
@@ -195,7 +195,9 @@ class SystolicArray(wiring.Component):
     def _pass_draws(self, m: Module, *edges: list[wiring.Component]) -> None:
         """From the corner the states of the generators hop down the left and along the upper edge, with the
         operands: a row's is made of that of the row above, a cycle later, and so are columns'."""
-        for (name, source), entries in zip((("row", ROWS), ("column", COLUMNS)), edges, strict=True):
+        for (name, source), entries in zip(
+            (("row", ROW_STREAMS), ("column", COLUMN_STREAMS)), edges, strict=True
+        ):
             state = self.random[name]
             for i, entry in enumerate(entries):
                 m.d.comb += entry.random.eq(state)

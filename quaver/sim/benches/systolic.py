@@ -9,7 +9,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from quaver.golden.arithmetic.bitstream import COLUMNS, ROWS, Bitstream
+from quaver.golden.arithmetic.bitstream import COLUMN_STREAMS, ROW_STREAMS, Bitstream
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.contracts import Draws
 from quaver.golden.formats import SignMagnitudeFormat
@@ -51,7 +51,7 @@ def corner_states(array: SystolicArray, seed: int, row: int, column: int) -> Ite
         yield from states_of(seed, row, column)
     elif arithmetic.draws is Draws.OPERANDS:
         x, y, _ = arithmetic.sources(seed, row, column)
-        of_row, of_column, element = LFSR(x, ROWS.taps), LFSR(y, COLUMNS.taps), array.element
+        of_row, of_column, element = LFSR(x, ROW_STREAMS.taps), LFSR(y, COLUMN_STREAMS.taps), array.element
         while True:
             of_row.draw(element.draws[0])
             of_column.draw(element.draws[1])
