@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="h100_mma.npz")
     parser.add_argument("--every", action="store_true", help="a line for each array")
     args = parser.parse_args()
+    if not args.file.is_file():
+        parser.error(f"FILE is {args.file}, but there is no such file")
     arrays, values, wrong = Counter[str](), Counter[str](), Counter[str]()
     for name, arithmetic, a, b, expected in products(args.file):
         differ = int(np.count_nonzero(arithmetic.gemm(a, b) != expected))

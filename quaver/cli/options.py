@@ -194,6 +194,8 @@ def make_scheme(args: argparse.Namespace) -> Scheme:
 def make_recipe(args: argparse.Namespace) -> Recipe:
     """The recipe of --recipe, by name or from a file, with what --plan, --chunk and --loss-scale change."""
     if args.recipe in recipes.RECIPES or not Path(args.recipe).exists():
+        if args.recipe not in recipes.RECIPES and args.recipe.endswith(".json"):
+            raise ValueError(f"--recipe is {args.recipe}, but there is no such file")
         recipe = recipes.recipe(args.recipe)
     else:
         try:

@@ -217,8 +217,9 @@ def _table(trainer: Trainer, epochs: list[Epoch], exchanged: Exchange) -> Table:
     title = f"{trainer.network.name} on {trainer.data}, recipe {trainer.recipe.name}"
     table = Table(title=escape(title))  # a recipe's name may be a file's
     if exchanged.elements:
+        learners = trainer.settings.learners
         table.caption = escape(
-            f"{trainer.settings.learners} learners, {trainer.settings.compression}: sent "
+            f"{learners} learner{'s' * (learners > 1)}, {trainer.settings.compression}: sent "
             f"{exchanged.nbytes / 1e6:,.1f} MB, 1/{exchanged.rate:,.1f} of the gradients in float32; by the "
             f"paper's count 1/{exchanged.effective_rate:,.1f}"
         )

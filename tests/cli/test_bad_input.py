@@ -65,12 +65,13 @@ def test_hardware_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--recipe", "mine.json"], "--recipe is mine.json, but there is no such file"),
         (["--device", "mps"], "--device is mps, but there are cpu, cuda and one of several GPUs"),
         (["--device", "cuda", "--recipe", "fp32"], "no GEMM and no update is the GPU's; take fp8"),
         (["--device", "cuda:99"], "PyTorch"),  # none, one without CUDA, or one with fewer GPUs
     ],
 )
-def test_training_on_a_gpu_that_is_not_there(
+def test_training_by_what_is_not_there(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["train", "--data", "cifar10", "--data-dir", "/nowhere", *arguments]) == 2

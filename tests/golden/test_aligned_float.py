@@ -417,3 +417,5 @@ def test_it_is_listed() -> None:
     assert ARITHMETICS["aligned_float"] is AlignedFloat
     assert named("hopper_fp8") == AlignedFloat()
     assert named("hopper_fp8(a=e5m2, chunk=64)") == AlignedFloat(FloatFormat(5, 2), chunk=64)
+    with pytest.raises(ValueError, match=r"^group is -1, but a group has 1 … "):
+        named("hopper_fp8(group=-1)")

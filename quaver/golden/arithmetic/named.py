@@ -115,7 +115,7 @@ def spelled(arithmetic: Arithmetic, *, defaults: bool = False) -> str:
 
 def _value(text: str) -> Any:
     """What a parameter's text means: a number, a format, or a word such as a rounding's."""
-    if text.isdecimal():
+    if text.removeprefix("-").isdecimal():
         return int(text)
     try:
         return parse(text)
