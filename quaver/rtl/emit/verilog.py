@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
-from amaranth.back import rtlil
 from amaranth.hdl import Fragment
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow, In, Out
 
+from quaver.rtl.emit.rtlil import convert
 from quaver.rtl.emit.shared_modules import Emission, HollowEmission, ports_of
 
 #: Amaranth's and Yosys's own notes, of no use in Verilog.
@@ -33,9 +33,6 @@ WAIVED = {
     "WIDTHTRUNC": "!vector is vector == 0",
     "CASEOVERLAP": "the cases of multiplexers are one-hot, written with don't-cares",
 }
-
-# A memory that is zeroed word by word: megabytes of text for what every simulator and FPGA does anyway.
-_ZEROED_MEMORY = re.compile(r"  initial begin\n(?:    \S+\[\d+\] = \d+'[hd]0+;\n)+  end\n")
 
 # A multiplexer of many inputs is a function, and functions named $… are the system's where Icarus reads them.
 _MULTIPLEXER = re.compile(r"\\\$procmux\$(\d+) (?=[ ;(])")
@@ -62,7 +59,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         module, emission.top = pending.pop()
         known = set(emission.units)
         ports = _directed(ports_of(emission.top))
-        modules.append(rtlil.convert(emission.top, module, emission, ports=ports, emit_src=False))
+        modules.append(convert(emission.top, module, emission, ports))
         pending += [unit for key, unit in emission.units.items() if key not in known]
     text = _write(modules)
     if f"module \\{name} " in text:  # Yosys escapes what Verilog or SystemVerilog reserves
@@ -110,7 +107,7 @@ def to_verilog_around(component: wiring.Component, name: str) -> tuple[str, Elem
     for i, element in enumerate(elements):
         outside = {port: (value, flow.flip()) for port, (value, flow) in ports_of(element).items()}
         ports |= {f"element_{i}_{port}": value for port, value in _directed(outside).items()}
-    verilog = _write([rtlil.convert(around, name, emission, ports=ports, emit_src=False)])
+    verilog = _write([convert(around, name, emission, ports)])
     inputs, outputs = (
         tuple(port for port, (_, flow) in ports_of(elements[0]).items() if flow is of) for of in (In, Out)
     )
@@ -138,7 +135,6 @@ def _write(modules: list[str]) -> str:
         ["-q", "-"], script + "write_verilog -norename", ignore_warnings=True
     )
     text = _MULTIPLEXER.sub(r"multiplexer$\1 ", text[text.index("module ") :])  # without Yosys's version
-    text = _ZEROED_MEMORY.sub("", text)
     waivers = "".join(f"/* verilator lint_off {name} */ // {why}\n" for name, why in WAIVED.items())
     return f"/* verilator lint_save */\n{waivers}\n{text}/* verilator lint_restore */\n"
 
