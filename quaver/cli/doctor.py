@@ -23,7 +23,8 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.markup import escape
 from rich.table import Table
 
-from quaver.cli.options import print_results, versions
+from quaver.cli.options import print_results
+from quaver.cli.versions import versions
 from quaver.golden.caches import place
 
 #: Commands that need tools which the other commands do not.

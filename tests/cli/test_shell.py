@@ -215,8 +215,7 @@ def test_no_home_no_cache_another_user(arguments: list[str]) -> None:
 def test_what_needs_no_kernel_imports_none(arguments: str) -> None:
     """And so it begins at once, and where nothing can be compiled."""
     program = (
-        "import sys; sys.modules['numba'] = None\n"
-        "from quaver import cli; sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; sys.modules['numba'] = None\nfrom quaver import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True, timeout=300

@@ -263,8 +263,7 @@ NETWORKS: dict[str, Callable[[], NetworkShape]] = {
 
 
 def _blank(size: int | None, x: Any, run: object) -> Any:
-    """Zeros in the shape of what a layer without weights makes of `x`; `size` is that of its squares, None: of
-    the whole map."""
+    """Zeros in the shape of what a layer without weights makes of `x`: of squares so wide, or of the map."""
     if x.ndim < 4:
         return x
     height, width = (1 if size is None else length // size for length in x.shape[2:])
