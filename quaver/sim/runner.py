@@ -131,6 +131,8 @@ def run_benches(
     ------
     ValueError
         An unknown name, or `gates` in another simulator than Verilator.
+    OSError
+        The folder of the waves cannot be made.
     RuntimeError
         No C++ compiler, no Verilator, no Icarus or, for `gates`, no Yosys.
     """
@@ -142,6 +144,8 @@ def run_benches(
         )
     names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
+    if folder:
+        folder.mkdir(exist_ok=True)  # no place for them is said before the work
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         return list(
             pool.map(
