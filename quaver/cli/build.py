@@ -52,9 +52,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from quaver.cli.files import check_output, write
-from quaver.cli.options import check_one_result, console, print_results, versions
+from quaver.cli.options import check_one_result, console, print_results
 from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, values_of
+from quaver.cli.versions import versions
 from quaver.fpga.arrays import stored
 from quaver.fpga.boards import BOARDS, board
 from quaver.fpga.build import LABELS, LOGIC_CELLS, BuildError, Report, build

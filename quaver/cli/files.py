@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from quaver.golden import files
@@ -26,6 +27,22 @@ def check_output(path: Path | None, option: str = "--output") -> None:
         raise ValueError(f"{option} is {path}, but there is no directory {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{option} is {path}, but you may not write in {folder}; name another place")
+
+
+def check_apart(paths: Mapping[str, Path | None]) -> None:
+    """ValueError: what two options write would be at one place, the second over the first, or mixed.
+
+    `paths` are the options' values by their names; those that are None write nothing.
+    """
+    taken: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is None or (path != STANDARD_OUTPUT and files.streams(path)):
+            continue
+        place = str(path) if path == STANDARD_OUTPUT else os.path.realpath(path)
+        if place in taken:
+            where = "standard output" if path == STANDARD_OUTPUT else str(path)
+            raise ValueError(f"{taken[place]} and {option} both write to {where}; name another file for one")
+        taken[place] = option
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
@@ -425,15 +423,6 @@ def refuse_beyond(args: argparse.Namespace, end: int, what: str) -> None:
             )
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of what results may depend on: Quaver, Python, NumPy, Numba and `packages`."""
-    found = {"python": platform.python_version()}
-    for package in ("quaver", "numpy", "numba", *packages):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
 def _json(data: object) -> object:
     """`data` with null for what JSON has no number for: infinities and NaN."""
     if isinstance(data, dict):
@@ -455,7 +444,9 @@ def print_results(table: Table, data: object, *, as_json: bool, output: Path | N
     show(Console(width=None if terminal else 120, stderr=aside), table)
 
 
-def check_one_result(args: argparse.Namespace) -> None:
-    """ValueError: standard output would get the JSON and what --output names."""
-    if args.json and args.output == STANDARD_OUTPUT:
-        raise ValueError("--json and --output - both write to standard output; name a file for one of them")
+def check_one_result(args: argparse.Namespace, option: str = "output") -> None:
+    """ValueError: standard output would get the JSON and what --`option` names."""
+    if args.json and getattr(args, option) == STANDARD_OUTPUT:
+        raise ValueError(
+            f"--json and --{option} - both write to standard output; name a file for one of them"
+        )

@@ -33,8 +33,9 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quaver.cli.files import STANDARD_OUTPUT, check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_apart, check_output, write
 from quaver.cli.parser import refuse
+from quaver.cli.versions import versions
 from quaver.golden import strict_json
 from quaver.golden.planning.layer_table import ENDINGS, read
 from quaver.golden.planning.networks import IMAGES, NETWORKS, NetworkShape, trained_here
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     check_output(args.figure, "--figure")
+    check_apart({"--output": args.output, "--figure": args.figure})
     if args.measure is None:
         refuse(args, "without --measure", "data-dir")
     else:
@@ -171,7 +173,15 @@ def _check(network: NetworkShape, name: str, ratios: tuple[float, float, float],
             for one in found
         ]
         print(
-            json.dumps({"network": network.name, "batch": network.batch, "arithmetic": name, "gemms": rows})
+            json.dumps(
+                {
+                    "network": network.name,
+                    "batch": network.batch,
+                    "arithmetic": name,
+                    "gemms": rows,
+                    "versions": versions(),
+                }
+            )
         )
     else:
         title = f"{network.name}, batch {network.batch}: sums on {name}, {arithmetic.accumulator}"
@@ -215,7 +225,8 @@ def to_json(planned: Plan) -> str:
                      "gemms": [{"role": "forward" | "backward" | "gradient", "length", "nonzero_ratio",
                                 "plain": WIDTH, "chunked": WIDTH, "best": WIDTH}, …]}, …],
          "plain": WIDTH, "chunked": WIDTH, "best": WIDTH, "remarks": ["…", …],
-         "area_fp32": AREA, "area_measured": {"devices", "stages", "tools"} or {}}
+         "area_fp32": AREA, "area_measured": {"devices", "stages", "tools"} or {},
+         "versions": {"python", "quaver", …}}
 
         WIDTH = {"chunk": null | N, "mantissa_bits", "loss", "not_monotone", "area": AREA}
         AREA = {"ecp5": {"lut4", "registers", "mhz", "placements"}, "ice40": {…}}, as far as measured
@@ -233,8 +244,8 @@ def to_json(planned: Plan) -> str:
 
     measured = {key: value for key, value in areas.items() if key != "results"}
     reference = area(areas, *FP32)
-    whole = with_area(planned.as_data()) | {"area_fp32": reference, "area_measured": measured}
-    return json.dumps(whole, indent=1)
+    more = {"area_fp32": reference, "area_measured": measured, "versions": versions()}
+    return json.dumps(with_area(planned.as_data()) | more, indent=1)
 
 
 def read_areas() -> Areas:

@@ -35,9 +35,10 @@ from rich.table import Table
 
 from quaver.cli import figures
 from quaver.cli.files import check_output, write
-from quaver.cli.options import check_one_result, console, load_data, print_results, progress_bar, versions
+from quaver.cli.options import check_one_result, console, load_data, print_results, progress_bar
 from quaver.cli.parser import refuse
 from quaver.cli.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
+from quaver.cli.versions import versions
 from quaver.golden.nn import metrics, models
 from quaver.golden.nn.histogram import Histogram, histograms, replayed
 from quaver.golden.nn.learners import Exchange

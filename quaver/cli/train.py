@@ -43,10 +43,10 @@ from quaver.cli.options import (
     print_results,
     progress_bar,
     refuse_beyond,
-    versions,
 )
 from quaver.cli.parser import given, refuse
 from quaver.cli.tensorboard import TensorBoard, require_tensorboard
+from quaver.cli.versions import versions
 from quaver.golden.files import held
 from quaver.golden.nn import checkpoint, metrics
 from quaver.golden.nn.learners import Exchange

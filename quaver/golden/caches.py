@@ -55,11 +55,13 @@ def prepare() -> None:
     it cannot be written, and gives a user without a home one there. CacheWarning: it cannot be written."""
     usual = _usual()
     if not all(_writable(usual.with_name(name)) for name in ("quaver", *NEIGHBOURS)):
-        temporary = _temporary()
-        os.environ["XDG_CACHE_HOME"] = str(temporary)
+        if temporary := _temporary():
+            os.environ["XDG_CACHE_HOME"] = str(temporary)
+            kept = f"what is compiled is kept in {temporary}"
+        else:  # as in a container that is only read: what compiles nothing goes on
+            kept = "there is no temporary directory, and so nothing can be compiled"
         warnings.warn(
-            f"{usual.parent} cannot be written; what is compiled is kept in {temporary} (XDG_CACHE_HOME "
-            f"names another place)",
+            f"{usual.parent} cannot be written; {kept} (XDG_CACHE_HOME names another place)",
             CacheWarning,
             stacklevel=2,
         )
@@ -77,7 +79,8 @@ def place(kind: str, name: str = "") -> Path:
 
 def folders() -> list[Path]:
     """The directories that hold kinds: the user's, and the temporary one where it is there."""
-    places = dict.fromkeys((_BEFORE, _usual(), _temporary_path() / "quaver"))
+    temporary = _temporary_path()
+    places = dict.fromkeys((_BEFORE, _usual(), *([temporary / "quaver"] if temporary else [])))
     return [path for path in places if path.is_dir()]
 
 
@@ -92,8 +95,12 @@ def _writable(path: Path) -> bool:
     return False
 
 
-def _temporary_path() -> Path:
-    return Path(tempfile.gettempdir()) / f"quaver-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+def _temporary_path() -> Path | None:
+    """Where the temporary one is; None: no directory at all can be written."""
+    try:
+        return Path(tempfile.gettempdir()) / f"quaver-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+    except OSError:
+        return None
 
 
 def _own_folder(path: Path) -> bool:
@@ -106,8 +113,10 @@ def _own_folder(path: Path) -> bool:
     return stat.S_ISDIR(about.st_mode) and mine and not about.st_mode & 0o022
 
 
-def _temporary() -> Path:
+def _temporary() -> Path | None:
     path = _temporary_path()
+    if path is None:
+        return None
     with suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)
     return path if _own_folder(path) and _writable(path) else Path(tempfile.mkdtemp(prefix="quaver-"))

@@ -23,7 +23,8 @@ def whole(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     what was there before is there.
 
     Through a symbolic link its target is replaced and the link stays. A device, a FIFO or a descriptor such
-    as /dev/stdout is written to as it comes and never replaced.
+    as /dev/stdout is written to as it comes and never replaced; what is written once the reader of a pipe has
+    gone goes nowhere.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def whole(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         Nothing can be written there; links that go round in a circle lead nowhere.
     """
     if (stream := _stream(path)) is not None:
-        with stream:
+        with suppress(BrokenPipeError), stream:  # who does not read on misses nothing that he wants
             yield stream
         return
     target = Path(os.path.realpath(path))

@@ -31,6 +31,12 @@ def command(folder: Path, verilog: str, top: str, waves: bool) -> list[str]:
     return [machine, "-m", config.lib_entry("vpi", "icarus"), str(folder / "design.vvp"), "-fst"]
 
 
+def version() -> str:
+    """What Icarus Verilog calls its version. RuntimeError: there is none."""
+    said = subprocess.run([_tool("iverilog"), "-V"], capture_output=True, text=True, errors="replace").stdout
+    return said.partition("\n")[0].removeprefix("Icarus Verilog version ").partition(" ")[0]
+
+
 def _tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:

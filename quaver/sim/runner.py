@@ -130,14 +130,22 @@ def run_benches(
     Raises
     ------
     ValueError
-        An unknown name.
+        An unknown name, or `gates` in another simulator than Verilator.
+    OSError
+        The folder of the waves cannot be made.
     RuntimeError
         No C++ compiler, no Verilator, no Icarus or, for `gates`, no Yosys.
     """
     if simulator not in SIMULATORS:
         raise ValueError(f"no simulator {simulator!r}; choose from {', '.join(SIMULATORS)}")
+    if gates and simulator != "verilator":
+        raise ValueError(
+            f"the models of {gates} cells are Verilog that {simulator} does not read; take verilator for them"
+        )
     names = bench_names(units)
     folder = Path.cwd() / "waves" if waves else None
+    if folder:
+        folder.mkdir(exist_ok=True)  # no place for them is said before the work
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         return list(
             pool.map(

@@ -66,6 +66,14 @@ def test_of_a_comparison(tmp_path: Path) -> None:
     assert all(case.attrib["classname"].startswith("quaver.compare.golden.") for case in read)
 
 
+def test_standard_output_has_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--engine", "golden", "--steps", "1", "--batch", "8"]
+    assert main(["compare", *options, "--junit", "-"]) == 0
+    said = capsys.readouterr()
+    assert suite(said.out).attrib["failures"] == "0"
+    assert "golden against golden" in said.err
+
+
 @pytest.mark.parametrize("command", [["sim", "lfsr"], ["compare"]])
 def test_no_place_for_it_is_said_before_the_work(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

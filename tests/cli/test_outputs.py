@@ -15,6 +15,7 @@ from quaver import cli
 from quaver.cli import doctor
 from quaver.golden import caches
 from quaver.golden.files import held
+from quaver.sim import icarus
 
 TRAIN = ["train", "--epochs", "1", "--batch", "512"]
 
@@ -50,6 +51,44 @@ def test_a_link_to_the_output_stays_one(tmp_path: Path) -> None:
     assert cli.main(["verilog", "lfsr", "-o", str(link)]) == 0
     assert link.is_symlink()
     assert "endmodule" in target.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "verilog pe -o x.core --core",
+        "verilog pe -o x.f --core",
+        "verilog accelerator -o x.v --header x.v",
+        "verilog accelerator -o x.v --header ./y/../x.v",
+        "verilog accelerator -o x.v --core --header x.core",
+        "verilog accelerator --header -",
+        "plan mlp-digits -o x.png --figure x.png",
+        "sim lfsr --json --junit -",
+        "compare --engine golden --json --junit -",
+    ],
+)
+def test_two_results_at_one_place(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second would be written over the first; both are left as they were."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "y").mkdir()
+    assert cli.main(arguments.split()) == 2
+    assert "both write to " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout")
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_a_reader_of_the_output_that_goes_ends_nothing(name: str) -> None:
+    """However standard output is called."""
+    command = [sys.executable, "-m", "quaver", "verilog", "float_sgd", "-o", name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Broken pipe" not in process.stderr.read()
+    assert process.returncode == 0
 
 
 def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +156,8 @@ def test_json_says_recipe_seed_and_versions(tmp_path: Path, capsys: pytest.Captu
     assert 0 < accuracy <= 1
     data = told(["compare", "--engine", "golden", "--seed", "3"], capsys)
     assert (data["recipe"], data["seed"], data["equal"]) == ("fp8", 3, True)
+    told(["plan", "mlp-digits"], capsys)
+    told(["plan", "mlp-digits", "--arithmetic", "hopper_fp8"], capsys)
     (row,) = told(["report", out], capsys)["experiments"][0]["recipes"]  # type: ignore[index]
     assert (row["recipe"], row["seeds"], row["test_accuracy"]) == ("fp8", [3], [accuracy])
 
@@ -150,10 +191,21 @@ def test_the_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         doctor, "version", lambda name: (_ for _ in ()).throw(doctor.PackageNotFoundError(name))
     )
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(icarus.shutil, "which", lambda name: None)
     assert cli.main(["doctor"]) == 2
     out = capsys.readouterr().out
+    assert "missing: install your system's iverilog" in " ".join(out.split())
     assert "missing: install g++, or set CXX to another" in " ".join(out.split())
     assert "pip install amaranth-boards" in " ".join(out.split())
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+def test_results_say_in_which_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sim", "rounding truncate", "--simulator", "icarus", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["simulator"] == "icarus"
+    assert data["versions"]["icarus"][0].isdigit()
+    assert "verilator" not in data["versions"]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

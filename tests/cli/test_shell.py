@@ -196,3 +196,28 @@ def test_no_home_no_cache_another_user(arguments: list[str]) -> None:
         assert len(notices) == 1, done.stderr
         if arguments == TRAIN:
             assert list(temporary.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "doctor",
+        "plan --help",
+        "plan resnet18-imagenet",
+        "plan mlp-digits",
+        "plan cnn-cifar10",
+        "plan resnet8-mnist",
+        "verilog accelerator --rows 1 --columns 1 --stages 1",
+        "verilog pe --arithmetic bitstream",
+    ],
+)
+def test_what_needs_no_kernel_imports_none(arguments: str) -> None:
+    """And so it begins at once, and where nothing can be compiled."""
+    program = (
+        "import sys; sys.modules['numba'] = None\nfrom quaver import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr

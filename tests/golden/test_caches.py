@@ -6,6 +6,7 @@ import os
 import pwd
 import subprocess
 import sys
+import tempfile
 import textwrap
 import warnings
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_settings_that_cannot_be_written(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "settings"))
     caches.prepare()
     assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "matplotlib")
+
+
+def test_without_any_place_to_write_what_compiles_nothing_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose file system is only read."""
+
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setenv("MPLCONFIGDIR", "of the user")
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr(caches, "_writable", lambda path: False)
+    with pytest.warns(caches.CacheWarning, match="there is no temporary directory"):
+        caches.prepare()
+    assert all(path.name == "quaver" for path in caches.folders())
 
 
 def test_a_place_that_others_may_write_is_not_taken(homeless: Path) -> None:

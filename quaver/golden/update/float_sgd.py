@@ -7,7 +7,9 @@ each in FP16 (1,6,9) with stochastic rounding; master weights and momenta live i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from math import isfinite
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,8 +83,13 @@ class FloatRule(Rule):
     def _check_scalars(self, **scalars: float) -> None:
         check_format(self.format, self.rounding, self.random_bits)
         for name, scalar in scalars.items():
-            if not np.isfinite(scalar) or not np.isfinite(self.format.round(scalar)):
+            # By the definition: the design of a unit is made of a rule too, and needs no kernel for it.
+            if not isfinite(scalar) or not isfinite(exact.decode(self.format, self._code(scalar))):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
+
+    def _code(self, scalar: float) -> int:
+        """The code of a finite scalar, rounded to nearest."""
+        return exact.encode(self.format, Fraction(float(scalar)) if scalar else float(scalar))
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
@@ -175,7 +182,7 @@ class FloatSGD(FloatRule):
     @property
     def scalars(self) -> dict[str, int]:
         """The codes of decay, momentum and rate, what the hardware is given."""
-        return {name: int(self.format.encode(getattr(self, name))) for name in SEED_MASKS}
+        return {name: self._code(getattr(self, name)) for name in SEED_MASKS}
 
     @standard_floats
     def update(

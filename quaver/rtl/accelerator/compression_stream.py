@@ -194,7 +194,8 @@ class CompressionStream(wiring.Component):
         header = Signal(ResponseHeader)
         of_sparse = Signal()
         left = Signal(16)
-        out, leaves = self.parts, Signal()
+        out = self.parts
+        leaves = Signal()
         averages, summary = self.job.average, self.unit.summary
         ready = [Mux(flushed, fifo.level != 0, fifo.level >= PART) for fifo in (dense, sparse)]
         m.d.comb += [

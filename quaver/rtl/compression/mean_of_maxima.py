@@ -53,9 +53,11 @@ class MeanOfMaxima(wiring.Component):
         width = FP32.precision + self.count_bits  # of one exponent's sum, and of all sums' at one exponent
         length = _LARGEST_FIELD - 1 + width  # of the integer, in units of float32's quantum
         m.submodules.sums = sums = Memory(shape=width, depth=_LARGEST_FIELD + 2, init=[])
-        sum_write, sum_read = sums.write_port(), sums.read_port()
+        sum_write = sums.write_port()
+        sum_read = sums.read_port()
         m.submodules.bits = bits = Memory(shape=1, depth=length, init=[])
-        bit_write, bit_read = bits.write_port(), bits.read_port()
+        bit_write = bits.write_port()
+        bit_read = bits.read_port()
 
         magnitude = self.maxima.payload.magnitude
         count = Signal(self.count_bits)
