@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cocotb_tools import config
 
+from quaver.sim import programs
+
 
 def command(folder: Path, verilog: str, top: str, waves: bool) -> list[str]:
     """The command that simulates module `top` of `verilog` under cocotb, compiled into `folder`.
@@ -25,7 +27,7 @@ def command(folder: Path, verilog: str, top: str, waves: bool) -> list[str]:
     (folder / "dump.v").write_text(f"`timescale 1ns/1ps\nmodule dump; {dump} endmodule\n")
     (folder / "command.f").write_text("+timescale+1ns/1ps\n")
     asked = [compiler, "-g2012", "-f", "command.f", "-s", top, "-s", "dump", "-o", "design.vvp"]
-    done = subprocess.run([*asked, "design.v", "dump.v"], cwd=folder, capture_output=True, text=True)
+    done = programs.run([*asked, "design.v", "dump.v"], folder)
     if done.returncode:
         raise RuntimeError("iverilog failed:\n" + "\n".join(done.stderr.splitlines()[-20:]))
     return [machine, "-m", config.lib_entry("vpi", "icarus"), str(folder / "design.vvp"), "-fst"]

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +27,7 @@ from cocotb_tools import config
 
 from quaver.golden import caches
 from quaver.rtl.emit.verilog import to_verilog
-from quaver.sim import icarus, verilated
+from quaver.sim import icarus, programs, verilated
 from quaver.sim.coverage import Counts, holes
 from quaver.sim.gates import mapped, models
 
@@ -146,7 +145,7 @@ def run_benches(
     folder = Path.cwd() / "waves" if waves else None
     if folder:
         folder.mkdir(exist_ok=True)  # no place for them is said before the work
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with programs.threads(workers or os.cpu_count()) as pool:
         return list(
             pool.map(
                 lambda name: run_bench(name, folder, seed, progress, gates=gates, simulator=simulator), names
@@ -275,15 +274,7 @@ def build(
 def _run(command: list[str], scratch: Path, environment: dict[str, str], report: Path) -> dict[str, Any]:
     """The report of one simulation, or why there is none."""
     try:
-        done = subprocess.run(
-            command,
-            cwd=scratch,
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=TIME_LIMIT,
-        )
+        done = programs.run(command, scratch, environment, TIME_LIMIT)
     except subprocess.TimeoutExpired:
         return {"failures": [f"the simulation was still running after {TIME_LIMIT} s, and was ended"]}
     if report.exists():

