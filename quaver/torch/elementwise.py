@@ -25,6 +25,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import isfunction, signature
 from typing import Any
 
 import torch
@@ -49,10 +50,17 @@ _NAMES = """
     lp_pool2d layer_norm group_norm instance_norm rms_norm local_response_norm normalize
     dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout interpolate grid_sample
     cosine_similarity pairwise_distance
+    arccos arccosh acosh arcsin arcsinh asinh arctan arctan2 arctanh atanh sinc logit expit erfinv erfcx
+    logaddexp2 logcumsumexp xlogy xlog1py entr ndtr ndtri log_ndtr ldexp deg2rad rad2deg fmod remainder
+    lgamma gammaln digamma psi polygamma mvlgamma multigammaln igamma igammac gammainc gammaincc i0 i0e i1 i1e
+    nansum nanmean var_mean std_mean vector_norm matrix_norm frobenius_norm nuclear_norm norm_except_dim
+    renorm trace dist cdist pdist outer ger kron cross diff gradient trapezoid trapz cumulative_trapezoid
+    cov corrcoef index_add index_reduce scatter_add scatter_reduce segment_reduce embedding_bag fold upsample
+    __mod__ __rmod__
     __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __div__ __rdiv__ __pow__
     __rpow__
 """.split()  # noqa: SIM905  # a hundred lines otherwise
-_NAMESPACES = (torch, torch.Tensor, functional)
+_NAMESPACES = (torch, torch.Tensor, functional, torch.special, torch.linalg)
 
 
 def _functions(*names: str) -> dict[Any, str]:
@@ -71,13 +79,26 @@ IN_PLACE = {
 MATMULS = _functions("matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "scaled_dot_product_attention")
 LOSSES = _functions(
     *("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div"),
-    *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "ctc_loss", "cosine_embedding_loss"),
+    *("gaussian_nll_loss", "poisson_nll_loss", "hinge_embedding_loss", "margin_ranking_loss"),
+    *("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "soft_margin_loss"),
+    *("triplet_margin_loss", "triplet_margin_with_distance_loss"),
 )
 LEFT = _functions(
     *("linear", "bilinear", "einsum", "tensordot", "addmm", "addbmm", "baddbmm", "addmv", "mv", "dot"),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *("batch_norm", "lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "linear_cross_entropy"),
+    *("inner", "vdot", "vecdot", "addr", "chain_matmul", "multi_dot", "matrix_power", "matrix_exp"),
+    *("det", "logdet", "slogdet", "inv", "inverse", "pinv", "pinverse", "solve", "lstsq", "cholesky"),
+    *("qr", "svd", "svdvals", "eigh", "eigvalsh", "triangular_solve", "solve_triangular", "cholesky_solve"),
 )
+#: Where functions take `inplace` among their positional arguments, as PyTorch's modules give it.
+_INPLACE = {
+    func: list(signature(func).parameters).index("inplace")
+    for func in ROUNDED
+    if func in vars(functional).values() and isfunction(func) and "inplace" in signature(func).parameters
+}
 
 
 class _Widen(torch.autograd.Function):
@@ -125,35 +146,46 @@ class Elementwise(TorchFunctionMode):
         kwargs = kwargs or {}
         if _active.stack and _active.stack[-1][0] is not self:  # a model inside rounds by itself
             return func(*args, **kwargs)
-        if func in MATMULS and _is_float(args[0]) and args[0].ndim >= 2:
-            return self._matmul(MATMULS[func], *args, **kwargs)
+        if kwargs.get("out") is not None and (func in MATMULS or func in ROUNDED):
+            out = kwargs.pop("out")
+            result = self.__torch_function__(func, types, args, kwargs)
+            return out.resize_(result.shape).copy_(result)
+        if func in MATMULS and all(map(_is_float, (*args, *kwargs.values())[:2])):
+            return self._matmul(MATMULS[func], args, kwargs)
         format = self.numerics.elementwise
         if func in LEFT:
             self._warn(LEFT[func])
             result = func(*args, **kwargs)
-            return _Narrow.apply(result, format) if format is not None and _is_float(result) else result
-        if format is None or "out" in kwargs:
+            return result if format is None else _narrow(result, format)
+        if format is None:
             return func(*args, **kwargs)
         if func in LOSSES:
             result = _widely(func, args, kwargs, format)
             return result.float() if _is_float(result) else result
         if func in ROUNDED:
-            if not kwargs.get("inplace"):
+            at = _INPLACE.get(func, len(args))
+            if not kwargs.get("inplace", at < len(args) and args[at]):
                 return _rounded(func, args, kwargs, format)
-            return args[0].copy_(_rounded(func, args, {**kwargs, "inplace": False}, format))
+            changed = args[0] if args else kwargs["input"]
+            args = args[:at] + (False,) * (at < len(args)) + args[at + 1 :]
+            kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+            return changed.copy_(_rounded(func, args, kwargs, format))
         if func in IN_PLACE and _is_float(args[0]):
             return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, format))
         return func(*args, **kwargs)
 
-    def _matmul(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    def _matmul(self, name: str, args: Any, kwargs: Any) -> Tensor:
         if name == "scaled_dot_product_attention":
             with self:
                 return attention(*args, **kwargs)
-        a, b = args if name != "__rmatmul__" else args[::-1]
-        if b.ndim < 2:
-            return torch.matmul(a, b)
+        named = [kwargs[key] for key in ("input", "other", "mat2", "tensor2") if key in kwargs]
+        a, b = (*args, *named) if name != "__rmatmul__" else args[::-1]
+        row, column = a.ndim == 1, b.ndim == 1
         training = not _active.stack or _active.stack[-1][1]
-        return matmul(a, b, self.numerics, training=training)
+        left, right = a[None] if row else a, b[:, None] if column else b
+        c = matmul(left, right, self.numerics, training=training)
+        c = c.squeeze(-1) if column else c
+        return c.squeeze(-1 if column else -2) if row else c
 
     def _warn(self, name: str) -> None:
         if torch.compiler.is_compiling() or name in self.warned:
@@ -167,18 +199,23 @@ class Elementwise(TorchFunctionMode):
 
 def _widely(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
     def wide(value: Any) -> Any:
+        if isinstance(value, torch.dtype) and value.is_floating_point:
+            return torch.float64  # what the function computes in and gives, before it is rounded
         return _Widen.apply(value, format) if _is_float(value) else value
 
     return func(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
 
 
-def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
-    if not any(map(_is_float, (*args, *kwargs.values()))):
-        return func(*args, **kwargs)
-    result = _widely(func, args, kwargs, format)
-    if isinstance(result, tuple):
-        return tuple(_Narrow.apply(each, format) if _is_float(each) else each for each in result)
+def _narrow(result: Any, format: str) -> Any:
+    """Rounded, each of them where there are several."""
+    if isinstance(result, tuple | list):
+        each = [_narrow(one, format) for one in result]
+        return each if isinstance(result, list) else type(result)(each)
     return _Narrow.apply(result, format) if _is_float(result) else result
+
+
+def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
+    return _narrow(_widely(func, args, kwargs, format), format)
 
 
 def masked(scores: Tensor, mask: Tensor) -> Tensor:

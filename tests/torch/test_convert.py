@@ -311,6 +311,10 @@ def test_changes_in_place_change_what_they_name() -> None:
     assert same.equal(silu)
     expected[1] = silu
     assert z.equal(expected)
+    model = nn.Sequential(nn.LeakyReLU(0.3, inplace=True), nn.Linear(6, 6))  # gives `inplace` by position
+    qt.convert(model, FP8)
+    model(z)
+    assert z.equal(qt.round(functional.leaky_relu(expected.double(), 0.3), "fp16"))
 
 
 def test_what_is_exact_or_no_number_is_left_alone() -> None:
@@ -325,12 +329,83 @@ def test_what_is_exact_or_no_number_is_left_alone() -> None:
     assert not grid(loss)  # reported, never rounded
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.arcsinh,
+        torch.Tensor.arctan,
+        torch.special.expit,
+        torch.Tensor.lgamma,
+        lambda x: torch.special.softmax(x, -1),
+        lambda x: torch.softmax(x, -1, dtype=torch.float32),
+        lambda x: functional.softmax(x, -1, 3, torch.float32),
+        lambda x: x.sum(0, dtype=torch.float32),
+        torch.nansum,
+        lambda x: torch.linalg.vector_norm(x, dim=1),
+        lambda x: torch.linalg.norm(x),
+        lambda x: torch.outer(x[0], x[1]),
+        lambda x: torch.diff(x),
+        lambda x: x % 0.3,
+        lambda x: x.index_add(0, torch.tensor([0, 0, 1]), x[:3]),
+        lambda x: x.scatter_add(0, torch.zeros(4, 6, dtype=torch.int64), x),
+        lambda x: torch.var_mean(x, 1)[0],
+        lambda x: torch.std_mean(x, 1)[1],
+        lambda x: functional.embedding_bag(torch.tensor([[0, 1, 3]]), x),
+        lambda x: functional.fold(x[None, :, :4], (3, 3), (2, 2)),
+    ],
+)
+def test_a_function_by_any_name_is_rounded_once(function: Any) -> None:
+    x = qt.round(X, "fp16")
+    with qt.elementwise(FP8):
+        found = function(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "float32", torch.float64)  # what the functions above say
+        expected = function(x.double())
+    assert found.dtype == torch.float32
+    assert torch.equal(found.nan_to_num(), qt.round(expected, "fp16").nan_to_num())
+
+
+def test_a_result_has_a_place_of_its_own_where_one_is_given() -> None:
+    out, product = torch.empty(0), torch.empty(4, 4)
+    x, y = qt.round(X, "fp16"), qt.round(Y, "fp16")
+    with qt.elementwise(FP8):
+        assert torch.add(x, y, out=out) is out
+        torch.matmul(x, y.T, out=product)
+    assert out.equal(qt.round(x.double() + y.double(), "fp16"))
+    assert product.equal(qt.matmul(x, y.T, FP8))
+
+
 def test_plain_products_become_quavers() -> None:
     with qt.elementwise(FP8):
-        for product in (X @ Y.T, torch.matmul(X, Y.T), X.mm(Y.T), torch.bmm(X[None], Y.T[None])[0]):
+        for product in (
+            *(X @ Y.T, torch.matmul(X, Y.T), X.mm(Y.T), torch.bmm(X[None], Y.T[None])[0]),
+            *(torch.matmul(other=Y.T, input=X), torch.mm(X, mat2=Y.T), X.matmul(other=Y.T)),
+            *(torch.bmm(input=X[None], mat2=Y.T[None])[0], torch.linalg.matmul(X, Y.T)),
+        ):
             assert product.equal(qt.matmul(X, Y.T, FP8))
+        assert (X @ Y[0]).equal(qt.matmul(X, Y.T, FP8)[:, 0])
+        assert (X[0] @ Y.T).equal(qt.matmul(X, Y.T, FP8)[0])
+        assert torch.matmul(X[0], Y[0]).equal(qt.matmul(X, Y.T, FP8)[0, 0])
     with pytest.warns(UserWarning, match="einsum computes in float32"), qt.elementwise(FP8):
         assert grid(torch.einsum("ik,jk->ij", X, Y))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_what_recurrent_modules_give_is_rounded(kind: Any) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kept = nn.Linear(6, 6), kind(6, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.kept(self.first(x))
+
+    model = Model()
+    qt.convert(model, FP8)
+    with pytest.warns(UserWarning, match="computes in float32"):
+        results = torch.utils._pytree.tree_leaves(model(X))
+    assert results
+    assert all(map(grid, results))
 
 
 def test_scaled_dot_product_attention() -> None:
@@ -345,7 +420,7 @@ def test_scaled_dot_product_attention() -> None:
         if "attn_mask" in options and options["attn_mask"].dtype == torch.bool:
             options["attn_mask"].fill_diagonal_(True)
         with qt.elementwise(recipes.fp32):
-            mine = functional.scaled_dot_product_attention(q, k, v, **options)
+            mine = functional.scaled_dot_product_attention(query=q, key=k, value=v, **options)
         expected = functional.scaled_dot_product_attention(q, k, v, **options)
         assert torch.allclose(mine, expected, atol=1e-5)
         with qt.elementwise(recipes.dlfloat):  # no infinity to mask with
