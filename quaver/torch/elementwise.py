@@ -21,12 +21,14 @@ smallest.
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isfunction, signature
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -144,7 +146,8 @@ class Elementwise(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if _active.stack and _active.stack[-1][0] is not self:  # a model inside rounds by itself
+        running = _active.running()
+        if running is None or running.mode is not self:  # interrupted; or a model inside rounds by itself
             return func(*args, **kwargs)
         if kwargs.get("out") is not None and (func in MATMULS or func in ROUNDED):
             out = kwargs.pop("out")
@@ -181,7 +184,8 @@ class Elementwise(TorchFunctionMode):
         named = [kwargs[key] for key in ("input", "other", "mat2", "tensor2") if key in kwargs]
         a, b = (*args, *named) if name != "__rmatmul__" else args[::-1]
         row, column = a.ndim == 1, b.ndim == 1
-        training = not _active.stack or _active.stack[-1][1]
+        running = _active.running()
+        training = running is None or running.training
         left, right = a[None] if row else a, b[:, None] if column else b
         c = matmul(left, right, self.numerics, training=training)
         c = c.squeeze(-1) if column else c
@@ -249,27 +253,55 @@ def attention(
     return torch.matmul(weights, value)
 
 
+class _Entry(NamedTuple):
+    """A mode that is active, whether its module is training, and the call of the module that it is active in;
+    None: a `with` block's, or compiled."""
+
+    mode: Elementwise
+    training: bool
+    call: FrameType | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether that call is under way. PyTorch calls a module's hooks after every `Exception`, but not
+        after a Ctrl-C, which would leave the mode to whatever the session does next."""
+        if torch.compiler.is_compiling() or self.call is None:
+            return True
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self.call:
+            frame = frame.f_back
+        return frame is not None
+
+
 class _Active(threading.local):
-    """The modes of this thread, the innermost last, each with whether its module is training: models inside
-    models may have other recipes."""
+    """The modes of this thread, the innermost last: models inside models may have other recipes."""
 
     def __init__(self) -> None:
-        self.stack: list[tuple[Elementwise, bool]] = []
+        self.stack: list[_Entry] = []
+
+    def running(self) -> _Entry | None:
+        """The innermost whose call is under way."""
+        for entry in reversed(self.stack):
+            if entry.runs:
+                return entry
+        return None
 
 
 _active = _Active()
 
 
-def _enter(mode: Elementwise, training: bool) -> None:
-    again = bool(_active.stack) and _active.stack[-1][0] is mode
-    _active.stack.append((mode, training))
+def _enter(mode: Elementwise, training: bool, call: FrameType | None = None) -> None:
+    while _active.stack and not _active.stack[-1].runs:
+        _leave()
+    again = bool(_active.stack) and _active.stack[-1].mode is mode
+    _active.stack.append(_Entry(mode, training, call))
     if not again:
         mode.__enter__()
 
 
-def _leave(mode: Elementwise) -> None:
-    _active.stack.pop()
-    if not _active.stack or _active.stack[-1][0] is not mode:
+def _leave() -> None:
+    mode = _active.stack.pop().mode
+    if not _active.stack or _active.stack[-1].mode is not mode:
         mode.__exit__(None, None, None)
 
 
@@ -282,7 +314,9 @@ def elementwise(recipe: Recipe, *, training: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(mode)
+        while not _active.stack[-1].runs:
+            _leave()
+        _leave()
 
 
 class Before:
@@ -292,7 +326,9 @@ class Before:
         self.mode = mode
 
     def __call__(self, module: torch.nn.Module, args: Any) -> None:
-        _enter(self.mode, module.training)
+        # The hook's caller is a part of the module's call, which may be over when `After` is called.
+        call = None if torch.compiler.is_compiling() else sys._getframe(2)
+        _enter(self.mode, module.training, call)
 
 
 class After:
@@ -302,4 +338,11 @@ class After:
         self.mode = mode
 
     def __call__(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        _leave(self.mode)
+        if torch.compiler.is_compiling():
+            _leave()
+            return
+        while _active.stack and not _active.stack[-1].runs:
+            _leave()
+        mine = None, sys._getframe(1), sys._getframe(2)
+        if _active.stack and _active.stack[-1].call in mine:  # else a hook before `Before` raised an error
+            _leave()

@@ -437,6 +437,48 @@ def test_an_error_leaves_nothing_behind() -> None:
     assert not grid(X + Y)
 
 
+@pytest.mark.parametrize("where", ["forward", "hook", "caught"])
+def test_an_interruption_leaves_nothing_behind(where: str) -> None:
+    """PyTorch calls no hook after a Ctrl-C, and `After` without `Before` where another hook fails first."""
+
+    class Interrupted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    class Outer(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if where != "caught":
+                return super().forward(x)
+            with pytest.raises(KeyboardInterrupt):
+                super().forward(x)
+            return x * 0.1
+
+    model = Outer(nn.Linear(6, 6), nn.Sequential(Interrupted()))
+    qt.convert(model, FP8)
+    if where == "hook":
+
+        def fails(module: nn.Module, args: Any) -> None:
+            raise KeyError("a hook's")
+
+        model[1].register_forward_pre_hook(fails, prepend=True)
+    for _ in range(2):
+        if where == "caught":
+            assert model(X).equal(qt.round(X.double() * 0.1, "fp16"))
+        else:
+            with pytest.raises((KeyboardInterrupt, KeyError)):
+                model(X)
+        assert (X * Y).equal(torch.mul(X, Y))
+        assert not grid(X * Y)
+        with qt.elementwise(FP8):
+            assert grid(X * Y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outer, "forward", nn.Sequential.forward)
+        model[1] = nn.ReLU()
+        assert grid(model(X))
+    assert not _active.stack
+    assert not torch.overrides._get_current_function_mode_stack()
+
+
 def test_models_inside_models_keep_their_recipes() -> None:
     class Sum(nn.Module):
         def __init__(self) -> None:
