@@ -40,6 +40,7 @@ from quaver.torch.between import widen_op
 from quaver.torch.functions import round_op
 from quaver.torch.layers import matmul
 from quaver.torch.numerics import Numerics
+from quaver.torch.once import once_differentiable
 
 _NAMES = """
     add sub subtract rsub mul multiply div divide true_divide pow float_power square sqrt rsqrt reciprocal
@@ -112,6 +113,7 @@ class _Widen(torch.autograd.Function):
         return widen_op(values)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
         return round_op(error, ctx.format, "nearest"), None
 
@@ -125,6 +127,7 @@ class _Narrow(torch.autograd.Function):
         return round_op(values, format, "nearest")
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
         error = round_op(error, ctx.format, "nearest")
         return widen_op(error) if ctx.dtype == torch.float64 else error, None

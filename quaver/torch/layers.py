@@ -23,6 +23,7 @@ from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch.between import add_bias_op, bias_gradient_op
 from quaver.torch.images import Margins, Pair, View
 from quaver.torch.numerics import Numerics, Product
+from quaver.torch.once import once_differentiable
 from quaver.torch.quantisers import Numbers
 
 
@@ -75,6 +76,7 @@ class _Linear(torch.autograd.Function):
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
@@ -102,6 +104,7 @@ class _Matmul(torch.autograd.Function):
         return numerics.forward(casts[0](a), casts[1](b), draws_as)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
@@ -150,6 +153,7 @@ class _Convolution(torch.autograd.Function):
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         n, draws_as, view, groups = ctx.numerics, ctx.draws_as, ctx.view, ctx.groups

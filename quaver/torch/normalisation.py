@@ -16,6 +16,7 @@ from quaver.torch.between import (
     running_statistics_op,
 )
 from quaver.torch.functions import format_name
+from quaver.torch.once import once_differentiable
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -37,6 +38,7 @@ class _BatchNorm(torch.autograd.Function):
         return batch_norm_op(x, scale, shift, statistics, epsilon, format)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         how = ctx.epsilon, ctx.of_batch, ctx.format
         gradients = batch_norm_backward_op(rounded_op(error, ctx.format), *ctx.saved_tensors, *how)

@@ -20,6 +20,7 @@ from quaver.golden.nn.quantisers import Clip, Quantised
 from quaver.golden.nn.recipe import as_text
 from quaver.torch import quantisers_on_cuda
 from quaver.torch.functions import _codes_of, _format_of, _tensor, _values, arithmetic_of
+from quaver.torch.once import once_differentiable
 
 
 class Numbers(NamedTuple):
@@ -62,6 +63,7 @@ class Quantise(torch.autograd.Function):
         return out, codes, scale
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         values, alpha = ctx.saved_tensors
         dx, dalpha = quantise_backward_op(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,29 @@ def test_layers_are_pytorchs_classes() -> None:
     assert isinstance(qt.Linear(2, 2, recipe=FP8), nn.Linear)
     assert issubclass(qt.Conv2d, nn.Conv2d)
     assert issubclass(layers.Conv1d, nn.Conv1d)
+
+
+def _penalty(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    return gradient.square().sum()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Linear(4, 1),
+        nn.Sequential(nn.Linear(4, 4), nn.Tanh()),
+        nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 2, 1)),
+        nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 1)),
+    ],
+)
+@pytest.mark.parametrize("recipe", [FP8, recipes.pact_everywhere[4], recipes.fp32], ids=lambda r: r.name)
+def test_a_gradients_gradient_is_refused_and_not_lost(model: nn.Module, recipe: quaver.Recipe) -> None:
+    model = copy.deepcopy(model)
+    qt.convert(model, recipe)
+    x = torch.randn(3, 4)
+    model(x).sum().backward(create_graph=True)  # by itself it does no harm
+    with pytest.raises(RuntimeError, match="take codes, which have no derivative"):
+        _penalty(model, x).backward()
