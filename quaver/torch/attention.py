@@ -69,7 +69,7 @@ class MultiheadAttention(GemmLayer, nn.MultiheadAttention):
         """(batch, tokens, embedding) → (batch, heads, tokens, head_dim)."""
         rows = slice(third * self.embed_dim, (third + 1) * self.embed_dim)
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        flat = x.reshape(-1, self.embed_dim)
+        flat = x.flatten(0, 1)
         y: Any = _Linear.apply(
             flat, self.in_proj_weight[rows], bias, Numbers(), self.numerics, _draws_as(self)
         )

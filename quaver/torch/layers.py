@@ -12,6 +12,7 @@ itself. Optimisers and gradient scalers then skip the step.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -143,7 +144,8 @@ class _Convolution(torch.autograd.Function):
         size = (weight.shape[2], weight.shape[3])
         inputs, kernel = _operands(numerics, x, weight, numbers)
         view = View.forward(inputs.shape, size, stride, margins, dilation)
-        kernel = kernel.reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
+        shape = groups, weight.shape[0] // groups, prod(weight.shape[1:])
+        kernel = kernel.reshape(shape).mT.contiguous().mT
         y = numerics.forward.with_images(kernel, inputs, view, draws_as)
         y = y.reshape(weight.shape[0], len(x), *view.places).transpose(0, 1)
         y = numbers.scaled(y.contiguous())
@@ -161,14 +163,15 @@ class _Convolution(torch.autograd.Function):
         error = n.round(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
-            errors = n.gradient.casts[1](error).transpose(0, 1).reshape(groups, outputs, -1).mT.contiguous()
+            errors = n.gradient.casts[1](error).transpose(0, 1)
+            errors = errors.reshape(groups, outputs, len(inputs) * prod(view.places)).mT.contiguous()
             dw = n.gradient.with_images(errors, inputs, view, draws_as, first=True).mT.reshape(weight.shape)
         if ctx.needs_input_grad[2]:
             db = bias_gradient_op(error, n.elementwise)
         if ctx.needs_input_grad[0]:
             casts = n.backward.casts
             kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, *weight.shape[1:])
-            kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], -1)
+            kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], outputs * prod(view.size))
             back = view.mirrored(inputs.shape)
             dx = n.backward.with_images(kernel, casts[0](error), back, draws_as)
             dx = dx.reshape(inputs.shape[1], len(inputs), *back.places).transpose(0, 1).contiguous()
@@ -193,7 +196,7 @@ def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = Tru
     if a.ndim == b.ndim == 2:
         return _Matmul.apply(a, b, numerics, draws_as)
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    left, right = (x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (a, b))
+    left, right = (x.expand(*batch, *x.shape[-2:]).reshape(prod(batch), *x.shape[-2:]) for x in (a, b))
     return _Matmul.apply(left, right, numerics, draws_as).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
@@ -247,9 +250,8 @@ class Linear(GemmLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not input.ndim or input.shape[-1] != self.in_features:
             raise ValueError(f"input has shape {tuple(input.shape)}, but it must be (…, {self.in_features})")
-        x, weight, numbers = self.numerics.quantised(
-            input.reshape(-1, self.in_features), self.weight, self._alpha
-        )
+        flat = input.reshape(prod(input.shape[:-1]), self.in_features)
+        x, weight, numbers = self.numerics.quantised(flat, self.weight, self._alpha)
         y = _Linear.apply(x, weight, self.bias, numbers, self.numerics, _draws_as(self))
         return y.reshape(*input.shape[:-1], self.out_features)
 

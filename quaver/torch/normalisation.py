@@ -72,8 +72,8 @@ class _BatchNormLayer(nn.Module):
         count = x.numel() // x.shape[1]
         if self.training and count < 2:
             raise ValueError(
-                f"input has shape {tuple(x.shape)}, one value a channel, but training needs their variance; "
-                f"take a larger batch"
+                f"input has shape {tuple(x.shape)}, fewer than two values a channel, but training needs "
+                f"their variance; take a larger batch"
             )
         statistics = batch_statistics_op(x)
         if self.training and self.running_mean is not None:

@@ -142,7 +142,9 @@ def _golden(values: Tensor, transposed: bool) -> np.ndarray:
     """As golden has it: a weight (N, …) as (K, N), in memory too."""
     array = _values(values)
     return (
-        np.ascontiguousarray(array.reshape(len(array), -1).T) if transposed else np.ascontiguousarray(array)
+        np.ascontiguousarray(array.reshape(len(array), prod(array.shape[1:])).T)
+        if transposed
+        else np.ascontiguousarray(array)
     )
 
 

@@ -193,3 +193,30 @@ def test_a_gradients_gradient_is_refused_and_not_lost(model: nn.Module, recipe: 
     model(x).sum().backward(create_graph=True)  # by itself it does no harm
     with pytest.raises(RuntimeError, match="take codes, which have no derivative"):
         _penalty(model, x).backward()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(0, 3), (2, 0)),
+        (nn.Linear(3, 0), (2, 3)),
+        (nn.Linear(4, 3), (2, 0, 4)),
+        (nn.Conv2d(4, 6, 3, groups=2), (0, 4, 5, 5)),
+        (nn.Conv1d(4, 6, 3), (0, 4, 5)),
+        (nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)).eval(), (0, 4, 5, 5)),
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 0, 8)),
+        (nn.TransformerEncoderLayer(8, 2, 16), (5, 0, 8)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+@pytest.mark.parametrize("recipe", [FP8, STOCHASTIC, recipes.fp32], ids=lambda r: r.name)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_tensors_of_no_elements(layer: nn.Module, shape: tuple[int, ...], recipe: quaver.Recipe) -> None:
+    mine, x = copy.deepcopy(layer), torch.ones(shape, requires_grad=True)
+    qt.convert(mine, recipe)
+    y, expected = mine(x), layer(torch.ones(shape))
+    assert y.shape == expected.shape
+    assert torch.allclose(y, expected, atol=0.1)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(torch.isfinite(p.grad).all() for p in mine.parameters())

@@ -197,6 +197,9 @@ def test_between_gemms(format: str | None, machine: OnProcessor) -> None:
             assert one.equal(other), name
     with pytest.raises(ValueError, match="labels hold 5"):
         between_on_cuda.cross_entropy(logits, labels + 1)
+    for cross_entropy in (between_on_cuda.cross_entropy, between.cross_entropy_op):
+        with pytest.raises(ValueError, match=r"\(0, 5\), no example"):
+            cross_entropy(logits[:0], labels[:0])
 
 
 def network() -> nn.Module:
