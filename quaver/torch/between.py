@@ -232,9 +232,7 @@ def _cross_entropy(
             f"classes) and (batch,)"
         )
     if not classes.size:
-        raise ValueError(
-            f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses"
-        )
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses")
     if not 0 <= classes.min() <= classes.max() < logits.shape[1]:
         wrong = classes.min() if classes.min() < 0 else classes.max()
         raise ValueError(f"labels hold {wrong}, but there are classes 0 … {logits.shape[1] - 1}")

@@ -115,9 +115,7 @@ def _check(logits: Tensor, labels: Tensor) -> Tensor:
             f"(batch, classes) and (batch,)"
         )
     if not labels.numel():
-        raise ValueError(
-            f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses"
-        )
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
         wrong = low if low < 0 else high

@@ -233,6 +233,15 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
     return (scores + mask.masked_fill(out, 0.0)).masked_fill(out, float("-inf"))
 
 
+def safe_softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last axis, and zeros where it has minus infinity alone: where all keys are masked.
+
+    PyTorch's scaled dot products give zeros there, and a gradient of zero; a softmax gives NaN.
+    """
+    none = (scores == float("-inf")).all(-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(none, 0.0), -1).masked_fill(none, 0.0)
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -249,10 +258,14 @@ def attention(
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
     scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
+        if attn_mask is not None:
+            raise ValueError("is_causal and attn_mask were both given; give one of them")
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
         scores = masked(scores, ~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
-    weights = functional.dropout(torch.softmax(scores, -1), dropout_p, training=dropout_p > 0)
+    masked_out = attn_mask is not None and not is_causal
+    weights = safe_softmax(scores) if masked_out else torch.softmax(scores, -1)
+    weights = functional.dropout(weights, dropout_p, training=dropout_p > 0)
     return torch.matmul(weights, value)
 
 

@@ -427,6 +427,32 @@ def test_scaled_dot_product_attention() -> None:
             assert torch.isfinite(functional.scaled_dot_product_attention(q, k, v, **options)).all()
 
 
+@pytest.mark.parametrize("recipe", [recipes.fp32, FP8, recipes.dlfloat], ids=lambda r: r.name)
+def test_a_query_without_keys_attends_to_nothing(recipe: quaver.Recipe) -> None:
+    """As in PyTorch, where a batch has an entry that is all padding: zeros, and gradients that are finite."""
+    torch.manual_seed(1)
+    x, seen = torch.randn(2, 5, 8, requires_grad=True), torch.ones(2, 5, 5, dtype=torch.bool)
+    seen[1, 2] = False
+    for mask in (seen, torch.zeros(2, 5, 5).masked_fill(~seen, float("-inf"))):
+        with qt.elementwise(recipe):
+            y = functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+        expected = functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+        assert torch.allclose(y, expected, atol=0.5)
+        assert y[1, 2].eq(0).all()
+        assert torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all()
+
+    plain = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+    mine, padding = copy.deepcopy(plain), torch.tensor([[False] * 5, [True] * 5])
+    qt.convert(mine, recipe)
+    y, expected = (model(x, src_key_padding_mask=padding) for model in (mine, plain))
+    assert torch.isfinite(expected).all()
+    assert torch.allclose(y, expected, atol=0.2)
+    y.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in mine.parameters())
+    with pytest.raises(ValueError, match="both given"), qt.elementwise(recipe):
+        functional.scaled_dot_product_attention(x, x, x, attn_mask=seen, is_causal=True)
+
+
 def test_an_error_leaves_nothing_behind() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     qt.convert(model, FP8)
