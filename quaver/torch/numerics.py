@@ -55,6 +55,10 @@ class Product:
         Whether both operands have one format.
     finite
         Whether every result is finite, as in fixed point.
+    scaled
+        Whether it takes codes of quantised tensors, and its results are multiplied by their scales.
+    errors
+        How its operand that is errors is quantised; None: it is not, or the role has none.
     """
 
     casts: tuple[Cast, Cast]
@@ -62,6 +66,8 @@ class Product:
     result: str
     alike: bool
     finite: bool
+    scaled: bool = False
+    errors: Quantisation | None = None
 
     def __call__(self, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
         """The values of A·B, of cast operands (batch, M, K) and (batch, K, N), or without a batch.
@@ -74,6 +80,14 @@ class Product:
         if exchanged and not self.alike:
             return self(b.mT, a.mT, draws_as).mT
         return decode_op(gemm_op(a, b, self.arithmetic, None, draws_as), self.result)
+
+    def cast_errors(self, error: Tensor, operand: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What it takes of them as its first operand (0) or its second (1), and their scale if that is
+        multiplied by."""
+        if self.errors is None:
+            return self.casts[operand](error), ()
+        values, codes, scale = self.errors.numbers(error)
+        return (codes, (scale,)) if self.scaled else (self.casts[operand](values), ())
 
     def with_images(
         self, other: Tensor, images: Tensor, view: View, draws_as: str, *, first: bool = False
@@ -123,8 +137,8 @@ class Numerics:
         return Numerics(
             **products,
             elementwise=_name(recipe.elementwise),
-            inputs=_quantisation(recipe, precision, "inputs"),
-            weights=_quantisation(recipe, precision, "weights"),
+            inputs=_quantisation(recipe, precision, Role.FORWARD, "inputs"),
+            weights=_quantisation(recipe, precision, Role.FORWARD, "weights"),
         )
 
     @staticmethod
@@ -161,11 +175,11 @@ def _name(fmt: Format | None) -> str | None:
     return None if fmt is None else format_name(fmt)
 
 
-def _quantisation(recipe: Recipe, precision: Precision, tensor: str) -> Quantisation | None:
+def _quantisation(recipe: Recipe, precision: Precision, role: Role, tensor: str) -> Quantisation | None:
     quantiser = getattr(precision, tensor)
-    if not isinstance(quantiser, Quantiser):
+    if not isinstance(quantiser, Quantiser) or (role is not Role.FORWARD and tensor != "errors"):
         return None
-    operand = _name(precision.operand(Role.FORWARD, tensor))
+    operand = _name(precision.operand(role, tensor))
     return Quantisation(as_text(quantiser), operand, tensor == "weights", _name(recipe.elementwise))
 
 
@@ -189,8 +203,26 @@ def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
         casts.append(Cast(_name(rounded), _name(operand), str(recipe.cast)))
     arithmetic: Arithmetic | None = getattr(precision, role)
     pair = casts[0], casts[1]
+    errors = None if role is Role.FORWARD else _quantisation(recipe, precision, role, "errors")
     if arithmetic is None:
-        return Product(pair, None, "fp32", alike=True, finite=False)
+        return Product(pair, None, "fp32", alike=True, finite=False, errors=errors)
+    if role is not Role.FORWARD and precision.is_scaled(role):
+        _check_scaled(recipe, precision, role)
     finite = isinstance(arithmetic.result, FixedFormat)
     text, result = arithmetic_text(arithmetic), format_name(arithmetic.result)
-    return Product(pair, text, result, arithmetic.a == arithmetic.b, finite)
+    scaled = precision.is_scaled(role)
+    return Product(pair, text, result, arithmetic.a == arithmetic.b, finite, scaled, errors)
+
+
+def _check_scaled(recipe: Recipe, precision: Precision, role: Role) -> None:
+    """ValueError: a GEMM on the way back takes other codes than those of the forward one, which are kept."""
+    for tensor in set(OPERANDS[role]) - {"errors"}:
+        if not isinstance(getattr(precision, tensor), Quantiser):
+            continue
+        mine, kept = precision.operand(role, tensor), precision.operand(Role.FORWARD, tensor)
+        if mine != kept:
+            raise ValueError(
+                f"the {role} GEMM of the recipe {recipe.name} takes {tensor} as {mine}, but the forward one "
+                f"as {kept}, and quaver.torch keeps their codes from one to the other; give both one format, "
+                f"or train it by quaver train"
+            )
