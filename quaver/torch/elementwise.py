@@ -119,18 +119,19 @@ class _Widen(torch.autograd.Function):
 
 
 class _Narrow(torch.autograd.Function):
-    """Rounded; and so is the error that comes back."""
+    """Rounded; and so is the error that comes back, to what errors are rounded to where they arrive."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, format: str) -> Tensor:
-        ctx.format, ctx.dtype = format, values.dtype
+    def forward(ctx: Any, values: Tensor, format: str, arriving: str | None) -> Tensor:
+        ctx.arriving, ctx.dtype = arriving, values.dtype
         return round_op(values, format, "nearest")
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
-        error = round_op(error, ctx.format, "nearest")
-        return widen_op(error) if ctx.dtype == torch.float64 else error, None
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.arriving is not None:
+            error = round_op(error, ctx.arriving, "nearest")
+        return widen_op(error) if ctx.dtype == torch.float64 else error, None, None
 
 
 def _is_float(value: Any) -> bool:
@@ -162,7 +163,7 @@ class Elementwise(TorchFunctionMode):
         if func in LEFT:
             self._warn(LEFT[func])
             result = func(*args, **kwargs)
-            return result if format is None else _narrow(result, format)
+            return result if format is None else _narrow(result, self.numerics)
         if format is None:
             return func(*args, **kwargs)
         if func in LOSSES:
@@ -171,13 +172,13 @@ class Elementwise(TorchFunctionMode):
         if func in ROUNDED:
             at = _INPLACE.get(func, len(args))
             if not kwargs.get("inplace", at < len(args) and args[at]):
-                return _rounded(func, args, kwargs, format)
+                return _rounded(func, args, kwargs, self.numerics)
             changed = args[0] if args else kwargs["input"]
             args = args[:at] + (False,) * (at < len(args)) + args[at + 1 :]
             kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-            return changed.copy_(_rounded(func, args, kwargs, format))
+            return changed.copy_(_rounded(func, args, kwargs, self.numerics))
         if func in IN_PLACE and _is_float(args[0]):
-            return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, format))
+            return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, self.numerics))
         return func(*args, **kwargs)
 
     def _matmul(self, name: str, args: Any, kwargs: Any) -> Tensor:
@@ -213,16 +214,18 @@ def _widely(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> An
     return func(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
 
 
-def _narrow(result: Any, format: str) -> Any:
+def _narrow(result: Any, numerics: Numerics) -> Any:
     """Rounded, each of them where there are several."""
     if isinstance(result, tuple | list):
-        each = [_narrow(one, format) for one in result]
+        each = [_narrow(one, numerics) for one in result]
         return each if isinstance(result, list) else type(result)(each)
-    return _Narrow.apply(result, format) if _is_float(result) else result
+    if not _is_float(result):
+        return result
+    return _Narrow.apply(result, numerics.elementwise, numerics.arriving)
 
 
-def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
-    return _narrow(_widely(func, args, kwargs, format), format)
+def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, numerics: Any) -> Any:
+    return _narrow(_widely(func, args, kwargs, numerics.elementwise), numerics)
 
 
 def masked(scores: Tensor, mask: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
             errors, scales = n.gradient.cast_errors(error, 1)
@@ -128,7 +128,7 @@ class _Matmul(torch.autograd.Function):
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         da = db = None
         if ctx.needs_input_grad[1]:
             casts = n.gradient.casts
@@ -179,7 +179,7 @@ class _Convolution(torch.autograd.Function):
         inputs, weight = ctx.saved_tensors
         n, draws_as, view, groups = ctx.numerics, ctx.draws_as, ctx.view, ctx.groups
         outputs = weight.shape[0] // groups
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
             errors, scales = n.gradient.cast_errors(error, 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
 from quaver.golden.contracts import Arithmetic
-from quaver.golden.formats import BlockFormat, FixedFormat, Format
+from quaver.golden.formats import FP32, BlockFormat, FixedFormat, Format
 from quaver.golden.nn.quantisers import Quantiser
 from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role, as_text
 from quaver.torch.functions import (
@@ -119,6 +120,8 @@ class Numerics:
         Its three GEMMs.
     elementwise
         The format of what lies between layers; None: float32.
+    arriving
+        What an error is rounded to where it arrives, as it may be a sum; None: as it is.
     inputs, weights
         How inputs and weights become integers and a scale; None: they do not.
     """
@@ -127,6 +130,7 @@ class Numerics:
     backward: Product
     gradient: Product
     elementwise: str | None
+    arriving: str | None = None
     inputs: Quantisation | None = None
     weights: Quantisation | None = None
 
@@ -137,6 +141,7 @@ class Numerics:
         return Numerics(
             **products,
             elementwise=_name(recipe.elementwise),
+            arriving=arriving(recipe),
             inputs=_quantisation(recipe, precision, Role.FORWARD, "inputs"),
             weights=_quantisation(recipe, precision, Role.FORWARD, "weights"),
         )
@@ -166,9 +171,25 @@ class Numerics:
             return x, weight, Numbers()
         return x, weight, Numbers(**codes, scales=tuple(scales))
 
-    def round(self, values: Tensor) -> Tensor:
-        """What leaves an operation between GEMMs."""
-        return values if self.elementwise is None else round_op(values, self.elementwise, "nearest")
+    def arrived(self, error: Tensor) -> Tensor:
+        """An error where it arrives."""
+        return error if self.arriving is None else round_op(error, self.arriving, "nearest")
+
+
+@cache
+def arriving(recipe: Recipe) -> str | None:
+    """What errors are rounded to where they arrive: PyTorch sums up in float32 those of several places.
+
+    Where the backward GEMM of a layer leaves results that `elementwise` has not (float32, as tensor cores
+    do), it is nothing: golden rounds only what operations between GEMMs leave, and an error of one place
+    would be rounded once too often.
+    """
+    fmt = recipe.elementwise
+    precisions = (recipe.first, recipe.hidden, recipe.last, *recipe.layers.values())
+    left = {FP32 if p.backward is None else p.backward.result for p in precisions if p is not None}
+    if fmt is None or not all(each.width <= fmt.width and fmt.holds(each) for each in left):
+        return None
+    return format_name(fmt)
 
 
 def _name(fmt: Format | None) -> str | None:

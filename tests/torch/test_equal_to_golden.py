@@ -168,6 +168,8 @@ STOCHASTIC = recipes.fp8.with_gemms("fp8-stochastic", rounding="stochastic")
         ("mlp", recipes.dorefa[2], "sgd"),
         ("mlp", recipes.pact_everywhere[5], "sgd"),
         ("mlp", recipes.bitstream_everywhere[16], "sgd"),
+        ("mlp", recipes.fp8_hopper, "sgd"),
+        ("cnn", recipes.fp8_hopper, "sgd"),
         pytest.param("mlp", recipes.bitstream[64], "sgd", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", value),
