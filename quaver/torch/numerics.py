@@ -14,6 +14,8 @@ from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role, as_text
 from quaver.torch.functions import (
     arithmetic_text,
     decode_op,
+    drawing_gemm_op,
+    drawing_image_gemm_op,
     encode_op,
     float32_gemm_op,
     format_name,
@@ -56,6 +58,8 @@ class Product:
         Whether both operands have one format.
     finite
         Whether every result is finite, as in fixed point.
+    draws
+        Whether it draws random bits.
     scaled
         Whether it takes codes of quantised tensors, and its results are multiplied by their scales.
     errors
@@ -67,6 +71,7 @@ class Product:
     result: str
     alike: bool
     finite: bool
+    draws: bool = False
     scaled: bool = False
     errors: Quantisation | None = None
 
@@ -80,7 +85,8 @@ class Product:
             return float32_gemm_op(a, b)
         if exchanged and not self.alike:
             return self(b.mT, a.mT, draws_as).mT
-        return decode_op(gemm_op(a, b, self.arithmetic, None, draws_as), self.result)
+        gemm = drawing_gemm_op if self.draws else gemm_op
+        return decode_op(gemm(a, b, self.arithmetic, None, draws_as), self.result)
 
     def cast_errors(self, error: Tensor, operand: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What it takes of them as its first operand (0) or its second (1), and their scale if that is
@@ -106,7 +112,8 @@ class Product:
         if turned:
             other, first = other.mT, True
         how = self.arithmetic, draws_as, first, turned
-        c = decode_op(image_gemm_op(other, images, view.numbers, *how), self.result)
+        gemm = drawing_image_gemm_op if self.draws else image_gemm_op
+        c = decode_op(gemm(other, images, view.numbers, *how), self.result)
         return c.mT if turned else c
 
 
@@ -231,8 +238,8 @@ def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
         _check_scaled(recipe, precision, role)
     finite = isinstance(arithmetic.result, FixedFormat)
     text, result = arithmetic_text(arithmetic), format_name(arithmetic.result)
-    scaled = precision.is_scaled(role)
-    return Product(pair, text, result, arithmetic.a == arithmetic.b, finite, scaled, errors)
+    alike, draws, scaled = arithmetic.a == arithmetic.b, arithmetic.stochastic, precision.is_scaled(role)
+    return Product(pair, text, result, alike, finite, draws, scaled, errors)
 
 
 def _check_scaled(recipe: Recipe, precision: Precision, role: Role) -> None:

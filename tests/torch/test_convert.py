@@ -580,6 +580,38 @@ def test_compiled_a_model_gives_the_same_bits(make: Any, backend: str) -> None:
     assert not _active.stack
 
 
+class TwoAlike(nn.Module):
+    """Calls that a compiler takes for one, and one whose result nobody takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.unused, self.images = nn.Linear(300, 8), nn.Linear(300, 8), nn.Conv1d(1, 2, 99)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
+        seen = self.images(x[:, None]) + 2 * self.images(x[:, None])
+        return torch.cat([self.layer(x) + 2 * self.layer(x), seen.flatten(1)], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_a_model_draws_the_same(backend: str) -> None:
+    recipe = recipes.fp8_everywhere_stochastic
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        model = TwoAlike()
+        qt.convert(model, recipe)
+        run = torch.compile(model, fullgraph=True, backend=backend) if compiled else model
+        x = torch.randn(5, 300, requires_grad=True)
+        with qt.seeded(1):
+            for _ in range(2):
+                y = run(x)
+                y.square().sum().backward()
+        found.append([y.detach(), x.grad, model.layer.weight.grad, model.images.weight.grad])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
 def test_copies_and_pickles_compute_the_same() -> None:
     torch.manual_seed(1)
     model = ResNet(10, width=8)

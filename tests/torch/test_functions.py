@@ -174,7 +174,11 @@ def test_bad_input(call: Any, error: type[Exception], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["encode", "decode", "round", "gemm", "image_gemm", "float32_gemm", "add_bias", "widen"]
+    "name",
+    [
+        *("encode", "decode", "round", "gemm", "drawing_gemm", "image_gemm", "drawing_image_gemm"),
+        *("float32_gemm", "add_bias", "widen"),
+    ],
 )
 def test_a_gpu_has_a_place_in_every_operator(name: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"quaver::{name}", "CUDA")

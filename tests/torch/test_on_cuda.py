@@ -105,6 +105,7 @@ def test_convolutions_take_codes_from_the_images(
 
     expected, operators = step(), []
     monkeypatch.setattr(numerics, "image_gemm_op", on_gpu)
+    monkeypatch.setattr(numerics, "drawing_image_gemm_op", on_gpu)
     monkeypatch.setattr(on_cuda, "MOST_PRODUCTS", 1)  # group by group
     if name != "pact-4":
         monkeypatch.delattr(on_cuda.View, "columns")
