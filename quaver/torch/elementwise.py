@@ -97,7 +97,7 @@ LEFT = _functions(
     *("qr", "svd", "svdvals", "eigh", "eigvalsh", "triangular_solve", "solve_triangular", "cholesky_solve"),
 )
 #: Where functions take `inplace` among their positional arguments, as PyTorch's modules give it.
-_INPLACE = {
+_INPLACE: dict[Any, int] = {
     func: list(signature(func).parameters).index("inplace")
     for func in ROUNDED
     if func in vars(functional).values() and isfunction(func) and "inplace" in signature(func).parameters

@@ -21,6 +21,7 @@ from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import Precision
 from quaver.golden.planning.planned_recipe import planned
 from quaver.torch.elementwise import Elementwise, _active
+from quaver.torch.seeds import SEEDS
 
 FP8 = recipes.fp8
 
@@ -554,6 +555,26 @@ def test_activation_checkpointing_changes_nothing() -> None:
     model.head(model.norm(x)).square().sum().backward()
     for p, gradient in zip(model.parameters(), expected, strict=True):
         assert p.grad.equal(gradient)
+
+
+def test_what_is_computed_again_draws_what_it_drew() -> None:
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(1)
+        parts = [nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 300)) for _ in range(2)]
+        for part in parts:
+            qt.convert(part, recipes.fp8_everywhere_stochastic)
+        x = y = torch.randn(5, 300, requires_grad=True)
+        with qt.seeded(1):
+            for part in parts:
+                options = dict(use_reentrant=False, context_fn=qt.checkpoint_contexts)
+                y = checkpoint(part, y, **options) if checkpointed else part(y)
+            y.square().sum().backward()
+            calls = SEEDS.state()
+        found.append((y, x.grad, *(p.grad for part in parts for p in part.parameters()), calls))
+    (*one, calls), (*other, others) = found
+    assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+    assert calls == others
 
 
 def small_resnet() -> nn.Module:
