@@ -27,7 +27,7 @@ from quaver.torch.layers import Conv1d, Conv2d, Linear, matmul
 from quaver.torch.loss import CrossEntropyLoss, cross_entropy
 from quaver.torch.optimisers import SGD, Adam
 from quaver.torch.quantisers import PACT
-from quaver.torch.seeds import manual_seed, seeded
+from quaver.torch.seeds import checkpoint_contexts, manual_seed, seeded
 from quaver.torch.shapes import shapes
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Linear",
     "adacomp_hook",
     "batched_gemm",
+    "checkpoint_contexts",
     "compare",
     "convert",
     "cross_entropy",

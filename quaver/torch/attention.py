@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quaver.torch.elementwise import masked
+from quaver.torch.elementwise import masked, safe_softmax
 from quaver.torch.layers import GemmLayer, _draws_as, _Linear, matmul
 from quaver.torch.quantisers import Numbers
 
@@ -55,7 +55,10 @@ class MultiheadAttention(GemmLayer, nn.MultiheadAttention):
         if key_padding_mask is not None:
             padding = key_padding_mask if batched else key_padding_mask[None]
             scores = masked(scores, padding[:, None, None, :])
-        weights = functional.dropout(torch.softmax(scores, -1), self.dropout, self.training)
+        # As PyTorch's does, which gives NaN for a query without keys only where it gives weights.
+        unmasked = attn_mask is None and key_padding_mask is None
+        weights = torch.softmax(scores, -1) if need_weights or unmasked else safe_softmax(scores)
+        weights = functional.dropout(weights, self.dropout, self.training)
         heads = matmul(weights, v, self.numerics, training=self.training)
         output = self.out_proj(heads.transpose(1, 2).flatten(2))
         output = output if self.batch_first else output.transpose(0, 1)
@@ -69,7 +72,7 @@ class MultiheadAttention(GemmLayer, nn.MultiheadAttention):
         """(batch, tokens, embedding) → (batch, heads, tokens, head_dim)."""
         rows = slice(third * self.embed_dim, (third + 1) * self.embed_dim)
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        flat = x.reshape(-1, self.embed_dim)
+        flat = x.flatten(0, 1)
         y: Any = _Linear.apply(
             flat, self.in_proj_weight[rows], bias, Numbers(), self.numerics, _draws_as(self)
         )

@@ -6,6 +6,7 @@ On CUDA `quaver.torch.between_on_cuda` says whose order it is.
 operator's schema from them.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def _(error, x, scale, statistics, epsilon, of_batch, format):
 
 def _maps(tensor: Tensor) -> np.ndarray:
     """(batch, C, …) as contiguous (batch, C, H, 1)."""
-    return np.ascontiguousarray(_values(tensor)).reshape(*tensor.shape[:2], -1, 1)
+    return np.ascontiguousarray(_values(tensor)).reshape(*tensor.shape[:2], prod(tensor.shape[2:]), 1)
 
 
 def _moments(values: Tensor, x: Tensor) -> np.ndarray:
@@ -230,7 +231,9 @@ def _cross_entropy(
             f"logits have shape {tuple(logits.shape)} and labels {classes.shape}, but they must be (batch, "
             f"classes) and (batch,)"
         )
-    if classes.size and not 0 <= classes.min() <= classes.max() < logits.shape[1]:
+    if not classes.size:
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses")
+    if not 0 <= classes.min() <= classes.max() < logits.shape[1]:
         wrong = classes.min() if classes.min() < 0 else classes.max()
         raise ValueError(f"labels hold {wrong}, but there are classes 0 … {logits.shape[1] - 1}")
     with np.errstate(over="ignore", invalid="ignore"):

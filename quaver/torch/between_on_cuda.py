@@ -114,11 +114,12 @@ def _check(logits: Tensor, labels: Tensor) -> Tensor:
             f"logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}, but they must be "
             f"(batch, classes) and (batch,)"
         )
-    if labels.numel():
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= logits.shape[1]:
-            wrong = low if low < 0 else high
-            raise ValueError(f"labels hold {wrong}, but there are classes 0 … {logits.shape[1] - 1}")
+    if not labels.numel():
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, no example, for a mean of losses")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        wrong = low if low < 0 else high
+        raise ValueError(f"labels hold {wrong}, but there are classes 0 … {logits.shape[1] - 1}")
     return labels.long()[:, None]
 
 

@@ -21,11 +21,14 @@ smallest.
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from inspect import isfunction, signature
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +40,7 @@ from quaver.torch.between import widen_op
 from quaver.torch.functions import round_op
 from quaver.torch.layers import matmul
 from quaver.torch.numerics import Numerics
+from quaver.torch.once import once_differentiable
 
 _NAMES = """
     add sub subtract rsub mul multiply div divide true_divide pow float_power square sqrt rsqrt reciprocal
@@ -49,10 +53,17 @@ _NAMES = """
     lp_pool2d layer_norm group_norm instance_norm rms_norm local_response_norm normalize
     dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout interpolate grid_sample
     cosine_similarity pairwise_distance
+    arccos arccosh acosh arcsin arcsinh asinh arctan arctan2 arctanh atanh sinc logit expit erfinv erfcx
+    logaddexp2 logcumsumexp xlogy xlog1py entr ndtr ndtri log_ndtr ldexp deg2rad rad2deg fmod remainder
+    lgamma gammaln digamma psi polygamma mvlgamma multigammaln igamma igammac gammainc gammaincc i0 i0e i1 i1e
+    nansum nanmean var_mean std_mean vector_norm matrix_norm frobenius_norm nuclear_norm norm_except_dim
+    renorm trace dist cdist pdist outer ger kron cross diff gradient trapezoid trapz cumulative_trapezoid
+    cov corrcoef index_add index_reduce scatter_add scatter_reduce segment_reduce embedding_bag fold upsample
+    __mod__ __rmod__
     __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __div__ __rdiv__ __pow__
     __rpow__
 """.split()  # noqa: SIM905  # a hundred lines otherwise
-_NAMESPACES = (torch, torch.Tensor, functional)
+_NAMESPACES = (torch, torch.Tensor, functional, torch.special, torch.linalg)
 
 
 def _functions(*names: str) -> dict[Any, str]:
@@ -71,13 +82,26 @@ IN_PLACE = {
 MATMULS = _functions("matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "scaled_dot_product_attention")
 LOSSES = _functions(
     *("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div"),
-    *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "ctc_loss", "cosine_embedding_loss"),
+    *("gaussian_nll_loss", "poisson_nll_loss", "hinge_embedding_loss", "margin_ranking_loss"),
+    *("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "soft_margin_loss"),
+    *("triplet_margin_loss", "triplet_margin_with_distance_loss"),
 )
 LEFT = _functions(
     *("linear", "bilinear", "einsum", "tensordot", "addmm", "addbmm", "baddbmm", "addmv", "mv", "dot"),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *("batch_norm", "lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "linear_cross_entropy"),
+    *("inner", "vdot", "vecdot", "addr", "chain_matmul", "multi_dot", "matrix_power", "matrix_exp"),
+    *("det", "logdet", "slogdet", "inv", "inverse", "pinv", "pinverse", "solve", "lstsq", "cholesky"),
+    *("qr", "svd", "svdvals", "eigh", "eigvalsh", "triangular_solve", "solve_triangular", "cholesky_solve"),
 )
+#: Where functions take `inplace` among their positional arguments, as PyTorch's modules give it.
+_INPLACE: dict[Any, int] = {
+    func: list(signature(func).parameters).index("inplace")
+    for func in ROUNDED
+    if func in vars(functional).values() and isfunction(func) and "inplace" in signature(func).parameters
+}
 
 
 class _Widen(torch.autograd.Function):
@@ -89,22 +113,25 @@ class _Widen(torch.autograd.Function):
         return widen_op(values)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
         return round_op(error, ctx.format, "nearest"), None
 
 
 class _Narrow(torch.autograd.Function):
-    """Rounded; and so is the error that comes back."""
+    """Rounded; and so is the error that comes back, to what errors are rounded to where they arrive."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, format: str) -> Tensor:
-        ctx.format, ctx.dtype = format, values.dtype
+    def forward(ctx: Any, values: Tensor, format: str, arriving: str | None) -> Tensor:
+        ctx.arriving, ctx.dtype = arriving, values.dtype
         return round_op(values, format, "nearest")
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:
-        error = round_op(error, ctx.format, "nearest")
-        return widen_op(error) if ctx.dtype == torch.float64 else error, None
+    @once_differentiable
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.arriving is not None:
+            error = round_op(error, ctx.arriving, "nearest")
+        return widen_op(error) if ctx.dtype == torch.float64 else error, None, None
 
 
 def _is_float(value: Any) -> bool:
@@ -123,37 +150,50 @@ class Elementwise(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if _active.stack and _active.stack[-1][0] is not self:  # a model inside rounds by itself
+        running = _active.running()
+        if running is None or running.mode is not self:  # interrupted; or a model inside rounds by itself
             return func(*args, **kwargs)
-        if func in MATMULS and _is_float(args[0]) and args[0].ndim >= 2:
-            return self._matmul(MATMULS[func], *args, **kwargs)
+        if kwargs.get("out") is not None and (func in MATMULS or func in ROUNDED):
+            out = kwargs.pop("out")
+            result = self.__torch_function__(func, types, args, kwargs)
+            return out.resize_(result.shape).copy_(result)
+        if func in MATMULS and all(map(_is_float, (*args, *kwargs.values())[:2])):
+            return self._matmul(MATMULS[func], args, kwargs)
         format = self.numerics.elementwise
         if func in LEFT:
             self._warn(LEFT[func])
             result = func(*args, **kwargs)
-            return _Narrow.apply(result, format) if format is not None and _is_float(result) else result
-        if format is None or "out" in kwargs:
+            return result if format is None else _narrow(result, self.numerics)
+        if format is None:
             return func(*args, **kwargs)
         if func in LOSSES:
             result = _widely(func, args, kwargs, format)
             return result.float() if _is_float(result) else result
         if func in ROUNDED:
-            if not kwargs.get("inplace"):
-                return _rounded(func, args, kwargs, format)
-            return args[0].copy_(_rounded(func, args, {**kwargs, "inplace": False}, format))
+            at = _INPLACE.get(func, len(args))
+            if not kwargs.get("inplace", at < len(args) and args[at]):
+                return _rounded(func, args, kwargs, self.numerics)
+            changed = args[0] if args else kwargs["input"]
+            args = args[:at] + (False,) * (at < len(args)) + args[at + 1 :]
+            kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+            return changed.copy_(_rounded(func, args, kwargs, self.numerics))
         if func in IN_PLACE and _is_float(args[0]):
-            return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, format))
+            return args[0].copy_(_rounded(IN_PLACE[func], args, kwargs, self.numerics))
         return func(*args, **kwargs)
 
-    def _matmul(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    def _matmul(self, name: str, args: Any, kwargs: Any) -> Tensor:
         if name == "scaled_dot_product_attention":
             with self:
                 return attention(*args, **kwargs)
-        a, b = args if name != "__rmatmul__" else args[::-1]
-        if b.ndim < 2:
-            return torch.matmul(a, b)
-        training = not _active.stack or _active.stack[-1][1]
-        return matmul(a, b, self.numerics, training=training)
+        named = [kwargs[key] for key in ("input", "other", "mat2", "tensor2") if key in kwargs]
+        a, b = (*args, *named) if name != "__rmatmul__" else args[::-1]
+        row, column = a.ndim == 1, b.ndim == 1
+        running = _active.running()
+        training = running is None or running.training
+        left, right = a[None] if row else a, b[:, None] if column else b
+        c = matmul(left, right, self.numerics, training=training)
+        c = c.squeeze(-1) if column else c
+        return c.squeeze(-1 if column else -2) if row else c
 
     def _warn(self, name: str) -> None:
         if torch.compiler.is_compiling() or name in self.warned:
@@ -167,18 +207,25 @@ class Elementwise(TorchFunctionMode):
 
 def _widely(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
     def wide(value: Any) -> Any:
+        if isinstance(value, torch.dtype) and value.is_floating_point:
+            return torch.float64  # what the function computes in and gives, before it is rounded
         return _Widen.apply(value, format) if _is_float(value) else value
 
     return func(*map(wide, args), **{name: wide(value) for name, value in kwargs.items()})
 
 
-def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, format: str) -> Any:
-    if not any(map(_is_float, (*args, *kwargs.values()))):
-        return func(*args, **kwargs)
-    result = _widely(func, args, kwargs, format)
-    if isinstance(result, tuple):
-        return tuple(_Narrow.apply(each, format) if _is_float(each) else each for each in result)
-    return _Narrow.apply(result, format) if _is_float(result) else result
+def _narrow(result: Any, numerics: Numerics) -> Any:
+    """Rounded, each of them where there are several."""
+    if isinstance(result, tuple | list):
+        each = [_narrow(one, numerics) for one in result]
+        return each if isinstance(result, list) else type(result)(each)
+    if not _is_float(result):
+        return result
+    return _Narrow.apply(result, numerics.elementwise, numerics.arriving)
+
+
+def _rounded(func: Callable[..., Any], args: Any, kwargs: Any, numerics: Any) -> Any:
+    return _narrow(_widely(func, args, kwargs, numerics.elementwise), numerics)
 
 
 def masked(scores: Tensor, mask: Tensor) -> Tensor:
@@ -187,6 +234,15 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
         return scores.masked_fill(mask, float("-inf"))
     out = mask == float("-inf")  # formats without infinity keep it out of their sums
     return (scores + mask.masked_fill(out, 0.0)).masked_fill(out, float("-inf"))
+
+
+def safe_softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last axis, and zeros where it has minus infinity alone: where all keys are masked.
+
+    PyTorch's scaled dot products give zeros there, and a gradient of zero; a softmax gives NaN.
+    """
+    none = (scores == float("-inf")).all(-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(none, 0.0), -1).masked_fill(none, 0.0)
 
 
 def attention(
@@ -205,34 +261,66 @@ def attention(
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
     scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
+        if attn_mask is not None:
+            raise ValueError("is_causal and attn_mask were both given; give one of them")
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
         scores = masked(scores, ~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
-    weights = functional.dropout(torch.softmax(scores, -1), dropout_p, training=dropout_p > 0)
+    masked_out = attn_mask is not None and not is_causal
+    weights = safe_softmax(scores) if masked_out else torch.softmax(scores, -1)
+    weights = functional.dropout(weights, dropout_p, training=dropout_p > 0)
     return torch.matmul(weights, value)
 
 
+class _Entry(NamedTuple):
+    """A mode that is active, whether its module is training, and the call of the module that it is active in;
+    None: a `with` block's, or compiled."""
+
+    mode: Elementwise
+    training: bool
+    call: FrameType | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether that call is under way. PyTorch calls a module's hooks after every `Exception`, but not
+        after a Ctrl-C, which would leave the mode to whatever the session does next."""
+        if torch.compiler.is_compiling() or self.call is None:
+            return True
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self.call:
+            frame = frame.f_back
+        return frame is not None
+
+
 class _Active(threading.local):
-    """The modes of this thread, the innermost last, each with whether its module is training: models inside
-    models may have other recipes."""
+    """The modes of this thread, the innermost last: models inside models may have other recipes."""
 
     def __init__(self) -> None:
-        self.stack: list[tuple[Elementwise, bool]] = []
+        self.stack: list[_Entry] = []
+
+    def running(self) -> _Entry | None:
+        """The innermost whose call is under way."""
+        for entry in reversed(self.stack):
+            if entry.runs:
+                return entry
+        return None
 
 
 _active = _Active()
 
 
-def _enter(mode: Elementwise, training: bool) -> None:
-    again = bool(_active.stack) and _active.stack[-1][0] is mode
-    _active.stack.append((mode, training))
+def _enter(mode: Elementwise, training: bool, call: FrameType | None = None) -> None:
+    while _active.stack and not _active.stack[-1].runs:
+        _leave()
+    again = bool(_active.stack) and _active.stack[-1].mode is mode
+    _active.stack.append(_Entry(mode, training, call))
     if not again:
         mode.__enter__()
 
 
-def _leave(mode: Elementwise) -> None:
-    _active.stack.pop()
-    if not _active.stack or _active.stack[-1][0] is not mode:
+def _leave() -> None:
+    mode = _active.stack.pop().mode
+    if not _active.stack or _active.stack[-1].mode is not mode:
         mode.__exit__(None, None, None)
 
 
@@ -245,7 +333,9 @@ def elementwise(recipe: Recipe, *, training: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(mode)
+        while not _active.stack[-1].runs:
+            _leave()
+        _leave()
 
 
 class Before:
@@ -255,7 +345,9 @@ class Before:
         self.mode = mode
 
     def __call__(self, module: torch.nn.Module, args: Any) -> None:
-        _enter(self.mode, module.training)
+        # The hook's caller is a part of the module's call, which may be over when `After` is called.
+        call = None if torch.compiler.is_compiling() else sys._getframe(2)
+        _enter(self.mode, module.training, call)
 
 
 class After:
@@ -265,4 +357,11 @@ class After:
         self.mode = mode
 
     def __call__(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        _leave(self.mode)
+        if torch.compiler.is_compiling():
+            _leave()
+            return
+        while _active.stack and not _active.stack[-1].runs:
+            _leave()
+        mine = None, sys._getframe(1), sys._getframe(2)
+        if _active.stack and _active.stack[-1].call in mine:  # else a hook before `Before` raised an error
+            _leave()

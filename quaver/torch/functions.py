@@ -8,13 +8,14 @@ Annotations are evaluated here, because PyTorch reads an operator's schema from 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
 
 from quaver.golden import kernels
 from quaver.golden.arithmetic import ChunkedFloat
@@ -203,8 +204,7 @@ def _(values, format, rounding, random=None, random_bits=RANDOM_BITS):
 round_op.register_autograd(lambda ctx, gradient: (gradient, None, None, None, None))
 
 
-@torch.library.custom_op("quaver::gemm", mutates_args=(), device_types="cpu")
-def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
+def _gemm(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: str) -> Tensor:
     """`draws_as`: "training" or "evaluation" take the next of the process's seeds where the arithmetic draws;
     "" takes `seed`. A batch of products takes one seed."""
     how, seed = arithmetic_of(arithmetic), _seed(arithmetic, seed, draws_as)
@@ -221,13 +221,11 @@ def gemm_op(a: Tensor, b: Tensor, arithmetic: str, seed: int | None, draws_as: s
     return _tensor(c)
 
 
-@gemm_op.register_fake
-def _(a, b, arithmetic, seed, draws_as):
+def _fake_gemm(a, b, arithmetic, seed, draws_as):
     return a.new_empty(_product_shape(a, b), dtype=_codes_of(arithmetic_of(arithmetic).result))
 
 
-@torch.library.custom_op("quaver::image_gemm", mutates_args=(), device_types="cpu")
-def image_gemm_op(
+def _image_gemm(
     other: Tensor,
     images: Tensor,
     view: Sequence[int],
@@ -246,12 +244,11 @@ def image_gemm_op(
     columns = columns.mT if turned else columns
     a, b = (columns, other) if first else (other, columns)
     if groups == 1:
-        return gemm_op(a[0], b[0], arithmetic, None, draws_as)[None]
-    return gemm_op(a, b, arithmetic, None, draws_as)
+        return _gemm(a[0], b[0], arithmetic, None, draws_as)[None]
+    return _gemm(a, b, arithmetic, None, draws_as)
 
 
-@image_gemm_op.register_fake
-def _(other, images, view, arithmetic, draws_as, first, turned):
+def _fake_image_gemm(other, images, view, arithmetic, draws_as, first, turned):
     taps, places = View.of(view).shape(images.shape, other.shape[0])
     side = places if turned == first else taps
     shape = (side, other.shape[2]) if first else (other.shape[1], side)
@@ -309,15 +306,39 @@ def _image_gemm_on_cuda(
 
 
 def _seed(arithmetic: str, seed: int | None, draws_as: str) -> int | None:
-    """What a GEMM draws from; see `gemm_op`."""
+    """What a GEMM draws from; see `_gemm`."""
     if draws_as and arithmetic_of(arithmetic).stochastic:
         return SEEDS.next(training=draws_as == "training")
     return seed
 
 
+def _gemm_operators(
+    name: str, on_cpu: Callable[..., Tensor], fake: Callable[..., Tensor], on_gpu: Callable[..., Tensor]
+) -> tuple[CustomOpDef, CustomOpDef]:
+    """One for GEMMs without draws, and one for those that take the next of the process's seeds.
+
+    A compiler may make one call of two that look alike, and leave out a call whose results nobody takes. Not
+    so the second one's, and they keep their order: otherwise compiled models would draw other bits.
+    """
+    operators = []
+    for draws in (False, True):
+        full_name = f"quaver::drawing_{name}" if draws else f"quaver::{name}"
+        operator = torch.library.custom_op(full_name, on_cpu, mutates_args=(), device_types="cpu")
+        operator.register_fake(fake)
+        operator.register_kernel("cuda", on_gpu)
+        if draws and hasattr(operator, "register_effect"):  # an older PyTorch has none
+            from torch._library.effects import EffectType
+
+            operator.register_effect(EffectType.ORDERED)
+        operators.append(operator)
+    return operators[0], operators[1]
+
+
+gemm_op, drawing_gemm_op = _gemm_operators("gemm", _gemm, _fake_gemm, _gemm_on_cuda)
+image_gemm_op, drawing_image_gemm_op = _gemm_operators(
+    "image_gemm", _image_gemm, _fake_image_gemm, _image_gemm_on_cuda
+)
 encode_op.register_kernel("cuda", on_cuda.encode)
 decode_op.register_kernel("cuda", on_cuda.decode)
 round_op.register_kernel("cuda", on_cuda.round)
-gemm_op.register_kernel("cuda", _gemm_on_cuda)
-image_gemm_op.register_kernel("cuda", _image_gemm_on_cuda)
 float32_gemm_op.register_kernel("cuda", on_cuda.float32_gemm)

@@ -12,6 +12,7 @@ itself. Optimisers and gradient scalers then skip the step.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.torch.between import add_bias_op, bias_gradient_op
 from quaver.torch.images import Margins, Pair, View
 from quaver.torch.numerics import Numerics, Product
-from quaver.torch.quantisers import Numbers
+from quaver.torch.once import once_differentiable
+from quaver.torch.quantisers import Numbers, scaled
 
 
 def _draws_as(module: nn.Module) -> str:
@@ -51,8 +53,25 @@ def _operands(numerics: Numerics, x: Tensor, weight: Tensor, numbers: Numbers) -
 
 def _kept(numerics: Numerics, x: Tensor, inputs: Tensor, numbers: Numbers) -> Tensor:
     """What the gradient GEMM takes, for which the forward GEMM took `inputs`."""
+    if numbers.inputs is not None and numerics.gradient.scaled:
+        return inputs
     again = numerics.gradient.casts[0]
     return inputs if numbers.inputs is None and again == numerics.forward.casts[0] else again(x)
+
+
+def _keep(ctx: Any, numerics: Numerics, x: Tensor, weight: Tensor, inputs: Tensor, numbers: Numbers) -> None:
+    """Inputs as the gradient GEMM takes them, and weights as `_cast_weight` does."""
+    ctx.numerics, ctx.input_scales, ctx.weight_scales = numerics, (), ()
+    if numerics.gradient.scaled:
+        ctx.input_scales = numbers.input_scales
+    if numerics.backward.scaled and numbers.weights is not None:
+        weight, ctx.weight_scales = numbers.weights, numbers.weight_scales
+    ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
+
+
+def _cast_weight(ctx: Any, weight: Tensor) -> Tensor:
+    """What the backward GEMM takes: the kept codes, or a cast of the kept values."""
+    return weight if ctx.weight_scales else ctx.numerics.backward.casts[1](weight)
 
 
 class _Linear(torch.autograd.Function):
@@ -70,23 +89,26 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         inputs, kernel = _operands(numerics, x, weight, numbers)
         y = numbers.scaled(numerics.forward(inputs, kernel.T.contiguous(), draws_as))
-        ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
-        ctx.numerics, ctx.draws_as = numerics, draws_as
+        _keep(ctx, numerics, x, weight, inputs, numbers)
+        ctx.draws_as = draws_as
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
-            dw = n.gradient(inputs.T, n.gradient.casts[1](error), draws_as).T
+            errors, scales = n.gradient.cast_errors(error, 1)
+            dw = scaled(n.gradient(inputs.T, errors, draws_as), ctx.input_scales + scales).T
         if ctx.needs_input_grad[2]:
             db = bias_gradient_op(error, n.elementwise)
         if ctx.needs_input_grad[0]:
-            casts = n.backward.casts
-            dx = n.backward(casts[0](error), casts[1](weight).T.contiguous().T, draws_as)
+            errors, scales = n.backward.cast_errors(error, 0)
+            dx = n.backward(errors, _cast_weight(ctx, weight).T.contiguous().T, draws_as)
+            dx = scaled(dx, scales + ctx.weight_scales)
             dx, dw = _checked(n.backward, dx, dw)
         return dx, dw, db, None, None, None
 
@@ -102,10 +124,11 @@ class _Matmul(torch.autograd.Function):
         return numerics.forward(casts[0](a), casts[1](b), draws_as)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         n, draws_as = ctx.numerics, ctx.draws_as
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         da = db = None
         if ctx.needs_input_grad[1]:
             casts = n.gradient.casts
@@ -140,33 +163,38 @@ class _Convolution(torch.autograd.Function):
         size = (weight.shape[2], weight.shape[3])
         inputs, kernel = _operands(numerics, x, weight, numbers)
         view = View.forward(inputs.shape, size, stride, margins, dilation)
-        kernel = kernel.reshape(groups, weight.shape[0] // groups, -1).mT.contiguous().mT
+        shape = groups, weight.shape[0] // groups, prod(weight.shape[1:])
+        kernel = kernel.reshape(shape).mT.contiguous().mT
         y = numerics.forward.with_images(kernel, inputs, view, draws_as)
         y = y.reshape(weight.shape[0], len(x), *view.places).transpose(0, 1)
         y = numbers.scaled(y.contiguous())
-        ctx.save_for_backward(_kept(numerics, x, inputs, numbers), weight)
-        ctx.numerics, ctx.draws_as = numerics, draws_as
+        _keep(ctx, numerics, x, weight, inputs, numbers)
+        ctx.draws_as = draws_as
         ctx.view, ctx.groups = view, groups
         return y if bias is None else add_bias_op(y, bias, numerics.elementwise)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         n, draws_as, view, groups = ctx.numerics, ctx.draws_as, ctx.view, ctx.groups
         outputs = weight.shape[0] // groups
-        error = n.round(error.contiguous())
+        error = n.arrived(error.contiguous())
         dx = dw = db = None
         if ctx.needs_input_grad[1]:
-            errors = n.gradient.casts[1](error).transpose(0, 1).reshape(groups, outputs, -1).mT.contiguous()
+            errors, scales = n.gradient.cast_errors(error, 1)
+            errors = errors.transpose(0, 1)
+            errors = errors.reshape(groups, outputs, len(inputs) * prod(view.places)).mT.contiguous()
             dw = n.gradient.with_images(errors, inputs, view, draws_as, first=True).mT.reshape(weight.shape)
+            dw = scaled(dw, ctx.input_scales + scales)
         if ctx.needs_input_grad[2]:
             db = bias_gradient_op(error, n.elementwise)
         if ctx.needs_input_grad[0]:
-            casts = n.backward.casts
-            kernel = casts[1](weight.flip(2, 3)).reshape(groups, outputs, *weight.shape[1:])
-            kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], -1)
+            errors, scales = n.backward.cast_errors(error, 0)
+            kernel = _cast_weight(ctx, weight.flip(2, 3)).reshape(groups, outputs, *weight.shape[1:])
+            kernel = kernel.transpose(1, 2).reshape(groups, weight.shape[1], outputs * prod(view.size))
             back = view.mirrored(inputs.shape)
-            dx = n.backward.with_images(kernel, casts[0](error), back, draws_as)
+            dx = scaled(n.backward.with_images(kernel, errors, back, draws_as), scales + ctx.weight_scales)
             dx = dx.reshape(inputs.shape[1], len(inputs), *back.places).transpose(0, 1).contiguous()
             dx, dw = _checked(n.backward, dx, dw)
         return dx, dw, db, None, None, None, None, None, None, None
@@ -189,7 +217,7 @@ def matmul(a: Tensor, b: Tensor, how: Numerics | Recipe, *, training: bool = Tru
     if a.ndim == b.ndim == 2:
         return _Matmul.apply(a, b, numerics, draws_as)
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    left, right = (x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (a, b))
+    left, right = (x.expand(*batch, *x.shape[-2:]).reshape(prod(batch), *x.shape[-2:]) for x in (a, b))
     return _Matmul.apply(left, right, numerics, draws_as).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
@@ -243,9 +271,8 @@ class Linear(GemmLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not input.ndim or input.shape[-1] != self.in_features:
             raise ValueError(f"input has shape {tuple(input.shape)}, but it must be (…, {self.in_features})")
-        x, weight, numbers = self.numerics.quantised(
-            input.reshape(-1, self.in_features), self.weight, self._alpha
-        )
+        flat = input.reshape(prod(input.shape[:-1]), self.in_features)
+        x, weight, numbers = self.numerics.quantised(flat, self.weight, self._alpha)
         y = _Linear.apply(x, weight, self.bias, numbers, self.numerics, _draws_as(self))
         return y.reshape(*input.shape[:-1], self.out_features)
 

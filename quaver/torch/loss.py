@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quaver.golden.nn.recipe import Recipe
 from quaver.torch.between import cross_entropy_error_op, cross_entropy_op
 from quaver.torch.functions import format_name
+from quaver.torch.once import once_differentiable
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -20,6 +21,7 @@ class _CrossEntropy(torch.autograd.Function):
         return cross_entropy_op(logits, labels)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
         return cross_entropy_error_op(*ctx.saved_tensors, scale, ctx.format), None, None
 

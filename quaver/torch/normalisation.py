@@ -16,6 +16,8 @@ from quaver.torch.between import (
     running_statistics_op,
 )
 from quaver.torch.functions import format_name
+from quaver.torch.numerics import arriving
+from quaver.torch.once import once_differentiable
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -31,26 +33,30 @@ class _BatchNorm(torch.autograd.Function):
         epsilon: float,
         of_batch: bool,
         format: str | None,
+        arriving: str | None,
     ) -> Tensor:
         ctx.save_for_backward(x, scale, statistics)
-        ctx.epsilon, ctx.of_batch, ctx.format = epsilon, of_batch, format
+        ctx.epsilon, ctx.of_batch, ctx.format, ctx.arriving = epsilon, of_batch, format, arriving
         return batch_norm_op(x, scale, shift, statistics, epsilon, format)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         how = ctx.epsilon, ctx.of_batch, ctx.format
-        gradients = batch_norm_backward_op(rounded_op(error, ctx.format), *ctx.saved_tensors, *how)
-        return *gradients, None, None, None, None
+        gradients = batch_norm_backward_op(rounded_op(error, ctx.arriving), *ctx.saved_tensors, *how)
+        return *gradients, None, None, None, None, None
 
 
 class _BatchNormLayer(nn.Module):
     """What the three have in common: everything."""
 
     format: str | None
+    arriving: str | None
 
     def set_format(self, recipe: Recipe) -> None:
         """Round to the recipe's `elementwise` format."""
         self.format = None if recipe.elementwise is None else format_name(recipe.elementwise)
+        self.arriving = arriving(recipe)
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -62,7 +68,8 @@ class _BatchNormLayer(nn.Module):
         channels = input.new_ones(input.shape[1])
         scale = channels if self.weight is None else self.weight
         shift = torch.zeros_like(channels) if self.bias is None else self.bias
-        return _BatchNorm.apply(input, scale, shift, statistics, self.eps, of_batch, self.format)
+        how = self.eps, of_batch, self.format, self.arriving
+        return _BatchNorm.apply(input, scale, shift, statistics, *how)
 
     @torch.no_grad()
     def _statistics(self, x: Tensor) -> Tensor:
@@ -70,8 +77,8 @@ class _BatchNormLayer(nn.Module):
         count = x.numel() // x.shape[1]
         if self.training and count < 2:
             raise ValueError(
-                f"input has shape {tuple(x.shape)}, one value a channel, but training needs their variance; "
-                f"take a larger batch"
+                f"input has shape {tuple(x.shape)}, fewer than two values a channel, but training needs "
+                f"their variance; take a larger batch"
             )
         statistics = batch_statistics_op(x)
         if self.training and self.running_mean is not None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
 from quaver.golden.contracts import Arithmetic
-from quaver.golden.formats import BlockFormat, FixedFormat, Format
+from quaver.golden.formats import FP32, BlockFormat, FixedFormat, Format
 from quaver.golden.nn.quantisers import Quantiser
 from quaver.golden.nn.recipe import OPERANDS, Precision, Recipe, Role, as_text
 from quaver.torch.functions import (
     arithmetic_text,
     decode_op,
+    drawing_gemm_op,
+    drawing_image_gemm_op,
     encode_op,
     float32_gemm_op,
     format_name,
@@ -55,6 +58,12 @@ class Product:
         Whether both operands have one format.
     finite
         Whether every result is finite, as in fixed point.
+    draws
+        Whether it draws random bits.
+    scaled
+        Whether it takes codes of quantised tensors, and its results are multiplied by their scales.
+    errors
+        How its operand that is errors is quantised; None: it is not, or the role has none.
     """
 
     casts: tuple[Cast, Cast]
@@ -62,6 +71,9 @@ class Product:
     result: str
     alike: bool
     finite: bool
+    draws: bool = False
+    scaled: bool = False
+    errors: Quantisation | None = None
 
     def __call__(self, a: Tensor, b: Tensor, draws_as: str, *, exchanged: bool = False) -> Tensor:
         """The values of A·B, of cast operands (batch, M, K) and (batch, K, N), or without a batch.
@@ -73,7 +85,16 @@ class Product:
             return float32_gemm_op(a, b)
         if exchanged and not self.alike:
             return self(b.mT, a.mT, draws_as).mT
-        return decode_op(gemm_op(a, b, self.arithmetic, None, draws_as), self.result)
+        gemm = drawing_gemm_op if self.draws else gemm_op
+        return decode_op(gemm(a, b, self.arithmetic, None, draws_as), self.result)
+
+    def cast_errors(self, error: Tensor, operand: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What it takes of them as its first operand (0) or its second (1), and their scale if that is
+        multiplied by."""
+        if self.errors is None:
+            return self.casts[operand](error), ()
+        values, codes, scale = self.errors.numbers(error)
+        return (codes, (scale,)) if self.scaled else (self.casts[operand](values), ())
 
     def with_images(
         self, other: Tensor, images: Tensor, view: View, draws_as: str, *, first: bool = False
@@ -91,7 +112,8 @@ class Product:
         if turned:
             other, first = other.mT, True
         how = self.arithmetic, draws_as, first, turned
-        c = decode_op(image_gemm_op(other, images, view.numbers, *how), self.result)
+        gemm = drawing_image_gemm_op if self.draws else image_gemm_op
+        c = decode_op(gemm(other, images, view.numbers, *how), self.result)
         return c.mT if turned else c
 
 
@@ -105,6 +127,8 @@ class Numerics:
         Its three GEMMs.
     elementwise
         The format of what lies between layers; None: float32.
+    arriving
+        What an error is rounded to where it arrives, as it may be a sum; None: as it is.
     inputs, weights
         How inputs and weights become integers and a scale; None: they do not.
     """
@@ -113,6 +137,7 @@ class Numerics:
     backward: Product
     gradient: Product
     elementwise: str | None
+    arriving: str | None = None
     inputs: Quantisation | None = None
     weights: Quantisation | None = None
 
@@ -123,8 +148,9 @@ class Numerics:
         return Numerics(
             **products,
             elementwise=_name(recipe.elementwise),
-            inputs=_quantisation(recipe, precision, "inputs"),
-            weights=_quantisation(recipe, precision, "weights"),
+            arriving=arriving(recipe),
+            inputs=_quantisation(recipe, precision, Role.FORWARD, "inputs"),
+            weights=_quantisation(recipe, precision, Role.FORWARD, "weights"),
         )
 
     @staticmethod
@@ -152,20 +178,36 @@ class Numerics:
             return x, weight, Numbers()
         return x, weight, Numbers(**codes, scales=tuple(scales))
 
-    def round(self, values: Tensor) -> Tensor:
-        """What leaves an operation between GEMMs."""
-        return values if self.elementwise is None else round_op(values, self.elementwise, "nearest")
+    def arrived(self, error: Tensor) -> Tensor:
+        """An error where it arrives."""
+        return error if self.arriving is None else round_op(error, self.arriving, "nearest")
+
+
+@cache
+def arriving(recipe: Recipe) -> str | None:
+    """What errors are rounded to where they arrive: PyTorch sums up in float32 those of several places.
+
+    Where the backward GEMM of a layer leaves results that `elementwise` has not (float32, as tensor cores
+    do), it is nothing: golden rounds only what operations between GEMMs leave, and an error of one place
+    would be rounded once too often.
+    """
+    fmt = recipe.elementwise
+    precisions = (recipe.first, recipe.hidden, recipe.last, *recipe.layers.values())
+    left = {FP32 if p.backward is None else p.backward.result for p in precisions if p is not None}
+    if fmt is None or not all(each.width <= fmt.width and fmt.holds(each) for each in left):
+        return None
+    return format_name(fmt)
 
 
 def _name(fmt: Format | None) -> str | None:
     return None if fmt is None else format_name(fmt)
 
 
-def _quantisation(recipe: Recipe, precision: Precision, tensor: str) -> Quantisation | None:
+def _quantisation(recipe: Recipe, precision: Precision, role: Role, tensor: str) -> Quantisation | None:
     quantiser = getattr(precision, tensor)
-    if not isinstance(quantiser, Quantiser):
+    if not isinstance(quantiser, Quantiser) or (role is not Role.FORWARD and tensor != "errors"):
         return None
-    operand = _name(precision.operand(Role.FORWARD, tensor))
+    operand = _name(precision.operand(role, tensor))
     return Quantisation(as_text(quantiser), operand, tensor == "weights", _name(recipe.elementwise))
 
 
@@ -189,8 +231,26 @@ def _product(recipe: Recipe, precision: Precision, role: Role) -> Product:
         casts.append(Cast(_name(rounded), _name(operand), str(recipe.cast)))
     arithmetic: Arithmetic | None = getattr(precision, role)
     pair = casts[0], casts[1]
+    errors = None if role is Role.FORWARD else _quantisation(recipe, precision, role, "errors")
     if arithmetic is None:
-        return Product(pair, None, "fp32", alike=True, finite=False)
+        return Product(pair, None, "fp32", alike=True, finite=False, errors=errors)
+    if role is not Role.FORWARD and precision.is_scaled(role):
+        _check_scaled(recipe, precision, role)
     finite = isinstance(arithmetic.result, FixedFormat)
     text, result = arithmetic_text(arithmetic), format_name(arithmetic.result)
-    return Product(pair, text, result, arithmetic.a == arithmetic.b, finite)
+    alike, draws, scaled = arithmetic.a == arithmetic.b, arithmetic.stochastic, precision.is_scaled(role)
+    return Product(pair, text, result, alike, finite, draws, scaled, errors)
+
+
+def _check_scaled(recipe: Recipe, precision: Precision, role: Role) -> None:
+    """ValueError: a GEMM on the way back takes other codes than those of the forward one, which are kept."""
+    for tensor in set(OPERANDS[role]) - {"errors"}:
+        if not isinstance(getattr(precision, tensor), Quantiser):
+            continue
+        mine, kept = precision.operand(role, tensor), precision.operand(Role.FORWARD, tensor)
+        if mine != kept:
+            raise ValueError(
+                f"the {role} GEMM of the recipe {recipe.name} takes {tensor} as {mine}, but the forward one "
+                f"as {kept}, and quaver.torch keeps their codes from one to the other; give both one format, "
+                f"or train it by quaver train"
+            )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from quaver.torch import on_cuda
 from quaver.torch.engine import current
 from quaver.torch.functions import format_name
 from quaver.torch.functions import round as rounded
-from quaver.torch.seeds import SEEDS
+from quaver.torch.seeds import SEEDS, Seeds
 
 _Values = np.ndarray[Any, Any]
 
@@ -59,12 +60,6 @@ class Optimiser(torch.optim.Optimizer):
         self.good_steps = 0
         self.skipped = 0
         super().__init__(params, defaults)
-        for _, parameter in self._parameters():
-            if parameter.dtype != torch.float32:
-                raise TypeError(
-                    f"a parameter is {parameter.dtype}, but it must be float32, which holds every format's "
-                    f"values; make the model float()"
-                )
         for fmt in self._formats:
             if fmt is not None and fmt.value_dtype is not np.float32:
                 raise ValueError(
@@ -77,6 +72,19 @@ class Optimiser(torch.optim.Optimizer):
             on_grid = [rounded(parameter.data, weights) for parameter in parameters]
             for parameter, values in zip(parameters, on_grid, strict=True):
                 parameter.data.copy_(values)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """PyTorch's. TypeError: a parameter is not float32."""
+        given = param_group["params"]
+        param_group["params"] = parameters = [given] if isinstance(given, Tensor) else list(given)
+        for each in parameters:
+            parameter = each[1] if isinstance(each, tuple) else each  # with its name
+            if isinstance(parameter, Tensor) and parameter.dtype != torch.float32:
+                raise TypeError(
+                    f"a parameter is {parameter.dtype}, but it must be float32, which holds every format's "
+                    f"values; make the model float()"
+                )
+        super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes: PyTorch's, and what is Quaver's."""
@@ -255,10 +263,14 @@ class Optimiser(torch.optim.Optimizer):
                 f"the state is of another run: {'; '.join(different[:4])}{more}; resume with what is there, "
                 f"or begin anew"
             )
+        try:
+            loss_scale, good_steps = float(about["loss_scale"]), int(about["good_steps"])
+            skipped, seeds = int(about["skipped"]), Seeds(**about["seeds"]).state()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the state is damaged ({error}); load another, or begin anew") from None
         super().load_state_dict({name: value for name, value in state_dict.items() if name != "quaver"})
-        self.loss_scale, self.good_steps = float(about["loss_scale"]), int(about["good_steps"])
-        self.skipped = int(about["skipped"])
-        SEEDS.set_state(about["seeds"])
+        self.loss_scale, self.good_steps, self.skipped = loss_scale, good_steps, skipped
+        SEEDS.set_state(seeds)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -345,9 +357,14 @@ def _tensor(values: _Values, like: Tensor) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32)).to(like.device)
 
 
+def _as_matrix(values: Any) -> Any:
+    """(N, …) as (N, K), of no elements too."""
+    return values.reshape(len(values), prod(values.shape[1:]))
+
+
 def _golden_order(tensor: Tensor) -> Tensor:
     """A parameter (N, …) in the memory order of golden's (K, N); of its elements alone."""
-    return tensor.reshape(len(tensor), -1).T.contiguous() if tensor.ndim > 1 else tensor.contiguous()
+    return _as_matrix(tensor).T.contiguous() if tensor.ndim > 1 else tensor.contiguous().reshape(-1)
 
 
 def _torch_order(tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -357,7 +374,7 @@ def _torch_order(tensor: Tensor, shape: torch.Size) -> Tensor:
 
 def _golden(values: _Values) -> _Values:
     """A parameter (N, …) as golden's (K, N), in memory too."""
-    return values if values.ndim < 2 else np.ascontiguousarray(values.reshape(len(values), -1).T)
+    return values.reshape(-1) if values.ndim < 2 else np.ascontiguousarray(_as_matrix(values).T)
 
 
 def _torch(values: _Values, shape: tuple[int, ...]) -> _Values:

@@ -20,6 +20,7 @@ from quaver.golden.nn.quantisers import Clip, Quantised
 from quaver.golden.nn.recipe import as_text
 from quaver.torch import quantisers_on_cuda
 from quaver.torch.functions import _codes_of, _format_of, _tensor, _values, arithmetic_of
+from quaver.torch.once import once_differentiable
 
 
 class Numbers(NamedTuple):
@@ -37,9 +38,24 @@ class Numbers(NamedTuple):
     weights: Tensor | None = None
     scales: tuple[Tensor, ...] = ()
 
+    @property
+    def input_scales(self) -> tuple[Tensor, ...]:
+        """That of the inputs, if they have one."""
+        return () if self.inputs is None else self.scales[:1]
+
+    @property
+    def weight_scales(self) -> tuple[Tensor, ...]:
+        """That of the weights, if they have one."""
+        return () if self.weights is None else self.scales[-1:]
+
     def scaled(self, results: Tensor) -> Tensor:
-        """The results times both scales: one multiplication, rounded once to float32."""
-        return scaled_op(results, list(self.scales)) if self.scales else results
+        """The results of the forward GEMM times both scales."""
+        return scaled(results, self.scales)
+
+
+def scaled(results: Tensor, scales: tuple[Tensor, ...]) -> Tensor:
+    """The results times all scales: one multiplication, rounded once to float32."""
+    return scaled_op(results, list(scales)) if scales else results
 
 
 class Quantise(torch.autograd.Function):
@@ -62,6 +78,7 @@ class Quantise(torch.autograd.Function):
         return out, codes, scale
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, error: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         values, alpha = ctx.saved_tensors
         dx, dalpha = quantise_backward_op(
@@ -90,6 +107,10 @@ class Quantisation:
     operand: str | None
     transposed: bool
     format: str | None
+
+    def numbers(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As called, of errors, which nothing goes back through."""
+        return quantise_op(values, None, self.quantiser, self.operand, self.transposed)
 
     def __call__(self, values: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The quantised values, through which errors go back; their codes, and what 1 is worth of them."""
@@ -140,7 +161,9 @@ def _golden(values: Tensor, transposed: bool) -> np.ndarray:
     """As golden has it: a weight (N, …) as (K, N), in memory too."""
     array = _values(values)
     return (
-        np.ascontiguousarray(array.reshape(len(array), -1).T) if transposed else np.ascontiguousarray(array)
+        np.ascontiguousarray(array.reshape(len(array), prod(array.shape[1:])).T)
+        if transposed
+        else np.ascontiguousarray(array)
     )
 
 

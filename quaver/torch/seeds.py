@@ -9,7 +9,7 @@ generators have no part in it. An optimiser's state_dict carries the seed and th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 
 from quaver.golden.lfsr import numbered_seed
@@ -66,3 +66,28 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         SEEDS.set_state(before)
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What ``torch.utils.checkpoint.checkpoint`` takes as `context_fn`, so that a part of a model that is
+    computed again in the backward pass draws what it drew, and the calls after it go on as without one::
+
+        checkpoint(block, x, use_reentrant=False, context_fn=quaver.torch.checkpoint_contexts)
+    """
+    first: dict[str, int] = {}
+
+    @contextmanager
+    def computing() -> Iterator[None]:
+        first.update(SEEDS.state())
+        yield
+
+    @contextmanager
+    def computing_again() -> Iterator[None]:
+        before = SEEDS.state()
+        SEEDS.set_state(first)
+        try:
+            yield
+        finally:
+            SEEDS.set_state(before)
+
+    return computing(), computing_again()

@@ -21,6 +21,7 @@ from quaver.golden.nn import recipes
 from quaver.golden.nn.recipe import Precision
 from quaver.golden.planning.planned_recipe import planned
 from quaver.torch.elementwise import Elementwise, _active
+from quaver.torch.seeds import SEEDS
 
 FP8 = recipes.fp8
 
@@ -311,6 +312,10 @@ def test_changes_in_place_change_what_they_name() -> None:
     assert same.equal(silu)
     expected[1] = silu
     assert z.equal(expected)
+    model = nn.Sequential(nn.LeakyReLU(0.3, inplace=True), nn.Linear(6, 6))  # gives `inplace` by position
+    qt.convert(model, FP8)
+    model(z)
+    assert z.equal(qt.round(functional.leaky_relu(expected.double(), 0.3), "fp16"))
 
 
 def test_what_is_exact_or_no_number_is_left_alone() -> None:
@@ -325,12 +330,83 @@ def test_what_is_exact_or_no_number_is_left_alone() -> None:
     assert not grid(loss)  # reported, never rounded
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.arcsinh,
+        torch.Tensor.arctan,
+        torch.special.expit,
+        torch.Tensor.lgamma,
+        lambda x: torch.special.softmax(x, -1),
+        lambda x: torch.softmax(x, -1, dtype=torch.float32),
+        lambda x: functional.softmax(x, -1, 3, torch.float32),
+        lambda x: x.sum(0, dtype=torch.float32),
+        torch.nansum,
+        lambda x: torch.linalg.vector_norm(x, dim=1),
+        lambda x: torch.linalg.norm(x),
+        lambda x: torch.outer(x[0], x[1]),
+        lambda x: torch.diff(x),
+        lambda x: x % 0.3,
+        lambda x: x.index_add(0, torch.tensor([0, 0, 1]), x[:3]),
+        lambda x: x.scatter_add(0, torch.zeros(4, 6, dtype=torch.int64), x),
+        lambda x: torch.var_mean(x, 1)[0],
+        lambda x: torch.std_mean(x, 1)[1],
+        lambda x: functional.embedding_bag(torch.tensor([[0, 1, 3]]), x),
+        lambda x: functional.fold(x[None, :, :4], (3, 3), (2, 2)),
+    ],
+)
+def test_a_function_by_any_name_is_rounded_once(function: Any) -> None:
+    x = qt.round(X, "fp16")
+    with qt.elementwise(FP8):
+        found = function(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "float32", torch.float64)  # what the functions above say
+        expected = function(x.double())
+    assert found.dtype == torch.float32
+    assert torch.equal(found.nan_to_num(), qt.round(expected, "fp16").nan_to_num())
+
+
+def test_a_result_has_a_place_of_its_own_where_one_is_given() -> None:
+    out, product = torch.empty(0), torch.empty(4, 4)
+    x, y = qt.round(X, "fp16"), qt.round(Y, "fp16")
+    with qt.elementwise(FP8):
+        assert torch.add(x, y, out=out) is out
+        torch.matmul(x, y.T, out=product)
+    assert out.equal(qt.round(x.double() + y.double(), "fp16"))
+    assert product.equal(qt.matmul(x, y.T, FP8))
+
+
 def test_plain_products_become_quavers() -> None:
     with qt.elementwise(FP8):
-        for product in (X @ Y.T, torch.matmul(X, Y.T), X.mm(Y.T), torch.bmm(X[None], Y.T[None])[0]):
+        for product in (
+            *(X @ Y.T, torch.matmul(X, Y.T), X.mm(Y.T), torch.bmm(X[None], Y.T[None])[0]),
+            *(torch.matmul(other=Y.T, input=X), torch.mm(X, mat2=Y.T), X.matmul(other=Y.T)),
+            *(torch.bmm(input=X[None], mat2=Y.T[None])[0], torch.linalg.matmul(X, Y.T)),
+        ):
             assert product.equal(qt.matmul(X, Y.T, FP8))
+        assert (X @ Y[0]).equal(qt.matmul(X, Y.T, FP8)[:, 0])
+        assert (X[0] @ Y.T).equal(qt.matmul(X, Y.T, FP8)[0])
+        assert torch.matmul(X[0], Y[0]).equal(qt.matmul(X, Y.T, FP8)[0, 0])
     with pytest.warns(UserWarning, match="einsum computes in float32"), qt.elementwise(FP8):
         assert grid(torch.einsum("ik,jk->ij", X, Y))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_what_recurrent_modules_give_is_rounded(kind: Any) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kept = nn.Linear(6, 6), kind(6, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.kept(self.first(x))
+
+    model = Model()
+    qt.convert(model, FP8)
+    with pytest.warns(UserWarning, match="computes in float32"):
+        results = torch.utils._pytree.tree_leaves(model(X))
+    assert results
+    assert all(map(grid, results))
 
 
 def test_scaled_dot_product_attention() -> None:
@@ -345,11 +421,37 @@ def test_scaled_dot_product_attention() -> None:
         if "attn_mask" in options and options["attn_mask"].dtype == torch.bool:
             options["attn_mask"].fill_diagonal_(True)
         with qt.elementwise(recipes.fp32):
-            mine = functional.scaled_dot_product_attention(q, k, v, **options)
+            mine = functional.scaled_dot_product_attention(query=q, key=k, value=v, **options)
         expected = functional.scaled_dot_product_attention(q, k, v, **options)
         assert torch.allclose(mine, expected, atol=1e-5)
         with qt.elementwise(recipes.dlfloat):  # no infinity to mask with
             assert torch.isfinite(functional.scaled_dot_product_attention(q, k, v, **options)).all()
+
+
+@pytest.mark.parametrize("recipe", [recipes.fp32, FP8, recipes.dlfloat], ids=lambda r: r.name)
+def test_a_query_without_keys_attends_to_nothing(recipe: quaver.Recipe) -> None:
+    """As in PyTorch, where a batch has an entry that is all padding: zeros, and gradients that are finite."""
+    torch.manual_seed(1)
+    x, seen = torch.randn(2, 5, 8, requires_grad=True), torch.ones(2, 5, 5, dtype=torch.bool)
+    seen[1, 2] = False
+    for mask in (seen, torch.zeros(2, 5, 5).masked_fill(~seen, float("-inf"))):
+        with qt.elementwise(recipe):
+            y = functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+        expected = functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+        assert torch.allclose(y, expected, atol=0.5)
+        assert y[1, 2].eq(0).all()
+        assert torch.isfinite(torch.autograd.grad(y.sum(), x)[0]).all()
+
+    plain = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+    mine, padding = copy.deepcopy(plain), torch.tensor([[False] * 5, [True] * 5])
+    qt.convert(mine, recipe)
+    y, expected = (model(x, src_key_padding_mask=padding) for model in (mine, plain))
+    assert torch.isfinite(expected).all()
+    assert torch.allclose(y, expected, atol=0.2)
+    y.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in mine.parameters())
+    with pytest.raises(ValueError, match="both given"), qt.elementwise(recipe):
+        functional.scaled_dot_product_attention(x, x, x, attn_mask=seen, is_causal=True)
 
 
 def test_an_error_leaves_nothing_behind() -> None:
@@ -360,6 +462,48 @@ def test_an_error_leaves_nothing_behind() -> None:
     assert not _active.stack
     assert (X + Y).equal(X + Y)
     assert not grid(X + Y)
+
+
+@pytest.mark.parametrize("where", ["forward", "hook", "caught"])
+def test_an_interruption_leaves_nothing_behind(where: str) -> None:
+    """PyTorch calls no hook after a Ctrl-C, and `After` without `Before` where another hook fails first."""
+
+    class Interrupted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    class Outer(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if where != "caught":
+                return super().forward(x)
+            with pytest.raises(KeyboardInterrupt):
+                super().forward(x)
+            return x * 0.1
+
+    model = Outer(nn.Linear(6, 6), nn.Sequential(Interrupted()))
+    qt.convert(model, FP8)
+    if where == "hook":
+
+        def fails(module: nn.Module, args: Any) -> None:
+            raise KeyError("a hook's")
+
+        model[1].register_forward_pre_hook(fails, prepend=True)
+    for _ in range(2):
+        if where == "caught":
+            assert model(X).equal(qt.round(X.double() * 0.1, "fp16"))
+        else:
+            with pytest.raises((KeyboardInterrupt, KeyError)):
+                model(X)
+        assert (X * Y).equal(torch.mul(X, Y))
+        assert not grid(X * Y)
+        with qt.elementwise(FP8):
+            assert grid(X * Y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outer, "forward", nn.Sequential.forward)
+        model[1] = nn.ReLU()
+        assert grid(model(X))
+    assert not _active.stack
+    assert not torch.overrides._get_current_function_mode_stack()
 
 
 def test_models_inside_models_keep_their_recipes() -> None:
@@ -413,6 +557,26 @@ def test_activation_checkpointing_changes_nothing() -> None:
         assert p.grad.equal(gradient)
 
 
+def test_what_is_computed_again_draws_what_it_drew() -> None:
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(1)
+        parts = [nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 300)) for _ in range(2)]
+        for part in parts:
+            qt.convert(part, recipes.fp8_everywhere_stochastic)
+        x = y = torch.randn(5, 300, requires_grad=True)
+        with qt.seeded(1):
+            for part in parts:
+                options = dict(use_reentrant=False, context_fn=qt.checkpoint_contexts)
+                y = checkpoint(part, y, **options) if checkpointed else part(y)
+            y.square().sum().backward()
+            calls = SEEDS.state()
+        found.append((y, x.grad, *(p.grad for part in parts for p in part.parameters()), calls))
+    (*one, calls), (*other, others) = found
+    assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+    assert calls == others
+
+
 def small_resnet() -> nn.Module:
     return nn.Sequential(BasicBlock(3, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
 
@@ -435,6 +599,38 @@ def test_compiled_a_model_gives_the_same_bits(make: Any, backend: str) -> None:
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert q.grad.equal(p.grad)
     assert not _active.stack
+
+
+class TwoAlike(nn.Module):
+    """Calls that a compiler takes for one, and one whose result nobody takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.unused, self.images = nn.Linear(300, 8), nn.Linear(300, 8), nn.Conv1d(1, 2, 99)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
+        seen = self.images(x[:, None]) + 2 * self.images(x[:, None])
+        return torch.cat([self.layer(x) + 2 * self.layer(x), seen.flatten(1)], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_a_model_draws_the_same(backend: str) -> None:
+    recipe = recipes.fp8_everywhere_stochastic
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        model = TwoAlike()
+        qt.convert(model, recipe)
+        run = torch.compile(model, fullgraph=True, backend=backend) if compiled else model
+        x = torch.randn(5, 300, requires_grad=True)
+        with qt.seeded(1):
+            for _ in range(2):
+                y = run(x)
+                y.square().sum().backward()
+        found.append([y.detach(), x.grad, model.layer.weight.grad, model.images.weight.grad])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
 
 
 def test_copies_and_pickles_compute_the_same() -> None:

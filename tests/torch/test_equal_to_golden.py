@@ -167,6 +167,9 @@ STOCHASTIC = recipes.fp8.with_gemms("fp8-stochastic", rounding="stochastic")
         ("mlp", recipes.pact_sawb[2], "sgd"),
         ("mlp", recipes.dorefa[2], "sgd"),
         ("mlp", recipes.pact_everywhere[5], "sgd"),
+        ("mlp", recipes.bitstream_everywhere[16], "sgd"),
+        ("mlp", recipes.fp8_hopper, "sgd"),
+        ("cnn", recipes.fp8_hopper, "sgd"),
         pytest.param("mlp", recipes.bitstream[64], "sgd", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", value),
@@ -186,6 +189,7 @@ def test_ten_steps_give_the_same_bits(name: str, recipe: Recipe, optimiser: str)
         ("cnn", recipes.pact_sawb[2]),
         ("resnet8", recipes.pact[4]),
         ("resnet8", recipes.dorefa[2]),
+        pytest.param("cnn", recipes.bitstream_everywhere[16], marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,57 @@ def test_layers_are_pytorchs_classes() -> None:
     assert isinstance(qt.Linear(2, 2, recipe=FP8), nn.Linear)
     assert issubclass(qt.Conv2d, nn.Conv2d)
     assert issubclass(layers.Conv1d, nn.Conv1d)
+
+
+def _penalty(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    return gradient.square().sum()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Linear(4, 1),
+        nn.Sequential(nn.Linear(4, 4), nn.Tanh()),
+        nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 2, 1)),
+        nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 1)),
+    ],
+)
+@pytest.mark.parametrize("recipe", [FP8, recipes.pact_everywhere[4], recipes.fp32], ids=lambda r: r.name)
+def test_a_gradients_gradient_is_refused_and_not_lost(model: nn.Module, recipe: quaver.Recipe) -> None:
+    model = copy.deepcopy(model)
+    qt.convert(model, recipe)
+    x = torch.randn(3, 4)
+    model(x).sum().backward(create_graph=True)  # by itself it does no harm
+    with pytest.raises(RuntimeError, match="take codes, which have no derivative"):
+        _penalty(model, x).backward()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.Linear(0, 3), (2, 0)),
+        (lambda: nn.Linear(3, 0), (2, 3)),
+        (nn.Linear(4, 3), (2, 0, 4)),
+        (nn.Conv2d(4, 6, 3, groups=2), (0, 4, 5, 5)),
+        (nn.Conv1d(4, 6, 3), (0, 4, 5)),
+        (nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)).eval(), (0, 4, 5, 5)),
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 0, 8)),
+        (nn.TransformerEncoderLayer(8, 2, 16), (5, 0, 8)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+@pytest.mark.parametrize("recipe", [FP8, STOCHASTIC, recipes.fp32], ids=lambda r: r.name)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_tensors_of_no_elements(layer: Any, shape: tuple[int, ...], recipe: quaver.Recipe) -> None:
+    layer = layer if isinstance(layer, nn.Module) else layer()
+    mine, x = copy.deepcopy(layer), torch.ones(shape, requires_grad=True)
+    qt.convert(mine, recipe)
+    y, expected = mine(x), layer(torch.ones(shape))
+    assert y.shape == expected.shape
+    assert torch.allclose(y, expected, atol=0.1)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(torch.isfinite(p.grad).all() for p in mine.parameters())

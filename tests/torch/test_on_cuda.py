@@ -105,6 +105,7 @@ def test_convolutions_take_codes_from_the_images(
 
     expected, operators = step(), []
     monkeypatch.setattr(numerics, "image_gemm_op", on_gpu)
+    monkeypatch.setattr(numerics, "drawing_image_gemm_op", on_gpu)
     monkeypatch.setattr(on_cuda, "MOST_PRODUCTS", 1)  # group by group
     if name != "pact-4":
         monkeypatch.delattr(on_cuda.View, "columns")
@@ -197,6 +198,9 @@ def test_between_gemms(format: str | None, machine: OnProcessor) -> None:
             assert one.equal(other), name
     with pytest.raises(ValueError, match="labels hold 5"):
         between_on_cuda.cross_entropy(logits, labels + 1)
+    for cross_entropy in (between_on_cuda.cross_entropy, between.cross_entropy_op):
+        with pytest.raises(ValueError, match=r"\(0, 5\), no example"):
+            cross_entropy(logits[:0], labels[:0])
 
 
 def network() -> nn.Module:

@@ -211,6 +211,11 @@ def test_weights_that_something_else_changed_are_taken_up() -> None:
         (lambda: make(recipes.fixed16, qt.Adam), ValueError, "fixed point updates by sgd only"),
         (lambda: qt.SGD([], FP8), ValueError, "empty parameter list"),
         (lambda: qt.SGD([nn.Parameter(torch.ones(2).double())], FP8), TypeError, "float64.*float32"),
+        (
+            lambda: make()[1].add_param_group({"params": nn.Parameter(torch.ones(2).half())}),
+            TypeError,
+            "float16.*float32",
+        ),
     ],
 )
 def test_bad_input(call: Any, error: type[Exception], message: str) -> None:
@@ -226,3 +231,40 @@ def test_sparse_gradients_are_refused_before_anything_is_done() -> None:
     with pytest.raises(ValueError, match="sparse"):
         optimiser.step()
     assert same(bits(table), before)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seeds": {"seed": 0}}, {"seeds": None}, {"loss_scale": "?"}], ids=["seed", "none", "scale"]
+)
+def test_a_damaged_state_changes_nothing(damage: dict[str, Any]) -> None:
+    model, optimiser = make(lr=0.1)
+    step(model, optimiser)
+    state = copy.deepcopy(optimiser.state_dict())
+    state["param_groups"][0]["lr"] = 9.0
+    state["state"][0]["momentum_buffer"] += 1
+    state["quaver"] |= damage
+    before = copy.deepcopy(optimiser.state_dict())
+    with pytest.raises(ValueError, match="the state is damaged"):
+        optimiser.load_state_dict(state)
+    after = optimiser.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    assert after["quaver"] == before["quaver"]
+    assert after["state"][0]["momentum_buffer"].equal(before["state"][0]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("kind", [qt.SGD, qt.Adam])
+def test_parameters_of_any_shape(kind: Any, on_gpu: bool, request: pytest.FixtureRequest) -> None:
+    """A temperature has no axes, and a layer may have no elements."""
+    if on_gpu:
+        request.getfixturevalue("machine")
+    scalar, none = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(0, 3))
+    vector = nn.Parameter(torch.tensor([1.0]))
+    for parameter in (scalar, vector):
+        optimiser = kind([none, parameter], FP8, lr=0.1)
+        none.grad, parameter.grad = torch.zeros(0, 3), torch.full_like(parameter, 100.0)
+        with qt.seeded(1):
+            for _ in range(3):
+                optimiser.step()
+    assert scalar.shape == ()
+    assert scalar.item() == vector.item() < 1

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+import quaver
 import quaver.torch as qt
+from quaver.golden.arithmetic import Bitstream
 from quaver.golden.arithmetic.integer import Integer
-from quaver.golden.formats import IntegerFormat, Levels
+from quaver.golden.formats import IntegerFormat, Levels, SignMagnitudeFormat
 from quaver.golden.nn import recipes
-from quaver.golden.nn.quantisers import Clip, DoReFaWeights, SAWBWeights
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, FullScale, SAWBWeights
 from quaver.golden.nn.recipe import Precision, as_text
 from quaver.torch import on_cuda, quantisers, quantisers_on_cuda
 
@@ -154,6 +156,14 @@ def test_a_clip_of_a_models_own() -> None:
     assert list(qt.PACT(2, 3.0, learned=False).parameters()) == []
     with pytest.raises(ValueError, match="hold NaN"):
         pact(torch.tensor([torch.nan]))
+
+
+def test_codes_that_the_way_back_takes_otherwise_are_refused() -> None:
+    forward, wider = Bitstream(length=16), Bitstream(b=SignMagnitudeFormat(9), length=16)
+    scale = FullScale(8)
+    recipe = quaver.Recipe("wider", hidden=Precision(forward, wider, forward, scale, scale, errors=scale))
+    with pytest.raises(ValueError, match="backward GEMM of the recipe wider takes weights as sm9"):
+        qt.convert(nn.Linear(4, 3), recipe)
 
 
 def test_what_cannot_be_quantised_is_told_before_anything_changes() -> None:
