@@ -185,7 +185,8 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     rank, buffer = dist.get_rank(group), bucket.buffer()
     packets = adacomp_on_cuda if buffer.device.type == "cuda" else adacomp_on_cpu
     layers = [state.layer(parameter) for parameter in bucket.parameters()]
-    gradients = [gradient.detach().reshape(-1).float() for gradient in bucket.gradients()]
+    views = [_in_order(*pair) for pair in zip(bucket.gradients(), bucket.parameters(), strict=True)]
+    gradients = [gradient.detach().reshape(-1).float() for gradient in views]
     nothing, wrong = torch.empty(0, dtype=torch.uint8, device=buffer.device), ""
     try:
         old = [state.residue(layer, buffer.device) for layer in layers]
@@ -221,7 +222,7 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     state.sent += sent.sent
     state.nbytes += sum(sent.sizes)
     state.effective_nbytes += sent.effective_nbytes
-    for gradient, mean_gradient in zip(bucket.gradients(), averages, strict=True):
+    for gradient, mean_gradient in zip(views, averages, strict=True):
         gradient.copy_(mean_gradient.view(gradient.shape))
     if bucket.is_last():
         if state.finite:  # else all skip the step, and nothing has been sent
@@ -233,6 +234,18 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     done: torch.futures.Future[Tensor] = torch.futures.Future(devices=devices)
     done.set_result(buffer)
     return done
+
+
+def _in_order(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient of a bucket, seen as its parameter's elements are counted.
+
+    DistributedDataParallel lays it out as the parameter lies in memory (channels last, transposed), and hands
+    it out as if that were contiguous: bins would be cut elsewhere than golden cuts them, and residues would
+    belong to other elements once a model is resumed in another memory format.
+    """
+    if not torch.ops.aten.is_non_overlapping_and_dense(parameter):  # then it does lie contiguously
+        return gradient
+    return gradient.as_strided(parameter.shape, parameter.stride())
 
 
 @dataclass(frozen=True)

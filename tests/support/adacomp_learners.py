@@ -151,6 +151,36 @@ def accumulate(rank: int) -> Found:
     }
 
 
+class Layouts(nn.Module):
+    """A convolution whose weights lie channels last, and a layer whose weights lie transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(5, 6, 2).to(memory_format=torch.channels_last)
+        self.linear = nn.Linear(6, CLASSES)
+        self.linear.weight = nn.Parameter(self.linear.weight.detach().T.contiguous().T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.conv(x.reshape(-1, 5, 2, 2)).flatten(1))
+
+
+def layouts(rank: int) -> Found:
+    """Two steps with the same weights: gradients and residues."""
+    net, alone = parallel(Layouts()), Layouts()
+    state = AdaCompState(net, conv=40, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    for _ in range(2):
+        net.zero_grad()
+        loss_of(net, rank, 0).backward()
+    loss_of(alone, rank, 0).backward()
+    return {
+        "gradient": {name: p.grad.contiguous() for name, p in net.module.named_parameters()},
+        "local": {name: p.grad.contiguous() for name, p in alone.named_parameters()},
+        "residues": state.residues,
+    }
+
+
 def uneven(rank: int) -> Found:
     """Ranks with 2 to 5 batches, the last of another size, under join."""
     net = parallel(model())
@@ -367,6 +397,7 @@ SCENARIOS = (
     train,
     resume,
     accumulate,
+    layouts,
     uneven,
     unused,
     refused,

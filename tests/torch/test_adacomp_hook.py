@@ -142,6 +142,17 @@ def test_no_sync_sends_what_has_accumulated(found: dict[str, list[Any]]) -> None
         assert all(same(one["gradient"][name], average) for name, average in averages.items())
 
 
+def test_bins_are_cut_in_the_parameters_order_and_not_in_memorys(found: dict[str, list[Any]]) -> None:
+    simulated = Simulated()
+    local = [one["local"] for one in found["layouts"]]
+    simulated.exchange(local)
+    averages = simulated.exchange(local)
+    for rank, one in enumerate(found["layouts"]):
+        assert all(same(one["gradient"][name], average) for name, average in averages.items())
+        for name, residue in simulated.residues[rank].items():
+            assert same(one["residues"][name], torch.from_numpy(residue))
+
+
 def test_ranks_with_fewer_batches_join(found: dict[str, list[Any]]) -> None:
     for one in found["uneven"]:
         assert one["step"] == 5
