@@ -66,7 +66,7 @@ class AdaCompState:
     Raises
     ------
     TypeError, ValueError
-        A bin length that `AdaComp` refuses.
+        A bin length that `AdaComp` refuses; a parameter of complex numbers.
     """
 
     def __init__(
@@ -92,6 +92,12 @@ class AdaCompState:
             if isinstance(module, _CONVOLUTIONS)
             for parameter in module.parameters(recurse=False)
         }
+        for name, parameter in inner.named_parameters():
+            if parameter.is_complex() and parameter.requires_grad:  # a bucket has its halves as real numbers
+                raise ValueError(
+                    f"{name} is {str(parameter.dtype).removeprefix('torch.')}, but AdaComp compresses real "
+                    f"gradients; keep its real and imaginary parts as a real parameter (torch.view_as_real)"
+                )
         self._layers = {
             id(p): Layer(name, number, rules["conv" if id(p) in convolutions else "other"], p.numel())
             for number, (name, p) in enumerate(inner.named_parameters())

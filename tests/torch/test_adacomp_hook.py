@@ -243,6 +243,14 @@ def test_bins_are_those_of_the_module() -> None:
         state.layer(torch.zeros(2))
 
 
+def test_complex_parameters_are_refused() -> None:
+    """Buckets have their real and imaginary parts in twice as many elements as the hook would be told of."""
+    model = torch.nn.Linear(2, 3, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"weight is complex64.* real"):
+        AdaCompState(model)
+    AdaCompState(model.requires_grad_(False))
+
+
 def test_a_loss_scale_that_changes() -> None:
     state = AdaCompState(learners.model())
     state.residues = {"0.bias": torch.tensor([3.0, -0.5])}
