@@ -190,6 +190,9 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     group = state.process_group or dist.group.WORLD
     rank, buffer = dist.get_rank(group), bucket.buffer()
     packets = adacomp_on_cuda if buffer.device.type == "cuda" else adacomp_on_cpu
+    if bucket.index() == 0:  # nothing of a step that broke off is left
+        state.pending.clear()
+        state.finite = True
     layers = [state.layer(parameter) for parameter in bucket.parameters()]
     views = [_in_order(*pair) for pair in zip(bucket.gradients(), bucket.parameters(), strict=True)]
     gradients = [gradient.detach().reshape(-1).float() for gradient in views]

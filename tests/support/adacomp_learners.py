@@ -313,6 +313,38 @@ def half(rank: int) -> Found:
     ]}  # fmt: skip
 
 
+def again(rank: int) -> Found:
+    """A step with an infinity in its first bucket that is given up in its last one, and then on with the same
+    state and another DistributedDataParallel."""
+    inner = model()
+    net = parallel(inner)
+    state = AdaCompState(net, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    loss_of(net, rank, 0).backward()
+    net.zero_grad()
+    stored = state.state_dict()
+    infinity = inner[4].bias.register_hook(lambda gradient: gradient * float("inf"))
+    state.residues["0.weight"] = state.residues["0.weight"].double()  # which is refused
+    told = ""
+    try:
+        loss_of(net, rank, 1).backward()
+    except RuntimeError as error:
+        told = str(error)
+    infinity.remove()
+    del net
+    net = parallel(inner)
+    state.load_state_dict(stored)
+    net.register_comm_hook(state, adacomp_hook)
+    net.zero_grad()
+    loss_of(net, rank, 1).backward()
+    alone = model()
+    loss_of(alone, rank, 1).backward()
+    return {
+        "told": told, "before": stored["residues"], "after": state.residues, "step": state.step,
+        "local": {name: p.grad for name, p in alone.named_parameters()},
+    }  # fmt: skip
+
+
 def golden(rank: int) -> Found:
     """Golden's networks, converted, on this rank's share of golden's batches."""
     found: Found = {}
@@ -406,6 +438,7 @@ SCENARIOS = (
     cut,
     version,
     out_of_step,
+    again,
     half,
     golden,
     *map(by_kernels, (train, unused, refused, passed, flipped_later)),

@@ -207,6 +207,16 @@ def test_infinities_pass_and_all_residues_stay(found: dict[str, list[Any]], scen
         assert one["step"] == 2
 
 
+def test_a_step_that_was_given_up_leaves_nothing_to_the_next(found: dict[str, list[Any]]) -> None:
+    """Not that one of its gradients was infinite either: residues would stay, of which something is sent."""
+    for one in found["again"]:
+        assert "step 1, is given up by all processes" in one["told"]
+        assert one["step"] == 2
+        for name, before in one["before"].items():
+            _, kept = AdaComp(40).compress(before.numpy(), one["local"][name].reshape(-1).numpy())
+            assert same(one["after"][name], torch.from_numpy(kept))
+
+
 def test_gradients_in_float16(found: dict[str, list[Any]]) -> None:
     for one in found["half"]:
         assert set(one["dtype"]) == {torch.float16}
