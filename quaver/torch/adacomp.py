@@ -37,8 +37,9 @@ class AdaCompState:
     Parameters
     ----------
     model
-        The model, or the DistributedDataParallel around it. With `find_unused_parameters`, a parameter whose
-        gradient is all zeros sends nothing: where no process used it, PyTorch drops what was averaged.
+        The DistributedDataParallel, or the model in it. With `find_unused_parameters`, a parameter whose
+        gradient is all zeros sends nothing: where no process used it, PyTorch drops what was averaged. A
+        state of the model alone, which does not say, takes it for granted.
     conv, other
         L_T of the parameters of convolutions, and of all others: 1 … 16,383.
     non_finite
@@ -84,7 +85,7 @@ class AdaCompState:
         }
         self.process_group = process_group
         self.rules = rules
-        self.keeps_unused = bool(getattr(model, "find_unused_parameters", False))
+        self.keeps_unused = bool(getattr(model, "find_unused_parameters", True))
         inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         convolutions = {
             id(parameter)

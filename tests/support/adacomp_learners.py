@@ -208,9 +208,9 @@ class Branches(nn.Module):
         return out + self.rare(x) if rare else out
 
 
-def unused(rank: int) -> Found:
+def unused(rank: int, *, inner: bool = False) -> Found:
     net = parallel(Branches(), find_unused_parameters=True)
-    state = AdaCompState(net, other=40)
+    state = AdaCompState(net.module if inner else net, other=40)
     net.register_comm_hook(state, adacomp_hook)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05)
     kept = []
@@ -221,6 +221,11 @@ def unused(rank: int) -> Found:
         optimiser.step()
         kept.append({name: residue.clone() for name, residue in state.residues.items()})
     return {"weights": weights(net.module), "residues": kept}
+
+
+def unused_of_inner(rank: int) -> Found:
+    """The state is made of the model itself, which does not say whether PyTorch drops averages."""
+    return unused(rank, inner=True)
 
 
 def message(
@@ -432,6 +437,7 @@ SCENARIOS = (
     layouts,
     uneven,
     unused,
+    unused_of_inner,
     refused,
     passed,
     flipped,

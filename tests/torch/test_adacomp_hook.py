@@ -159,7 +159,7 @@ def test_ranks_with_fewer_batches_join(found: dict[str, list[Any]]) -> None:
         assert all(same(x, found["uneven"][0]["weights"][name]) for name, x in one["weights"].items())
 
 
-@pytest.mark.parametrize("scenario", ["unused", "unused_by_kernels"])
+@pytest.mark.parametrize("scenario", ["unused", "unused_of_inner", "unused_by_kernels"])
 def test_unused_parameters_keep_their_residues(found: dict[str, list[Any]], scenario: str) -> None:
     for rank, one in enumerate(found[scenario]):
         assert all(same(x, found[scenario][0]["weights"][name]) for name, x in one["weights"].items())
