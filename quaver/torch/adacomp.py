@@ -58,8 +58,8 @@ class AdaCompState:
     pending
         What `residues` become when the last bucket of this step has been averaged.
     finite
-        Whether all gradients of all processes were, in the buckets of this step so far: if not, residues stay
-        what they were before it.
+        Whether all gradients of all processes were, and all averages in the gradients' dtype, in the buckets
+        of this step so far: if not, residues stay what they were before it.
     elements, sent, nbytes, effective_nbytes
         Sums since they were last set to 0, of this process alone: elements of gradients, values sent, bytes
         sent with everything, bytes as papers count them.
@@ -178,8 +178,9 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
 
     Gradients come undivided, and leave divided by the number of processes, once. They may have any floating
     dtype and lie on any device: float32 is what is compressed, and the average goes back to their dtype.
-    Where one was not finite, that layer's average is NaN on every process, and after the step all residues
-    are those from before it: a step that everybody skips has sent nothing.
+    Where one was not finite, that layer's average is NaN on every process; where an average is beyond that
+    dtype, it is infinite. After such a step all residues are those from before it: a step that everybody
+    skips has sent nothing.
 
     All processes wait for each other three times a bucket: for how long their packets are, for the packets,
     and before any gradient changes, for whether everybody could read all of them.
@@ -234,6 +235,8 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     state.effective_nbytes += sent.effective_nbytes
     for gradient, mean_gradient in zip(views, averages, strict=True):
         gradient.copy_(mean_gradient.view(gradient.shape))
+    if finite and buffer.numel():  # an average may be beyond the gradients' format: of float16, above 65,504
+        state.finite &= bool(torch.stack(torch.aminmax(buffer)).isfinite().all())
     if bucket.is_last():
         if state.finite:  # else all skip the step, and nothing has been sent
             state.residues |= state.pending

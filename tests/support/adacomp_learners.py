@@ -318,6 +318,18 @@ def half(rank: int) -> Found:
     ]}  # fmt: skip
 
 
+def beyond(rank: int) -> Found:
+    """Gradients in float16 that are finite, with a residue whose average is none."""
+    net = parallel(model().half())
+    state = AdaCompState(net, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    state.residues = {"2.bias": torch.full((30,), 1e5)}
+    loss_of_half = net(batch(rank, 0)[0].half()).square().mean()
+    loss_of_half.backward()
+    infinite = [name for name, p in net.module.named_parameters() if not p.grad.isfinite().all()]
+    return {"infinite": infinite, "residues": state.residues, "step": state.step}
+
+
 def again(rank: int) -> Found:
     """A step with an infinity in its first bucket that is given up in its last one, and then on with the same
     state and another DistributedDataParallel."""
@@ -444,6 +456,7 @@ SCENARIOS = (
     cut,
     version,
     out_of_step,
+    beyond,
     again,
     half,
     golden,

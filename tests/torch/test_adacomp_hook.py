@@ -207,6 +207,14 @@ def test_infinities_pass_and_all_residues_stay(found: dict[str, list[Any]], scen
         assert one["step"] == 2
 
 
+def test_an_average_beyond_float16_keeps_all_residues(found: dict[str, list[Any]]) -> None:
+    for one in found["beyond"]:
+        assert one["infinite"] == ["2.bias"]
+        assert one["step"] == 1
+        assert list(one["residues"]) == ["2.bias"]
+        assert one["residues"]["2.bias"].tolist() == [1e5] * 30
+
+
 def test_a_step_that_was_given_up_leaves_nothing_to_the_next(found: dict[str, list[Any]]) -> None:
     """Not that one of its gradients was infinite either: residues would stay, of which something is sent."""
     for one in found["again"]:
