@@ -139,9 +139,10 @@ class AdaCompState:
                 f"the state is of version {state.get('version')!r:.20}, but this quaver reads {_VERSION}; go "
                 f"on with the release that wrote it"
             )
-        if state["about"] != self._about():
+        if state.get("about") != self._about():
             raise ValueError(
-                f"the state is of {state['about']}, but here it is {self._about()}; resume with what is there"
+                f"the state is of {state.get('about')}, but here it is {self._about()}; resume with what is "
+                f"there"
             )
         layers = {layer.name: layer for layer in self._layers.values()}
         for name, residue in state["residues"].items():
@@ -149,6 +150,11 @@ class AdaCompState:
                 raise ValueError(
                     f"the state has a residue {name} of {tuple(residue.shape)}, which the model has not; "
                     f"resume with the model that is there"
+                )
+            if residue.dtype != torch.float32:
+                raise ValueError(
+                    f"the state has a residue {name} of {str(residue.dtype).removeprefix('torch.')}, but "
+                    f"they are float32; keep the state as `state_dict` gives it"
                 )
         self.step = int(state["step"])
         self.residues = {name: residue.clone() for name, residue in state["residues"].items()}

@@ -287,6 +287,10 @@ def test_states_that_do_not_fit() -> None:
         AdaCompState(learners.model(), conv=40).load_state_dict(stored)
     with pytest.raises(ValueError, match=r"a residue 0.weight of \(3,\), which the model has not"):
         state.load_state_dict(stored | {"residues": {"0.weight": torch.zeros(3)}})
+    with pytest.raises(ValueError, match=r"a residue 0.bias of float16, but they are float32"):
+        state.load_state_dict(stored | {"residues": {"0.bias": torch.zeros(30).half()}})
+    with pytest.raises(ValueError, match="the state is of None, but here"):
+        state.load_state_dict({"version": 1})
     with pytest.raises(ValueError, match="the bin length is 0"):
         AdaCompState(learners.model(), conv=0)
     assert state.rate == 1
