@@ -342,9 +342,10 @@ def _ratios(text: str) -> tuple[float, float, float]:
         if "=" not in text:
             ratios = dict.fromkeys(ROLES, float(text))
         else:
+            left = list(ROLES)  # each once
             for part in text.split(","):
                 role, _, value = part.partition("=")
-                ratios[ROLES[ROLES.index(role.strip())]] = float(value)
+                ratios[left.pop(left.index(role.strip()))] = float(value)
     except ValueError:
         raise ValueError(
             f"--nonzero-ratio is {text!r}, but it must be like 0.5, or forward=0.5,backward=0.5,gradient=0.25"

@@ -37,8 +37,9 @@ class AdaCompState:
     Parameters
     ----------
     model
-        The model, or the DistributedDataParallel around it. With `find_unused_parameters`, a parameter whose
-        gradient is all zeros sends nothing: where no process used it, PyTorch drops what was averaged.
+        The DistributedDataParallel, or the model in it. With `find_unused_parameters`, a parameter whose
+        gradient is all zeros sends nothing: where no process used it, PyTorch drops what was averaged. A
+        state of the model alone, which does not say, takes it for granted.
     conv, other
         L_T of the parameters of convolutions, and of all others: 1 … 16,383.
     non_finite
@@ -57,8 +58,8 @@ class AdaCompState:
     pending
         What `residues` become when the last bucket of this step has been averaged.
     finite
-        Whether all gradients of all processes were, in the buckets of this step so far: if not, residues stay
-        what they were before it.
+        Whether all gradients of all processes were, and all averages in the gradients' dtype, in the buckets
+        of this step so far: if not, residues stay what they were before it.
     elements, sent, nbytes, effective_nbytes
         Sums since they were last set to 0, of this process alone: elements of gradients, values sent, bytes
         sent with everything, bytes as papers count them.
@@ -66,7 +67,7 @@ class AdaCompState:
     Raises
     ------
     TypeError, ValueError
-        A bin length that `AdaComp` refuses.
+        A bin length that `AdaComp` refuses; a parameter of complex numbers.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class AdaCompState:
         }
         self.process_group = process_group
         self.rules = rules
-        self.keeps_unused = bool(getattr(model, "find_unused_parameters", False))
+        self.keeps_unused = bool(getattr(model, "find_unused_parameters", True))
         inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         convolutions = {
             id(parameter)
@@ -92,6 +93,12 @@ class AdaCompState:
             if isinstance(module, _CONVOLUTIONS)
             for parameter in module.parameters(recurse=False)
         }
+        for name, parameter in inner.named_parameters():
+            if parameter.is_complex() and parameter.requires_grad:  # a bucket has its halves as real numbers
+                raise ValueError(
+                    f"{name} is {str(parameter.dtype).removeprefix('torch.')}, but AdaComp compresses real "
+                    f"gradients; keep its real and imaginary parts as a real parameter (torch.view_as_real)"
+                )
         self._layers = {
             id(p): Layer(name, number, rules["conv" if id(p) in convolutions else "other"], p.numel())
             for number, (name, p) in enumerate(inner.named_parameters())
@@ -132,9 +139,10 @@ class AdaCompState:
                 f"the state is of version {state.get('version')!r:.20}, but this quaver reads {_VERSION}; go "
                 f"on with the release that wrote it"
             )
-        if state["about"] != self._about():
+        if state.get("about") != self._about():
             raise ValueError(
-                f"the state is of {state['about']}, but here it is {self._about()}; resume with what is there"
+                f"the state is of {state.get('about')}, but here it is {self._about()}; resume with what is "
+                f"there"
             )
         layers = {layer.name: layer for layer in self._layers.values()}
         for name, residue in state["residues"].items():
@@ -142,6 +150,11 @@ class AdaCompState:
                 raise ValueError(
                     f"the state has a residue {name} of {tuple(residue.shape)}, which the model has not; "
                     f"resume with the model that is there"
+                )
+            if residue.dtype != torch.float32:
+                raise ValueError(
+                    f"the state has a residue {name} of {str(residue.dtype).removeprefix('torch.')}, but "
+                    f"they are float32; keep the state as `state_dict` gives it"
                 )
         self.step = int(state["step"])
         self.residues = {name: residue.clone() for name, residue in state["residues"].items()}
@@ -171,8 +184,9 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
 
     Gradients come undivided, and leave divided by the number of processes, once. They may have any floating
     dtype and lie on any device: float32 is what is compressed, and the average goes back to their dtype.
-    Where one was not finite, that layer's average is NaN on every process, and after the step all residues
-    are those from before it: a step that everybody skips has sent nothing.
+    Where one was not finite, that layer's average is NaN on every process; where an average is beyond that
+    dtype, it is infinite. After such a step all residues are those from before it: a step that everybody
+    skips has sent nothing.
 
     All processes wait for each other three times a bucket: for how long their packets are, for the packets,
     and before any gradient changes, for whether everybody could read all of them.
@@ -184,8 +198,12 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     group = state.process_group or dist.group.WORLD
     rank, buffer = dist.get_rank(group), bucket.buffer()
     packets = adacomp_on_cuda if buffer.device.type == "cuda" else adacomp_on_cpu
+    if bucket.index() == 0:  # nothing of a step that broke off is left
+        state.pending.clear()
+        state.finite = True
     layers = [state.layer(parameter) for parameter in bucket.parameters()]
-    gradients = [gradient.detach().reshape(-1).float() for gradient in bucket.gradients()]
+    views = [_in_order(*pair) for pair in zip(bucket.gradients(), bucket.parameters(), strict=True)]
+    gradients = [gradient.detach().reshape(-1).float() for gradient in views]
     nothing, wrong = torch.empty(0, dtype=torch.uint8, device=buffer.device), ""
     try:
         old = [state.residue(layer, buffer.device) for layer in layers]
@@ -221,8 +239,10 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     state.sent += sent.sent
     state.nbytes += sum(sent.sizes)
     state.effective_nbytes += sent.effective_nbytes
-    for gradient, mean_gradient in zip(bucket.gradients(), averages, strict=True):
+    for gradient, mean_gradient in zip(views, averages, strict=True):
         gradient.copy_(mean_gradient.view(gradient.shape))
+    if finite and buffer.numel():  # an average may be beyond the gradients' format: of float16, above 65,504
+        state.finite &= bool(torch.stack(torch.aminmax(buffer)).isfinite().all())
     if bucket.is_last():
         if state.finite:  # else all skip the step, and nothing has been sent
             state.residues |= state.pending
@@ -233,6 +253,18 @@ def adacomp_hook(state: AdaCompState, bucket: dist.GradBucket) -> torch.futures.
     done: torch.futures.Future[Tensor] = torch.futures.Future(devices=devices)
     done.set_result(buffer)
     return done
+
+
+def _in_order(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient of a bucket, seen as its parameter's elements are counted.
+
+    DistributedDataParallel lays it out as the parameter lies in memory (channels last, transposed), and hands
+    it out as if that were contiguous: bins would be cut elsewhere than golden cuts them, and residues would
+    belong to other elements once a model is resumed in another memory format.
+    """
+    if not torch.ops.aten.is_non_overlapping_and_dense(parameter):  # then it does lie contiguously
+        return gradient
+    return gradient.as_strided(parameter.shape, parameter.stride())
 
 
 @dataclass(frozen=True)

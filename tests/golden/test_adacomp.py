@@ -348,6 +348,7 @@ def test_baselines_by_hand() -> None:
         ("adacomp(bins=3)", "bins is no parameter of the compression adacomp, which has conv, other"),
         ("adacomp(conv=0)", "bin length is 0"),
         ("adacomp(conv=a)", "'conv=a' is not NAME=NUMBER"),
+        ("adacomp(conv=5,conv=6)", "has conv more than once; keep one"),
         ("adacomp(conv=1.5)", r"bin_length is 1\.5, but it must be an integer"),
         ("topk(share=0)", "share is 0"),
         ("chunk_topk(kept=5000)", "kept is 5000"),

@@ -277,6 +277,7 @@ def test_a_figure_that_fails_leaves_nothing(quaver, tmp_path, monkeypatch):
         (["mlp-digits", "--nonzero-ratio", "1.5"], "nonzero_ratio is 1.5"),
         (["mlp-digits", "--nonzero-ratio", "half"], "--nonzero-ratio is 'half', but it must be like 0.5"),
         (["mlp-digits", "--nonzero-ratio", "up=0.5"], "--nonzero-ratio is 'up=0.5'"),
+        (["mlp-digits", "--nonzero-ratio", "forward=1,forward=0.5"], "--nonzero-ratio is 'forward=1,forw"),
         (["resnet18-imagenet", "--measure", "2"], "resnet18-imagenet is not one of MODEL-DATASET"),
         (["mlp-digits", "--measure", "0"], "steps is 0, but a measurement takes at least 1 training step"),
         (["mlp-digits", "--figure", "plan.bmp"], "--figure is 'plan.bmp', but it must end in .png, .svg or"),

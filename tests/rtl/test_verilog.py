@@ -460,6 +460,7 @@ def test_an_accelerator_compresses_if_told_so():
         ("none(longest=3)", "but there are none and adacomp"),
         ("adacomp(bins=3)", r"but what adacomp may be told is longest=N, count_bits=N"),
         ("adacomp(longest=x)", r"is adacomp\(longest=x\), but what adacomp may be told"),
+        ("adacomp(longest=5,longest=6)", "which has longest more than once; keep one"),
         ("adacomp(longest=0)", "longest is 0, but bins have 1 to 16,383"),
         ("adacomp(count_bits=33)", "count_bits is 33, but a run's length has 1 to 32 bits"),
     ],

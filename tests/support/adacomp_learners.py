@@ -151,6 +151,36 @@ def accumulate(rank: int) -> Found:
     }
 
 
+class Layouts(nn.Module):
+    """A convolution whose weights lie channels last, and a layer whose weights lie transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(5, 6, 2).to(memory_format=torch.channels_last)
+        self.linear = nn.Linear(6, CLASSES)
+        self.linear.weight = nn.Parameter(self.linear.weight.detach().T.contiguous().T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.conv(x.reshape(-1, 5, 2, 2)).flatten(1))
+
+
+def layouts(rank: int) -> Found:
+    """Two steps with the same weights: gradients and residues."""
+    net, alone = parallel(Layouts()), Layouts()
+    state = AdaCompState(net, conv=40, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    for _ in range(2):
+        net.zero_grad()
+        loss_of(net, rank, 0).backward()
+    loss_of(alone, rank, 0).backward()
+    return {
+        "gradient": {name: p.grad.contiguous() for name, p in net.module.named_parameters()},
+        "local": {name: p.grad.contiguous() for name, p in alone.named_parameters()},
+        "residues": state.residues,
+    }
+
+
 def uneven(rank: int) -> Found:
     """Ranks with 2 to 5 batches, the last of another size, under join."""
     net = parallel(model())
@@ -178,9 +208,9 @@ class Branches(nn.Module):
         return out + self.rare(x) if rare else out
 
 
-def unused(rank: int) -> Found:
+def unused(rank: int, *, inner: bool = False) -> Found:
     net = parallel(Branches(), find_unused_parameters=True)
-    state = AdaCompState(net, other=40)
+    state = AdaCompState(net.module if inner else net, other=40)
     net.register_comm_hook(state, adacomp_hook)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05)
     kept = []
@@ -191,6 +221,11 @@ def unused(rank: int) -> Found:
         optimiser.step()
         kept.append({name: residue.clone() for name, residue in state.residues.items()})
     return {"weights": weights(net.module), "residues": kept}
+
+
+def unused_of_inner(rank: int) -> Found:
+    """The state is made of the model itself, which does not say whether PyTorch drops averages."""
+    return unused(rank, inner=True)
 
 
 def message(
@@ -283,6 +318,50 @@ def half(rank: int) -> Found:
     ]}  # fmt: skip
 
 
+def beyond(rank: int) -> Found:
+    """Gradients in float16 that are finite, with a residue whose average is none."""
+    net = parallel(model().half())
+    state = AdaCompState(net, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    state.residues = {"2.bias": torch.full((30,), 1e5)}
+    loss_of_half = net(batch(rank, 0)[0].half()).square().mean()
+    loss_of_half.backward()
+    infinite = [name for name, p in net.module.named_parameters() if not p.grad.isfinite().all()]
+    return {"infinite": infinite, "residues": state.residues, "step": state.step}
+
+
+def again(rank: int) -> Found:
+    """A step with an infinity in its first bucket that is given up in its last one, and then on with the same
+    state and another DistributedDataParallel."""
+    inner = model()
+    net = parallel(inner)
+    state = AdaCompState(net, other=40)
+    net.register_comm_hook(state, adacomp_hook)
+    loss_of(net, rank, 0).backward()
+    net.zero_grad()
+    stored = state.state_dict()
+    infinity = inner[4].bias.register_hook(lambda gradient: gradient * float("inf"))
+    state.residues["0.weight"] = state.residues["0.weight"].double()  # which is refused
+    told = ""
+    try:
+        loss_of(net, rank, 1).backward()
+    except RuntimeError as error:
+        told = str(error)
+    infinity.remove()
+    del net
+    net = parallel(inner)
+    state.load_state_dict(stored)
+    net.register_comm_hook(state, adacomp_hook)
+    net.zero_grad()
+    loss_of(net, rank, 1).backward()
+    alone = model()
+    loss_of(alone, rank, 1).backward()
+    return {
+        "told": told, "before": stored["residues"], "after": state.residues, "step": state.step,
+        "local": {name: p.grad for name, p in alone.named_parameters()},
+    }  # fmt: skip
+
+
 def golden(rank: int) -> Found:
     """Golden's networks, converted, on this rank's share of golden's batches."""
     found: Found = {}
@@ -367,14 +446,18 @@ SCENARIOS = (
     train,
     resume,
     accumulate,
+    layouts,
     uneven,
     unused,
+    unused_of_inner,
     refused,
     passed,
     flipped,
     cut,
     version,
     out_of_step,
+    beyond,
+    again,
     half,
     golden,
     *map(by_kernels, (train, unused, refused, passed, flipped_later)),

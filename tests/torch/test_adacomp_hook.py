@@ -142,13 +142,24 @@ def test_no_sync_sends_what_has_accumulated(found: dict[str, list[Any]]) -> None
         assert all(same(one["gradient"][name], average) for name, average in averages.items())
 
 
+def test_bins_are_cut_in_the_parameters_order_and_not_in_memorys(found: dict[str, list[Any]]) -> None:
+    simulated = Simulated()
+    local = [one["local"] for one in found["layouts"]]
+    simulated.exchange(local)
+    averages = simulated.exchange(local)
+    for rank, one in enumerate(found["layouts"]):
+        assert all(same(one["gradient"][name], average) for name, average in averages.items())
+        for name, residue in simulated.residues[rank].items():
+            assert same(one["residues"][name], torch.from_numpy(residue))
+
+
 def test_ranks_with_fewer_batches_join(found: dict[str, list[Any]]) -> None:
     for one in found["uneven"]:
         assert one["step"] == 5
         assert all(same(x, found["uneven"][0]["weights"][name]) for name, x in one["weights"].items())
 
 
-@pytest.mark.parametrize("scenario", ["unused", "unused_by_kernels"])
+@pytest.mark.parametrize("scenario", ["unused", "unused_of_inner", "unused_by_kernels"])
 def test_unused_parameters_keep_their_residues(found: dict[str, list[Any]], scenario: str) -> None:
     for rank, one in enumerate(found[scenario]):
         assert all(same(x, found[scenario][0]["weights"][name]) for name, x in one["weights"].items())
@@ -196,6 +207,24 @@ def test_infinities_pass_and_all_residues_stay(found: dict[str, list[Any]], scen
         assert one["step"] == 2
 
 
+def test_an_average_beyond_float16_keeps_all_residues(found: dict[str, list[Any]]) -> None:
+    for one in found["beyond"]:
+        assert one["infinite"] == ["2.bias"]
+        assert one["step"] == 1
+        assert list(one["residues"]) == ["2.bias"]
+        assert one["residues"]["2.bias"].tolist() == [1e5] * 30
+
+
+def test_a_step_that_was_given_up_leaves_nothing_to_the_next(found: dict[str, list[Any]]) -> None:
+    """Not that one of its gradients was infinite either: residues would stay, of which something is sent."""
+    for one in found["again"]:
+        assert "step 1, is given up by all processes" in one["told"]
+        assert one["step"] == 2
+        for name, before in one["before"].items():
+            _, kept = AdaComp(40).compress(before.numpy(), one["local"][name].reshape(-1).numpy())
+            assert same(one["after"][name], torch.from_numpy(kept))
+
+
 def test_gradients_in_float16(found: dict[str, list[Any]]) -> None:
     for one in found["half"]:
         assert set(one["dtype"]) == {torch.float16}
@@ -232,6 +261,14 @@ def test_bins_are_those_of_the_module() -> None:
         state.layer(torch.zeros(2))
 
 
+def test_complex_parameters_are_refused() -> None:
+    """Buckets have their real and imaginary parts in twice as many elements as the hook would be told of."""
+    model = torch.nn.Linear(2, 3, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"weight is complex64.* real"):
+        AdaCompState(model)
+    AdaCompState(model.requires_grad_(False))
+
+
 def test_a_loss_scale_that_changes() -> None:
     state = AdaCompState(learners.model())
     state.residues = {"0.bias": torch.tensor([3.0, -0.5])}
@@ -250,6 +287,10 @@ def test_states_that_do_not_fit() -> None:
         AdaCompState(learners.model(), conv=40).load_state_dict(stored)
     with pytest.raises(ValueError, match=r"a residue 0.weight of \(3,\), which the model has not"):
         state.load_state_dict(stored | {"residues": {"0.weight": torch.zeros(3)}})
+    with pytest.raises(ValueError, match=r"a residue 0.bias of float16, but they are float32"):
+        state.load_state_dict(stored | {"residues": {"0.bias": torch.zeros(30).half()}})
+    with pytest.raises(ValueError, match="the state is of None, but here"):
+        state.load_state_dict({"version": 1})
     with pytest.raises(ValueError, match="the bin length is 0"):
         AdaCompState(learners.model(), conv=0)
     assert state.rate == 1

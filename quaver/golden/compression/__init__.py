@@ -124,11 +124,13 @@ class Scheme:
             raise ValueError(
                 f"the compression is {text!r}, but it is a name, or like adacomp(conv=50, other=500)"
             )
-        parameters = {}
+        parameters: dict[str, int | float] = {}
         for part in filter(None, (match[2] or "").split(",")):
-            key, _, value = part.partition("=")
+            key, _, value = (word.strip() for word in part.partition("="))
+            if key in parameters:
+                raise ValueError(f"the compression is {text!r}, which has {key} more than once; keep one")
             try:
-                parameters[key.strip()] = int(value) if value.strip().isdecimal() else float(value)
+                parameters[key] = int(value) if value.isdecimal() else float(value)
             except ValueError:
                 raise ValueError(
                     f"the compression is {text!r}, but {part.strip()!r} is not NAME=NUMBER"

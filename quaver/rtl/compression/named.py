@@ -25,5 +25,7 @@ def compression_unit(text: str, stages: int = 4) -> AdaCompUnit | None:
         if name not in _PARAMETERS or not value.isdecimal():
             known = ", ".join(f"{each}=N" for each in _PARAMETERS)
             raise ValueError(f"--compression is {text}, but what adacomp may be told is {known}")
+        if name in parameters:
+            raise ValueError(f"--compression is {text}, which has {name} more than once; keep one")
         parameters[name] = int(value)
     return AdaCompUnit(stages=stages, **parameters)
