@@ -38,8 +38,8 @@ class Requantisation:
 
     Raises
     ------
-    ValueError
-        One of them is out of its range, or there are not as many multipliers as offsets.
+    TypeError, ValueError
+        One of them is no integer or out of its range, or there are not as many multipliers as offsets.
     """
 
     multipliers: NDArray[np.int64]
@@ -50,12 +50,17 @@ class Requantisation:
     def __post_init__(self) -> None:
         set_integers(self, "shift", "bits")
         for name, width in (("multipliers", MULTIPLIER_BITS), ("offsets", OFFSET_BITS)):
-            array = np.asarray(getattr(self, name), np.int64).reshape(-1)
-            object.__setattr__(self, name, array)
+            array = np.asarray(getattr(self, name)).reshape(-1)
+            if array.size and array.dtype.kind not in "iu":
+                raise TypeError(
+                    f"{name} have dtype {array.dtype}, but they are integers; Requantisation.of makes them "
+                    f"of factors and offsets"
+                )
             limit = 1 << (width - 1)
             if array.size and not (-limit <= array.min() and array.max() < limit):
                 worst = max(array.tolist(), key=abs)
                 raise ValueError(f"{name} hold {worst}, but they have {width} bits with their sign")
+            object.__setattr__(self, name, array.astype(np.int64))
         if len(self.multipliers) != len(self.offsets):
             raise ValueError(
                 f"{len(self.multipliers)} multipliers and {len(self.offsets)} offsets, but each column "
@@ -70,8 +75,8 @@ class Requantisation:
     def of(cls, factors: ArrayLike, offsets: ArrayLike, bits: int) -> Requantisation:
         """The closest to q = round(z·factor + offset), clipped: both of each column, in steps of the codes.
 
-        The shift is the largest for which the largest factor's multiplier fits, so that it has 16
-        significant bits. An offset that no sum can make up for is cut at what its bits hold.
+        The shift is the one that gives the largest factor's multiplier 16 significant bits, or less where
+        the offsets would not fit. An offset that no sum can make up for is cut.
         """
         f, o = (np.asarray(values, np.float64).reshape(-1) for values in (factors, offsets))
         if not (np.isfinite(f).all() and np.isfinite(o).all()):
@@ -84,9 +89,13 @@ class Requantisation:
                 f"a factor is {largest:g}, but they are less than {1 << (MULTIPLIER_BITS - 2)}: a sum is "
                 f"worth many steps of the next layer; clip that at a larger α"
             )
-        shift = min(shift, MAX_SHIFT)
+        # Beyond `reach` the codes are at one end, whatever the sum: its magnitude is at most 2**31.
+        reach = 2.0**31 * largest + (1 << bits)
+        o = np.clip(o, -reach, reach)
+        shift = max(min(shift, MAX_SHIFT, OFFSET_BITS - 1 - frexp(float(np.abs(o).max(initial=0.0)))[1]), 0)
         end = float((1 << (OFFSET_BITS - 1)) - 1)
-        return cls(np.rint(f * 2.0**shift), np.clip(np.rint(o * 2.0**shift), -end, end), shift, bits)
+        integers = np.rint(f * 2.0**shift), np.clip(np.rint(o * 2.0**shift), -end, end)
+        return cls(*(each.astype(np.int64) for each in integers), shift, bits)
 
     def __call__(self, sums: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The codes of sums (M, N), N columns: integers of at most 32 bits."""

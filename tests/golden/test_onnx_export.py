@@ -73,6 +73,9 @@ def test_what_is_stored() -> None:
         assert stored["linear1.weight.levels"].data_type == onnx.TensorProto.INT16
         levels = onnx.numpy_helper.to_array(stored["linear2.weight.levels"]).astype(int)
         assert set(np.unique(levels)) <= set(range(1 - 2**bits, 2**bits, 2))
+        # Per tensor, which ONNX says by scalars: a vector is a scale for each channel.
+        ends = (".low", ".high", ".scale", ".zero")
+        assert {tuple(each.dims) for name, each in stored.items() if name.endswith(ends)} == {()}
         activations = onnx.TensorProto.UINT4 if bits == 4 else onnx.TensorProto.UINT8
         assert stored["linear2.inputs.zero"].data_type == activations
         assert stored["linear1.inputs.zero"].data_type == onnx.TensorProto.INT8

@@ -142,6 +142,11 @@ def test_not_a_number(name: str) -> None:
     [
         (lambda: Clip(9), "bits is 9, but values are quantised to 1 … 8 bits"),
         (lambda: Clip(4, 0.0), "alpha is 0.0, but it must be positive and finite"),
+        (
+            lambda: Clip(4, 1e-46, learned=False),
+            "alpha is 1e-46, but it must be positive and finite in float32",
+        ),
+        (lambda: Clip(4, 1e39), r"alpha is 1e\+39, but it must be positive and finite in float32"),
         (lambda: Clip(1, signed=True), "bits is 1, but a signed clip has at least 2"),
         (lambda: SAWBWeights(6), "bits is 6, but SAWB has constants for 2, 3, 4, 5, 8 bits"),
         (lambda: Precision(Integer()), "inputs have no quantiser that gives them a scale"),

@@ -56,6 +56,23 @@ def test_traffic_by_hand() -> None:
     assert (small.compute, small.seconds) == (5000, 19_000)
 
 
+def test_what_a_layer_fetches_has_gone_out() -> None:
+    """Two layers of 16 bits in 3200 bytes, of which the first alone fits: 500 outputs go out in between."""
+    first, second = LayerShape("first", 10, 100, taps=1, positions=5), LayerShape("second", 100, 20, taps=1)
+    machine = Machine(1.0, 3200, 1.0)
+    spent = times([(first, 50), (second, 500)], 16, machine)
+    assert [layer.fits for layer in spent] == [True, False]
+    assert spent[0].traffic == 2000 + 100 + 1000
+    assert spent[1].traffic == min(3 * 1000 + 4000, 1 * 4000 + 1000) + 40
+    assert times([(first, 50)], 16, machine)[0].traffic == 100  # nothing comes after it
+
+
+@pytest.mark.parametrize(("bits", "batch"), [(16, 0), (16, -3), (0, 1)])
+def test_nothing_to_compute(bits: int, batch: int) -> None:
+    with pytest.raises(ValueError, match=r"is -?\d, but it must be at least 1"):
+        performance(resnet50(), bits, Machine(1, 1, 1), batch)
+
+
 def test_a_machine_without_bandwidth() -> None:
     with pytest.raises(ValueError, match="bandwidth is 0, but it must be positive and finite"):
         Machine(1, 1, 0)

@@ -147,6 +147,8 @@ def test_integer_formats_round_numbers_next_to_a_tie_once(name: str) -> None:
         for value, integer in zip(values.tolist(), found, strict=True):
             above = (min(max(Fraction(value), fmt.lowest), fmt.highest) - fmt.lowest) / fmt.step
             place = round(above)  # Python's, of a fraction: to nearest even
+            if fmt.levels is not Levels.ODD:  # of which an even code may be any integer
+                place = round(above + fmt.lowest) - fmt.lowest
             if rounding is Rounding.TOWARD_ZERO:
                 zero = Fraction(-fmt.lowest, fmt.step)
                 place = min(ceil(above), floor(zero)) if value < 0 else max(floor(above), ceil(zero))

@@ -126,6 +126,26 @@ def test_it_is_close_to_real_numbers(largest: float, shares: list[float], bits: 
     assert error.max() <= 0.5 + (1 + reach) * 2.0 ** -(requantise.shift + 1)
 
 
+@pytest.mark.parametrize("factor", [0.0, 5e-324, 1e-12, -1e-9, 2.0**-27, 2.0**15])
+@pytest.mark.parametrize(("offset", "bits"), [(7.0, 3), (8.0, 4), (200.0, 8), (1e30, 8), (-1e30, 8)])
+def test_an_offset_stays_where_factors_are_small(factor: float, offset: float, bits: int) -> None:
+    """As of a layer whose normalisation has learned scales next to 0: its codes are those of the offsets."""
+    requantise = Requantisation.of([factor, -factor], [offset, offset], bits)
+    sums = np.array([[0, 0], [1, 1], [-3, -3], [1 - 2**31, 1 - 2**31]])
+    exact = np.array([[offset + z * f for f in (factor, -factor)] for z in sums[:, 0].tolist()])
+    np.testing.assert_array_equal(requantise(sums), np.clip(np.rint(exact), 0, (1 << bits) - 1))
+
+
+@pytest.mark.parametrize("values", [[0.5], [2.0], [np.nan], [2**64]])
+def test_parameters_are_integers(values: list[float]) -> None:
+    with pytest.raises(TypeError, match=r"multipliers have dtype .*, but they are integers"):
+        Requantisation(values, [0], 0, 4)
+    with pytest.raises(TypeError, match=r"offsets have dtype .*, but they are integers"):
+        Requantisation([0], values, 0, 4)
+    with pytest.raises(ValueError, match="multipliers hold 18446744073709551615"):
+        Requantisation(np.array([2**64 - 1], np.uint64), [0], 0, 4)
+
+
 def test_the_next_layer_s_codes_leave_the_array() -> None:
     """Through the driver: sums and codes in turn, several tiles of columns with parameters of their own, K in
     slices, streams that stall."""

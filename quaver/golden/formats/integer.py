@@ -61,8 +61,8 @@ class IntegerFormat(Format):
     bits, and no sum of the activations beside the array.
 
     There are no special values. What lies beyond the ends, infinities included, becomes the end; NaN is
-    refused. Ties go to the even place, counted from the lowest value: an even integer, and of odd levels an
-    even code. Toward zero, what lies between the odd levels −1 and 1 keeps its sign; 0 becomes 1.
+    refused. Ties go to the even integer, and of odd levels to the even code. Toward zero, what lies between
+    the odd levels −1 and 1 keeps its sign; 0 becomes 1.
     """
 
     bits: int
@@ -177,7 +177,9 @@ class IntegerFormat(Format):
             up, down = -(-above >> finer), above >> finer
             below_zero, above_zero = -self.lowest // self.step, -(self.lowest // self.step)
             return self._code(np.where(x < 0, np.minimum(up, below_zero), np.maximum(down, above_zero)))
-        q = round_integers(above, finer, rounding, drawn, random_bits)
+        # The lowest value is an even place, but int1's −1 is an odd integer.
+        odd = self.lowest & 1 if self.levels is Levels.SIGNED else 0
+        q = round_integers(above + (odd << finer), finer, rounding, drawn, random_bits) - odd
         return self._code(np.minimum(q, (1 << self.bits) - 1))
 
     @classmethod

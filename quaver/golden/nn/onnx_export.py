@@ -104,9 +104,9 @@ class _Builder:
             array = np.asarray(values)
             tensor = helper.make_tensor(name, kind, array.shape, array.reshape(-1).tolist())
         else:
-            tensor = numpy_helper.from_array(
-                np.ascontiguousarray(values, helper.tensor_dtype_to_np_dtype(kind)), name
-            )
+            # np.ascontiguousarray would make vectors of scalars, of which ONNX says something else.
+            array = np.asarray(values, helper.tensor_dtype_to_np_dtype(kind), order="C")
+            tensor = numpy_helper.from_array(array, name)
         self.initialisers.append(tensor)
         return name
 

@@ -103,7 +103,7 @@ class Clip(Quantiser):
     bits
         k, 1 … 8.
     alpha
-        Where α begins, positive; the paper's 10.
+        Where α begins, positive in float32; the paper's 10.
     learned
         Whether the layer learns α, which is then a parameter with the weights' L2 regularisation. Otherwise
         it is fixed.
@@ -118,8 +118,10 @@ class Clip(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha is {self.alpha}, but it must be positive and finite")
+        with np.errstate(over="ignore"):
+            alpha = np.float32(self.alpha)  # as a layer learns it, and as `range` takes it
+        if not 0 < alpha < np.inf:
+            raise ValueError(f"alpha is {self.alpha}, but it must be positive and finite in float32")
         if self.signed and self.bits < 2:
             raise ValueError("bits is 1, but a signed clip has at least 2: one step to both sides")
 

@@ -8,8 +8,8 @@ A layer takes as long as its multiply-accumulates or its traffic, whichever is l
 on chip:
 
 * A layer whose weights, inputs and outputs fit M leaves its outputs there; the next layer, if it fits too,
-  does not fetch them. Weights are fetched once a batch, unless those of all layers fit beside the largest
-  inputs and outputs: then never.
+  does not fetch them, and if it does not, they go out for it to fetch. Weights are fetched once a batch,
+  unless those of all layers fit beside the largest inputs and outputs: then never.
 * A layer that does not fit fetches inputs and weights in pieces of M/2: either each piece of the weights
   meets all inputs, or each piece of the inputs all weights, whichever moves less. Its outputs go out.
 """
@@ -91,22 +91,31 @@ def resnet50() -> list[tuple[LayerShape, int]]:
 def times(
     layers: list[tuple[LayerShape, int]], bits: int, machine: Machine, batch: int = 1
 ) -> list[LayerTime]:
-    """What each layer of a forward pass takes; `layers` as `resnet50` gives them."""
+    """What each layer of a forward pass takes; `layers` as `resnet50` gives them.
+
+    ValueError: a batch has no images, or values have no bits.
+    """
+    for name, value in (("batch", batch), ("bits", bits)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but it must be at least 1")
     size = bits / 8
     everything = sum(layer.weights for layer, _ in layers) * size
     largest = (
         max(entering + layer.out_channels * layer.positions for layer, entering in layers) * batch * size
     )
     resident = everything + largest <= machine.memory
+    sizes = [
+        (layer.weights * size, entering * batch * size, layer.out_channels * layer.positions * batch * size)
+        for layer, entering in layers
+    ]
+    fit = [sum(parts) <= machine.memory for parts in sizes]
     found = []
     stays = False  # the inputs are on chip: the layer before has left them there
-    for layer, entering in layers:
-        weights = layer.weights * size
-        inputs = entering * batch * size
-        outputs = layer.out_channels * layer.positions * batch * size
-        fits = weights + inputs + outputs <= machine.memory
+    for i, ((layer, _), (weights, inputs, outputs), fits) in enumerate(zip(layers, sizes, fit, strict=True)):
         if fits:
             traffic = (0 if resident else weights) + (0 if stays else inputs)
+            if not all(fit[i + 1 : i + 2]):
+                traffic += outputs
         else:
             piece = machine.memory / 2
             by_weights = ceil(weights / piece) * inputs + weights
