@@ -94,8 +94,8 @@ class Requantisation:
         o = np.clip(o, -reach, reach)
         shift = max(min(shift, MAX_SHIFT, OFFSET_BITS - 1 - frexp(float(np.abs(o).max(initial=0.0)))[1]), 0)
         end = float((1 << (OFFSET_BITS - 1)) - 1)
-        integers = np.rint(f * 2.0**shift), np.clip(np.rint(o * 2.0**shift), -end, end)
-        return cls(*(each.astype(np.int64) for each in integers), shift, bits)
+        multipliers = np.rint(f * 2.0**shift).astype(np.int64)
+        return cls(multipliers, np.clip(np.rint(o * 2.0**shift), -end, end).astype(np.int64), shift, bits)
 
     def __call__(self, sums: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The codes of sums (M, N), N columns: integers of at most 32 bits."""
