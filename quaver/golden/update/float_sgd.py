@@ -88,8 +88,9 @@ class FloatRule(Rule):
                 raise ValueError(f"{name} is {scalar}, but it must be finite in {self.format}")
 
     def _code(self, scalar: float) -> int:
-        """The code of a finite scalar, rounded to nearest."""
-        return exact.encode(self.format, Fraction(float(scalar)) if scalar else float(scalar))
+        """The code of a scalar, rounded to nearest."""
+        value = float(scalar)
+        return exact.encode(self.format, Fraction(value) if value and isfinite(value) else value)
 
     def axpy(self, alpha: float, x: NDArray[Any], y: NDArray[Any], source: LFSR | None) -> NDArray[Any]:
         """The codes of round(y + alpha·x), for values x and y of one flat shape, with a draw for each element
