@@ -10,6 +10,7 @@ from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Fragment
+from amaranth.hdl._ast import SignalDict
 from amaranth.hdl._ir import PortDirection, build_netlist
 
 Ports = dict[str, tuple[Any, PortDirection]]
@@ -26,7 +27,7 @@ def convert(elaboratable: Any, name: str, platform: Any, ports: Ports) -> str:
     `amaranth.back.rtlil.convert` gives, but for memories of zeros."""
     netlist = build_netlist(Fragment.get(elaboratable, platform), ports=ports, name=name)
     checker = rtlil.EmptyModuleChecker(netlist)
-    names: Any = rtlil._ast.SignalDict()
+    names = SignalDict()
     design = rtlil.Design(emit_src=False)
     for index, module in enumerate(netlist.modules):
         if not checker.is_empty(index):
