@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -16,7 +17,8 @@ from quaver.golden.nn.compare import compare
 from quaver.golden.nn.folding import FoldedNetwork
 from quaver.golden.nn.layers import BatchNorm2d, Chain, Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from quaver.golden.nn.models import Network
-from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.quantisers import DoReFaWeights
+from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.golden.nn.run import Call, Run, Trace
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
@@ -75,6 +77,22 @@ def test_the_same_classes(model: str, recipe: Recipe) -> None:
     assert np.abs(got - wanted).mean() < 0.02 * np.abs(wanted).mean()
     if recipe is recipes.fp32:
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        recipes.pact[2].replace(name="reals", hidden=replace(recipes.pact[2].hidden, forward=None)),
+        recipes.pact[2].replace(name="weights", hidden=Precision(weights=DoReFaWeights(2, scaled=True))),
+        recipes.bitstream[16],
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_what_is_quantised_but_multiplied_by_no_integers(recipe: Recipe) -> None:
+    """Where there is nothing to fold, the folded network is the network."""
+    trainer = trained("mlp", recipe)
+    test = trainer.data.test_images, trainer.data.test_labels
+    assert trainer.evaluate(*test, folded=True) == pytest.approx(trainer.evaluate(*test), rel=1e-6)
 
 
 def test_integers_from_layer_to_layer() -> None:

@@ -49,27 +49,25 @@ class Folded:
     weights
         What its GEMM takes: quantised, or float32 where it is in float32.
     inputs
-        What its inputs are quantised to: unit scale and range, a `Clip` with the learned α; None: they stay.
+        What its inputs are quantised by, with the learned α; None: they stay.
     factors, offsets
         Of each output channel, float64.
     behind
         Layers that the normalisation took with it: 1 if there is one, else 0.
     requantisation
         To the next layer's codes, where there are only ReLU, maxima and flattening between; else None.
+    integer
+        Whether the GEMM is of integers, whose scales are in the factors.
     """
 
     layer: GemmLayer
     weights: Values | Quantised
-    inputs: tuple[Clip, float] | None
+    inputs: tuple[Quantiser, float] | None
     factors: NDArray[np.float64]
     offsets: NDArray[np.float64]
     behind: int
     requantisation: Requantisation | None
-
-    @property
-    def integer(self) -> bool:
-        """Whether the GEMM is of integers."""
-        return isinstance(self.weights, Quantised)
+    integer: bool
 
 
 class FoldedNetwork:
@@ -107,10 +105,11 @@ class FoldedNetwork:
         offsets = np.zeros(len(factors)) if layer.bias is None else layer.bias.value.astype(np.float64)
         alpha = 0.0 if layer.alpha is None else float(layer.alpha.value[0])
         weights: Values | Quantised = layer.weight.value
-        inputs = None
-        if isinstance(p.forward, Integer) and isinstance(p.inputs, Clip) and isinstance(p.weights, Quantiser):
+        if isinstance(p.weights, Quantiser):
             weights = p.weights.quantise(layer.weight.value, 0.0)
-            inputs = p.inputs, alpha
+        inputs = (p.inputs, alpha) if isinstance(p.inputs, Quantiser) else None
+        integer = isinstance(p.forward, Integer)
+        if integer and isinstance(p.inputs, Clip) and isinstance(weights, Quantised):
             factors *= _scale(p.inputs, alpha) * weights.scale
         norm = rest[0] if rest and isinstance(rest[0], BatchNorm2d) else None
         if norm is not None:
@@ -122,13 +121,13 @@ class FoldedNetwork:
             (one for one in rest[behind:] if not isinstance(one, ReLU | MaxPool2d | Flatten)), None
         )
         requantisation = None
-        if inputs is not None and isinstance(following, GemmLayer):
+        if integer and isinstance(following, GemmLayer):
             clip = following.precision(self.run).inputs
-            integer = isinstance(following.precision(self.run).forward, Integer)
-            if integer and isinstance(clip, Clip) and not clip.signed:
+            to_integers = isinstance(following.precision(self.run).forward, Integer)
+            if to_integers and isinstance(clip, Clip) and not clip.signed:
                 step = _scale(clip, 0.0 if following.alpha is None else float(following.alpha.value[0]))
                 requantisation = Requantisation.of(factors / step, offsets / step, clip.bits)
-        return Folded(layer, weights, inputs, factors, offsets, behind, requantisation)
+        return Folded(layer, weights, inputs, factors, offsets, behind, requantisation, integer)
 
     @standard_floats
     def forward(self, images: Values) -> Values:
@@ -172,12 +171,13 @@ class FoldedNetwork:
     def sums(
         self, folded: Folded, x: Values | Quantised, requantisation: Requantisation | None = None
     ) -> NDArray[Any]:
-        """What the layer's GEMM makes of its inputs, (B, channels, …): integers as floats, or float32; or the
-        codes that a requantisation makes of them, where they leave the engine's array."""
+        """What the layer's GEMM makes of its inputs, (B, channels, …): integers as floats, or values in
+        float32; or the codes that a requantisation makes of them, where they leave the engine's array."""
         if folded.inputs is not None and not isinstance(x, Quantised):
-            clip, alpha = folded.inputs
-            x = clip.quantise(x, alpha)
-        return folded.layer.product(x, folded.weights, self.run, requantisation)
+            quantiser, alpha = folded.inputs
+            x = quantiser.quantise(x, alpha)
+        sums = folded.layer.product(x, folded.weights, self.run, requantisation)
+        return sums if folded.integer else folded.layer.scaled(sums, self.run, x, folded.weights)
 
 
 def _scale(clip: Clip, alpha: float) -> float:

@@ -111,6 +111,11 @@ class GemmLayer(Layer):
         if self.alpha is not None:
             self.alpha.name = f"{self.name}.alpha"
 
+    def learns_alpha(self, run: Run) -> bool:
+        """Whether the recipe in force has the layer learn alpha: of two recipes of one run, one may not."""
+        clip = self.precision(run).inputs
+        return self.alpha is not None and isinstance(clip, Clip) and clip.learned
+
     def product(
         self,
         inputs: Values | Quantised,
@@ -121,6 +126,12 @@ class GemmLayer(Layer):
         """The forward GEMM alone, of inputs and weights as they are or quantised: integers where both are,
         for the scales of both are not in it; or the codes that a requantisation makes of them."""
         raise NotImplementedError
+
+    def scaled(
+        self, sums: Values, run: Run, inputs: Values | Quantised, weights: Values | Quantised
+    ) -> Values:
+        """The results of `product`, of these inputs and weights, as values."""
+        return _scaled(sums, self._worth(self.precision(run), Role.FORWARD, inputs, weights))
 
     def _quantise(self, x: Values, run: Run) -> tuple[Values | Quantised, Values | Quantised]:
         """Inputs and weights, quantised where they are to be."""
@@ -166,6 +177,8 @@ class GemmLayer(Layer):
     def _through_inputs(self, x: Values, error: Values, p: Precision, run: Run) -> Values:
         """The error of the inputs, from that of what the GEMMs took for them; leaves alpha's gradient."""
         if not isinstance(p.inputs, Clip):
+            if self.alpha is not None:  # what another recipe has left is no gradient of this step
+                self.alpha.gradient = np.zeros_like(self.alpha.value)
             return error
         error, gradient = p.inputs.backward(x, error, self._alpha)
         if self.alpha is not None:
@@ -219,8 +232,7 @@ class Linear(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}), not {x.shape}")
         self._x = x
         operands = self._quantise(x, run)
-        worth = self._worth(self.precision(run), Role.FORWARD, *operands)
-        y = _scaled(self.product(*operands, run), worth)
+        y = self.scaled(self.product(*operands, run), run, *operands)
         return run.round(y + self.bias.value) if self.bias else y
 
     def product(
@@ -304,8 +316,7 @@ class Conv2d(GemmLayer):
             raise ValueError(f"{self.name} takes (batch, {self.inputs}, height, width), not {x.shape}")
         self._x = x
         operands = self._quantise(x, run)
-        worth = self._worth(self.precision(run), Role.FORWARD, *operands)
-        y = _scaled(self.product(*operands, run), worth)
+        y = self.scaled(self.product(*operands, run), run, *operands)
         return run.round(y + self.bias.value[:, None, None]) if self.bias else y
 
     def product(
