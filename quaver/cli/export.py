@@ -93,19 +93,28 @@ def restored(folder: Path, data_dir: Path | None) -> Trainer:
         raise FileNotFoundError(
             f"{folder} holds no metrics.jsonl; a run is a directory of quaver train --out"
         )
-    about = metrics.read(file)[0]
-    recipe = Recipe.from_json(json.dumps(about["recipe"]))
-    settings = Settings(**about["settings"], epochs=about["epochs"])
-    dataset = load_data(about["data"]["name"], data_dir)
+    stored = folder / "checkpoint.npz"
+    if not stored.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint.npz; a run has one after its first epoch, or after Ctrl-C"
+        )
+    try:
+        about = next(iter(metrics.read(file)), {})
+        recipe = Recipe.from_json(json.dumps(about["recipe"]))
+        settings = Settings(**about["settings"], epochs=about["epochs"])
+        name = about["data"]["name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a whole metrics file ({error})") from error
+    dataset = load_data(name, data_dir)
     network = models.build(about["network"], dataset.shape, dataset.classes, seed=settings.seed)
     trainer = Trainer(network, dataset, recipe, settings)
-    checkpoint.resume(trainer, folder / "checkpoint.npz")
+    checkpoint.resume(trainer, stored)
     return trainer
 
 
 def trainer_classes(trainer: Trainer) -> np.ndarray:
     """Of the test images, by the golden model."""
-    run = Run(trainer.recipe, trainer.run.engine)
+    run = Run(trainer.recipe_of_weights, trainer.run.engine)
     run.training = False
     images = trainer.data.test_images
     parts = (trainer.data.standardised(images[i : i + BATCH]) for i in range(0, len(images), BATCH))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,53 @@ def test_verilog_into_a_file(tmp_path: Path) -> None:
     assert cli.main(["verilog", "float_adder", "--name", "adder", "-o", str(target)]) == 0
     assert "module adder(" in target.read_text()
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.fixture(scope="module")
+def pact_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pact") / "run"
+    options = ["--recipe", "pact-4", "--batch", "32", "--epochs", "1", "--out", str(folder)]
+    assert cli.main(["train", *options]) == 0
+    return folder
+
+
+def test_export_writes_what_a_runtime_takes(
+    pact_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    model = tmp_path / "model.onnx"
+    capsys.readouterr()
+    assert cli.main(["export", str(pact_run), "-o", str(model), "--check", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == model.stat().st_size
+    assert found["check"]["same"] == found["check"]["images"] == 360
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "metrics.jsonl").write_text(""), "metrics.jsonl is not a whole metrics file"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                (run / "metrics.jsonl").read_text().replace('"name": "digits"', '"called": "digits"')
+            ),
+            "metrics.jsonl is not a whole metrics file",
+        ),
+        (
+            lambda run: (run / "checkpoint.npz").unlink(),
+            "holds no checkpoint.npz; a run has one after its first epoch",
+        ),
+    ],
+)
+def test_export_of_a_damaged_run_is_told(
+    damage: Callable[[Path], object],
+    message: str,
+    pact_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pact_run, run)
+    damage(run)
+    assert cli.main(["export", str(run), "-o", str(tmp_path / "model.onnx")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())

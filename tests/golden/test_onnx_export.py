@@ -11,11 +11,11 @@ import pytest
 from quaver.golden import data
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.engine import GoldenEngine
-from quaver.golden.formats import IntegerFormat, Levels
+from quaver.golden.formats import FP16, IntegerFormat, Levels
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.layers import Conv2d
 from quaver.golden.nn.quantisers import Clip, DoReFaWeights, Quantised
-from quaver.golden.nn.recipe import Recipe
+from quaver.golden.nn.recipe import Precision, Recipe
 from quaver.golden.nn.run import Call, Run
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
@@ -60,6 +60,40 @@ def test_the_same_class_on_every_test_image(model: str, recipe: Recipe, count: i
     wanted = logits(trainer, count)
     assert np.mean(got.argmax(1) == wanted.argmax(1)) >= (1.0 if recipe is recipes.fp32 else 0.99)
     assert np.median(np.abs(got - wanted)) <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        *(("mlp", family[4]) for family in (recipes.pact, recipes.pact_sawb, recipes.relu6)),
+        *((model, recipes.pact_everywhere[4]) for model in ("mlp", "cnn", "resnet8")),
+        *(("mlp", recipes.pact[2]), ("mlp", recipes.dorefa[5]), ("cnn", recipes.pact_everywhere[3])),
+    ],
+    ids=lambda of: getattr(of, "name", str(of)),
+)
+def test_onnxruntime_takes_the_model_with_all_that_it_optimises(model: str, recipe: Recipe) -> None:
+    """As a session is by default, and with nothing in the graph that would be in its optimiser's way."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    trainer = trained(model, recipe, 44 if model == "mlp" else 4)
+    session = onnxruntime.InferenceSession(export.to_onnx(trainer).SerializeToString())
+    images = trainer.data.test_images
+    (got,) = session.run(None, {"images": images})
+    assert np.mean(got.argmax(1) == logits(trainer, len(images)).argmax(1)) >= 0.99
+
+
+def test_the_recipe_that_made_the_weights_is_exported() -> None:
+    """Of a run that has gone on in another one, that."""
+    digits = data.load("digits")
+    recipe = recipes.fp32.replace(name="both", later=recipes.pact[4])
+    network = models.build("mlp", digits.shape, digits.classes)
+    trainer = Trainer(network, digits, recipe, Settings(epochs=2, batch=256, later_at=1))
+    kinds = []
+    for _ in range(2):
+        for _ in range(trainer.steps_per_epoch):
+            trainer.train_step()
+        kinds.append({node.op_type for node in export.to_onnx(trainer).graph.node})
+    assert "QuantizeLinear" not in kinds[0]
+    assert "QuantizeLinear" in kinds[1]
 
 
 def test_what_is_stored() -> None:
@@ -182,3 +216,16 @@ def test_convolutions_of_integers_are_exact(bits: int) -> None:
 def test_other_recipes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the recipe fp8 computes in .*which ONNX has no operators for"):
         export.exportable(recipes.fp8)
+    with pytest.raises(ValueError, match="the recipe half rounds to e6m9 between its GEMMs, which ONNX"):
+        export.exportable(recipes.pact[4].replace(name="half", elementwise=FP16))
+    formats = recipes.fp32.replace(name="casts", hidden=Precision(inputs=FP16))
+    with pytest.raises(ValueError, match="the recipe casts computes in inputs e6m9 and weights None, which"):
+        export.exportable(formats)
+
+
+def test_an_alpha_that_is_not_finite_is_not_exported() -> None:
+    trainer = trained("mlp", recipes.pact[3], 1)
+    trainer.weights["linear2.alpha"][:] = np.nan
+    trainer.restore(trainer.state())
+    with pytest.raises(ValueError, match="α is nan: the run has diverged"):
+        export.to_onnx(trainer)

@@ -3,9 +3,11 @@ DequantizeLinear nodes (QDQ).
 
 The model takes images as they are, uint8 (B, C, H, W), and gives logits. Of a layer with a `Clip`, the inputs
 are clipped to its range, quantised and dequantised: uint4 where they have 4 bits, else uint8; int8 where
-they are signed. Weights on odd levels are stored as those odd integers, dequantised by half a step: int4 up
-to 3 bits, int8 up to 7, int16 beyond; so no code needs a zero point between two integers, which ONNX does not
-have.
+they are signed. Clip before 4 bits is spelt Max and Min, since onnxruntime's optimiser, as of 1.32, merges a
+Clip into the QuantizeLinear behind it and knows no 4 bits there: it would not load the model.
+
+Weights on odd levels are stored as those odd integers, dequantised by half a step: int4 up to 3 bits, int8 up
+to 7, int16 beyond; so no code needs a zero point between two integers, which ONNX does not have.
 
 A runtime quantises by float32 division, the golden model in float64, and sums of dequantised values are
 float32 sums in an order of the runtime's own: a value next to a tie may become the neighbouring code. Kernels
@@ -48,7 +50,7 @@ OPSET = 21
 
 
 def exportable(recipe: Recipe) -> None:
-    """ValueError: a layer computes in an arithmetic that ONNX has no operators for."""
+    """ValueError: the recipe computes or rounds as ONNX has no operators for."""
     for precision in (recipe.hidden, recipe.first, recipe.last, *recipe.layers.values()):
         if precision is None:
             continue
@@ -56,19 +58,25 @@ def exportable(recipe: Recipe) -> None:
         if not plain and not (
             isinstance(precision.inputs, Clip) and isinstance(precision.weights, Quantiser)
         ):
+            how = precision.forward or f"inputs {precision.inputs} and weights {precision.weights}"
             raise ValueError(
-                f"the recipe {recipe.name} computes in {precision.forward}, which ONNX has no operators for; "
+                f"the recipe {recipe.name} computes in {how}, which ONNX has no operators for; "
                 f"export a run of fp32, or of a recipe of quantised layers such as pact-4"
             )
+    if recipe.elementwise is not None:
+        raise ValueError(
+            f"the recipe {recipe.name} rounds to {recipe.elementwise} between its GEMMs, which ONNX has no "
+            f"operators for; export a run of fp32, or of a recipe of quantised layers such as pact-4"
+        )
 
 
 def to_onnx(trainer: Trainer) -> onnx.ModelProto:
-    """The trainer's network, checked.
+    """The trainer's network, by the recipe that made its weights; checked.
 
-    ValueError: as of `exportable`.
+    ValueError: as of `exportable`; weights or α are not finite.
     """
-    exportable(trainer.recipe)
-    builder = _Builder(trainer.recipe)
+    exportable(trainer.recipe_of_weights)
+    builder = _Builder(trainer.recipe_of_weights)
     x = builder.standardise("images", trainer.data)
     builder.node("Identity", [builder.chain(trainer.network.layers, x)], "logits")
     shape = list(trainer.data.shape)
@@ -191,7 +199,11 @@ class _Builder:
         ]
         scale = self.constant(f"{name}.scale", np.float32(high / clip.steps))
         zero = self.constant(f"{name}.zero", np.zeros((), int), kind)
-        x = self.node("Clip", [x, *bounds], f"{name}.clipped")
+        if kind == TensorProto.UINT4:
+            x = self.node("Max", [x, bounds[0]], f"{name}.positive")
+            x = self.node("Min", [x, bounds[1]], f"{name}.clipped")
+        else:
+            x = self.node("Clip", [x, *bounds], f"{name}.clipped")
         x = self.node("QuantizeLinear", [x, scale, zero], f"{name}.codes")
         return self.node("DequantizeLinear", [x, scale, zero], name)
 

@@ -205,6 +205,11 @@ class Trainer:
         later, at = self.recipe.later, self.settings.later_at
         return self.recipe if later is None or at is None or step < at * self.steps_per_epoch else later
 
+    @property
+    def recipe_of_weights(self) -> Recipe:
+        """The recipe that made these weights, and by which they are evaluated."""
+        return self._recipe_at(max(self.step - 1, 0))
+
     def _enter(self, recipe: Recipe) -> None:
         """Go on with `recipe`: weights and momenta as its formats hold them, and its loss scale."""
         if recipe is self.run.recipe:
@@ -328,8 +333,7 @@ class Trainer:
         `folded`: by `quaver.golden.nn.folding.FoldedNetwork`, codes from layer to layer where both are of
         integers.
         """
-        recipe = self._recipe_at(max(self.step - 1, 0))  # the one that made these weights
-        run = Run(recipe, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
+        run = Run(self.recipe_of_weights, self.run.engine, seed=self.settings.seed, trace=self.run.trace)
         run.step = self.step
         run.training = False
         forward = (
@@ -414,7 +418,14 @@ class Trainer:
     def _update(self, gradients: dict[str, NDArray[Any]], learning_rate: float) -> None:
         self.updates += 1
         precision, rules = self.run.recipe.update, {}
+        resting = {
+            layer.alpha.name
+            for layer in self.network.walk()
+            if isinstance(layer, GemmLayer) and layer.alpha is not None and not layer.learns_alpha(self.run)
+        }
         for p in self.parameters:
+            if p.name in resting:
+                continue
             weights, momenta, gradient = self.weights[p.name], self.momenta[p.name], gradients[p.name]
             scalars = learning_rate, self.settings.weight_decay if p.decay else 0.0, self.updates
             if precision is None:
