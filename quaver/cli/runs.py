@@ -97,9 +97,7 @@ class StoredRun:
             first = sum(s["epoch"] == 0 for s in steps)
             layers = steps[0].get("alphas", {}) if steps else {}
             alphas = {layer: np.array([s["alphas"][layer] for s in steps], float) for layer in layers}
-            exchanges = [
-                {name: Exchange(**one) for name, one in s.get("exchange", {}).items()} for s in steps
-            ]
+            exchanges = [metrics.exchanges(s) for s in steps]
             run = StoredRun(
                 *(path, about, losses, metrics.epochs(file), overflows, exchanges, first, torn, alphas)
             )

@@ -1,9 +1,11 @@
-"""What counts as an integer parameter: anything that indexes, but no bool and no float. And words."""
+"""What counts as an integer parameter: anything that indexes, but no bool and no float. Flags, and words."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from operator import index
+
+import numpy as np
 
 
 def as_integer(value: object, name: str) -> int:
@@ -20,6 +22,15 @@ def set_integers(thing: object, *names: str) -> None:
     """Makes these attributes of a frozen dataclass ints. TypeError: one is no integer."""
     for name in names:
         object.__setattr__(thing, name, as_integer(getattr(thing, name), name))
+
+
+def set_flags(thing: object, *names: str) -> None:
+    """Makes these attributes of a frozen dataclass bools. TypeError: one is neither Python's nor NumPy's,
+    such as the word "false", which counts as true."""
+    for name in names:
+        if not isinstance(value := getattr(thing, name), bool | np.bool_):
+            raise TypeError(f"{name} is {value!r}, but it must be True or False")
+        object.__setattr__(thing, name, bool(value))
 
 
 class Choice(StrEnum):

@@ -266,7 +266,7 @@ def _float32_gemm(a: np.ndarray, b: np.ndarray) -> Tensor:
     if a.ndim == 2:
         return _tensor(kernels.float32.matmul(a, b))
     if not len(a):
-        return torch.empty((0, a.shape[1], b.shape[2]))
+        return torch.empty((0, a.shape[1], b.shape[2]), dtype=torch.float32)
     return _tensor(np.stack([kernels.float32.matmul(x, y) for x, y in zip(a, b, strict=True)]))
 
 

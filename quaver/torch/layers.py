@@ -242,7 +242,8 @@ class GemmLayer(nn.Module):
             self._parameters.pop("alpha", None)
         elif self._alpha is None:
             weight = next(self.parameters(recurse=False))
-            self.alpha = nn.Parameter(torch.full((1,), float(clip.alpha), device=weight.device))
+            start = torch.full((1,), float(clip.alpha), dtype=torch.float32, device=weight.device)
+            self.alpha = nn.Parameter(start)
 
     @property
     def _alpha(self) -> Tensor | None:

@@ -147,7 +147,7 @@ class PACT(nn.Module):
         super().__init__()
         self.clip = Clip(bits, alpha, learned, signed)
         self.quantisation = Quantisation(as_text(self.clip), None, transposed=False, format=None)
-        self.alpha = nn.Parameter(torch.full((1,), float(alpha))) if learned else None
+        self.alpha = nn.Parameter(torch.full((1,), float(alpha), dtype=torch.float32)) if learned else None
 
     def forward(self, input: Tensor) -> Tensor:
         """The quantised values, float32 of the same shape."""

@@ -37,6 +37,11 @@ def quantise(
         scale = high / how.steps
     else:
         ends, unit = _weights(how, wide)
+        if bool(unit.isnan().any()):  # an infinity over an infinity
+            raise ValueError(
+                f"weights hold infinity, for which {how} has no scale: the run has diverged; take a smaller "
+                f"learning rate"
+            )
         steps = (1 << how.bits) - 1
         numbers = 2 * ((unit / 2 + 0.5) * steps).round() - steps
         scale = ends / steps
@@ -64,7 +69,7 @@ def quantise_backward(
             under = torch.where(wide < low, error, 0.0).sum(dtype=torch.float64) if how.signed else 0.0
             gradient = (over - under).reshape(1)
     elif isinstance(how, SAWBWeights):
-        dx = torch.where(values.abs() <= _weights(how, wide)[0].float(), error, 0.0)
+        dx = torch.where(wide.abs() <= _weights(how, wide)[0], error, 0.0)
     else:
         t = wide.tanh()
         largest, of_tanh = _largest(t), error.double()
@@ -87,7 +92,10 @@ def scaled(results: Tensor, scales: list[Tensor]) -> Tensor:
 def _range(how: Clip, alpha: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
     """Both ends of a clip's range, float64 ()."""
     if how.learned and alpha is not None:
-        high = alpha.double().reshape(()).clamp(min=LEAST_ALPHA)
+        high = alpha.double().reshape(())
+        if not bool(high.isfinite()):
+            how.range(float(high))  # which says that the run has diverged
+        high = high.clamp(min=LEAST_ALPHA)
     else:
         high = like.new_tensor(how.range(0.0)[1])
     return (-high if how.signed else torch.zeros_like(high)), high
@@ -97,14 +105,15 @@ def _weights(how: Any, wide: Tensor) -> tuple[Tensor, Tensor]:
     """The largest level of weights, float64 (), and the weights as parts of what becomes it, −1 … 1."""
     if isinstance(how, DoReFaWeights):
         t = wide.tanh()
-        largest = _largest(t)
-        return (largest if how.scaled else torch.ones_like(largest)), t / largest
+        largest = t.abs().amax()
+        unit = t / torch.where(largest > 0, largest, 1.0)
+        return (largest if how.scaled else torch.ones_like(largest)), unit
     if not isinstance(how, SAWBWeights):
         raise TypeError(f"{how} has no operator on a GPU; compute it on the CPU")
     c1, c2 = how.CONSTANTS[how.bits]
     end = c1 * (wide**2).mean().sqrt() + c2 * wide.abs().mean()
-    end = torch.where(end > 0, end, _largest(wide))
-    return end, (wide / end).clamp(-1, 1)
+    end = torch.where(end > 0, end, wide.abs().amax())
+    return end, (wide / torch.where(end > 0, end, 1.0)).clamp(-1, 1)
 
 
 def _largest(values: Tensor) -> Tensor:

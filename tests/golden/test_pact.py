@@ -15,6 +15,7 @@ from quaver.golden.engine import GoldenEngine
 from quaver.golden.formats import FP8, IntegerFormat, Levels
 from quaver.golden.nn import checkpoint, metrics, models, recipes
 from quaver.golden.nn.layers import Conv2d, GemmLayer, Linear
+from quaver.golden.nn.learners import Exchange
 from quaver.golden.nn.metrics import MetricsFile
 from quaver.golden.nn.quantisers import LEAST_ALPHA, Clip, DoReFaWeights, Quantiser, SAWBWeights
 from quaver.golden.nn.recipe import Precision, Recipe
@@ -86,7 +87,25 @@ def test_sawb_of_weights_that_are_all_alike() -> None:
     w = np.full(10, -0.25, np.float32)
     assert SAWBWeights(8).clip(w) == 0.25
     assert SAWBWeights(8).quantise(w, 0).values.tolist() == w.tolist()
-    assert SAWBWeights(4).quantise(np.zeros(3, np.float32), 0).values.max() < 0.1
+
+
+@pytest.mark.parametrize("quantiser", [DoReFaWeights(4, scaled=True), SAWBWeights(4)], ids=str)
+def test_weights_that_are_all_zero_stay_so(quantiser: Quantiser) -> None:
+    """No level is 0, but the scale is: a layer that begins with zeros gives none but zeros."""
+    w = np.zeros((3, 2), np.float32)
+    assert not quantiser.quantise(w, 0).values.any()
+    error = np.ones_like(w)
+    assert np.array_equal(quantiser.backward(w, error, 0)[0], error)
+
+
+def test_sawb_s_error_passes_up_to_its_clip_and_not_to_the_float32_above_it() -> None:
+    for seed in range(40):
+        w = np.random.default_rng(seed).normal(size=300).astype(np.float32)
+        for _ in range(40):  # to the weight that is α_w of these, rounded to float32
+            w[0] = SAWBWeights(2).clip(w)
+        end = SAWBWeights(2).clip(w)
+        passed = SAWBWeights(2).backward(w, np.ones_like(w), 0)[0]
+        assert np.array_equal(passed == 1, np.abs(w.astype(np.float64)) <= end)
 
 
 @pytest.mark.parametrize("name", QUANTISERS)
@@ -129,6 +148,21 @@ def test_a_range_keeps_a_width() -> None:
     for alpha in (0.0, -3.0):
         found = Clip(2).quantise(np.float32([1, -1]), alpha)
         assert found.values.tolist() == [LEAST_ALPHA, 0]
+
+
+@pytest.mark.parametrize("alpha", [np.nan, np.inf, -np.inf])
+def test_an_alpha_that_is_not_finite_is_told(alpha: float) -> None:
+    with pytest.raises(ValueError, match=f"α is {alpha}: the run has diverged"):
+        Clip(4).quantise(np.float32([1, 2]), alpha)
+    assert Clip(4, 2.0, learned=False).quantise(np.float32([2]), alpha).values.tolist() == [2]
+
+
+def test_half_precision_is_quantised_too() -> None:
+    x = np.float16([-1, 0.3, 2.5, 9])
+    assert np.array_equal(Clip(4).quantise(x, 2).codes, Clip(4).quantise(x.astype(np.float32), 2).codes)
+    half, wide = (Clip(4).backward(x.astype(kind), np.ones(4, kind), 2) for kind in (np.float16, np.float32))
+    assert half[0].tolist() == wide[0].tolist()
+    assert half[1] == wide[1]
 
 
 @pytest.mark.parametrize("name", ["clip 4", "signed clip 4", "dorefa 4", "sawb 4"])
@@ -261,6 +295,41 @@ def test_checkpoints_resume_to_the_same_bits(tmp_path) -> None:  # type: ignore[
     states = whole.state(), second.state()
     assert states[0].keys() == states[1].keys() >= {"weights/linear2.alpha", "momenta/linear3.alpha"}
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("learners", [{}, {"learners": 2, "compression": "adacomp"}])
+@pytest.mark.parametrize("first", [recipes.pact[4], recipes.fp32], ids=lambda recipe: recipe.name)
+def test_alpha_rests_while_no_layer_learns_it(first: Recipe, learners: dict[str, object], tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Of two recipes of one run, the one may be without: neither L2 nor a gradient of the other's moves α."""
+    learning = recipes.quantised("low", Clip(4, 0.5), DoReFaWeights(4, scaled=True))
+    first, then = (learning, recipes.fp32) if first is recipes.pact[4] else (recipes.fp32, learning)
+    recipe = first.replace(name="both", later=then)
+    run = trainer(recipe, later_at=1, batch=256, weight_decay=1e-2, **learners)
+    path = [0.5] + [run.train_step().alphas["linear2"] for _ in range(2 * run.steps_per_epoch)]
+    moved = np.diff(path) != 0
+    at = run.steps_per_epoch
+    assert moved[:at].all() == (first is learning)
+    assert moved[at:].all() == (then is learning)
+    assert moved.sum() == at
+    one, other = (trainer(recipe, later_at=1, batch=256, weight_decay=1e-2, **learners) for _ in range(2))
+    for _ in range(at + 2):
+        one.train_step()
+    checkpoint.save(one, tmp_path / "c.npz")
+    checkpoint.resume(other, tmp_path / "c.npz")
+    for each in (one, other):
+        each.train_step()
+    states = one.state(), other.state()
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_an_alpha_without_end_is_null_in_the_metrics(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    step = Step(0, 0, 1.0, 0.5, 1.0, 0, {"linear2": -np.inf, "linear3": 2.0})
+    with MetricsFile(tmp_path / "metrics.jsonl", trainer(recipes.pact[4])) as file:
+        file.write(step)
+        file.write(replace(step, step=1, exchange={"linear2.alpha": Exchange(1, 1, 9, 8, np.inf, 1.0)}))
+    _, one, other = metrics.read(tmp_path / "metrics.jsonl")
+    assert one["alphas"] == {"linear2": None, "linear3": 2.0}
+    assert np.isnan(metrics.exchanges(other)["linear2.alpha"].residue)
 
 
 def test_alphas_are_in_the_metrics(tmp_path) -> None:  # type: ignore[no-untyped-def]

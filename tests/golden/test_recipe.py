@@ -128,6 +128,28 @@ def test_bad_values():
         ("first", {"is": "Precision", "forward": {"is": "LossScale"}}, "forward is LossScale"),
         ("first", {"is": "Precise"}, "'Precise', but there are .*Precision"),
         ("frist", None, "frist"),
+        (
+            "elementwise",
+            {"is": "FloatFormat", "exponent_bits": 6, "mantissa_bits": 9, "saturate": "false"},
+            "saturate is 'false', but it must be True or False",
+        ),
+        (
+            "elementwise",
+            {"is": "PackedFormat", "exponent_bits": 4, "mantissa_bits": 3, "saturate": 1},
+            "saturate is 1, but it must be True or False",
+        ),
+        (
+            "first",
+            {"is": "Precision", "inputs": {"is": "Clip", "bits": 4, "learned": "no"}},
+            "learned is 'no'",
+        ),
+        ("first", {"is": "Precision", "inputs": {"is": "Clip", "bits": 4, "signed": 2}}, "signed is 2"),
+        ("first", {"is": "Precision", "inputs": {"is": "Clip", "bits": 4, "alpha": "3"}}, "alpha is '3'"),
+        (
+            "first",
+            {"is": "Precision", "weights": {"is": "DoReFaWeights", "bits": 4, "scaled": "no"}},
+            "scaled is 'no'",
+        ),
     ],
 )
 def test_a_field_of_another_kind_is_named(field, value, message):

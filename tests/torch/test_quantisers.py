@@ -38,6 +38,14 @@ def model() -> nn.Module:
 
 
 @pytest.mark.parametrize("quantiser", QUANTISERS, ids=str)
+def test_other_devices_have_goldens_zeros(quantiser: Any) -> None:
+    text, zeros = as_text(quantiser), torch.zeros(3, 2)
+    alpha = torch.ones(1) if isinstance(quantiser, Clip) and quantiser.learned else None
+    found = quantisers_on_cuda.quantise(zeros, alpha, text, None, False)
+    assert all(map(torch.equal, found, quantisers.quantise_op(zeros, alpha, text, None, False)))
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS, ids=str)
 def test_other_devices_operations_have_goldens_numbers(quantiser: Any) -> None:
     """Those that a GPU runs, here on the CPU. Elements have golden's bits; sums, their last bits apart."""
     torch.manual_seed(1)
@@ -156,6 +164,41 @@ def test_a_clip_of_a_models_own() -> None:
     assert list(qt.PACT(2, 3.0, learned=False).parameters()) == []
     with pytest.raises(ValueError, match="hold NaN"):
         pact(torch.tensor([torch.nan]))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_of_another_precision(kind: torch.dtype) -> None:
+    """Their values are quantised, and their gradients have their dtype."""
+    pact = qt.PACT(4, 3.0)
+    x = torch.linspace(-2, 5, 12).to(kind).requires_grad_()
+    y = pact(x)
+    assert y.equal(pact(x.float()))
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == kind
+    assert x.grad.float().tolist() == [float(0 <= v < 3) for v in x.tolist()]
+
+
+def test_alpha_is_float32_whatever_new_tensors_are() -> None:
+    net = model()
+    torch.set_default_dtype(torch.float64)
+    try:
+        qt.convert(net, PACT4)
+        found = net[2].alpha.dtype, qt.PACT(4).alpha.dtype
+        qt.SGD(net.parameters(), PACT4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("operator", [quantisers.quantise_op, quantisers_on_cuda.quantise])
+def test_what_has_diverged_is_told(operator: Any) -> None:
+    one = torch.ones(2, 2)
+    for alpha in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(ValueError, match=f"α is {alpha}: the run has diverged"):
+            operator(one, torch.tensor([alpha]), as_text(Clip(4)), None, False)
+    with pytest.raises(ValueError, match="the run has diverged"):
+        operator(one * torch.inf, None, as_text(SAWBWeights(4)), None, True)
 
 
 def test_codes_that_the_way_back_takes_otherwise_are_refused() -> None:

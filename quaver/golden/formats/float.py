@@ -20,7 +20,7 @@ from quaver.golden.formats.format import (
     check_random_bits,
 )
 from quaver.golden.rounding import RANDOM_BITS, Rounding
-from quaver.golden.validation import Choice, as_integer, set_integers
+from quaver.golden.validation import Choice, as_integer, set_flags, set_integers
 
 
 class Specials(Choice):
@@ -60,9 +60,9 @@ class FloatFormat(Format):
 
     Raises
     ------
-    ValueError
-        The fields do not fit: exponent_bits in 2 … 10 (9 in DLFloat), mantissa_bits ≥ 1, at most 32 bits with
-        the sign, and a bias that puts every exponent in −960 … 960.
+    TypeError, ValueError
+        A field is of another kind, or they do not fit: exponent_bits in 2 … 10 (9 in DLFloat),
+        mantissa_bits ≥ 1, at most 32 bits with the sign, and a bias that puts every exponent in −960 … 960.
 
     Notes
     -----
@@ -93,6 +93,7 @@ class FloatFormat(Format):
 
     def __post_init__(self) -> None:
         set_integers(self, "exponent_bits", "mantissa_bits")
+        set_flags(self, "saturate")
         if self.bias is not None:
             set_integers(self, "bias")
         e, m = self.exponent_bits, self.mantissa_bits

@@ -14,7 +14,7 @@ from quaver.golden.float_environment import standard_floats
 from quaver.golden.formats.float import FloatFormat
 from quaver.golden.formats.format import Format, as_draws, as_floats
 from quaver.golden.rounding import RANDOM_BITS, Rounding, round_integers
-from quaver.golden.validation import Choice, as_integer, set_integers
+from quaver.golden.validation import Choice, as_integer, set_flags, set_integers
 
 
 class CodeSpace(Choice):
@@ -54,8 +54,8 @@ class PackedFormat(Format):
 
     Raises
     ------
-    ValueError
-        exponent_bits outside 1 … 8, mantissa_bits below 0, or more than 16 bits.
+    TypeError, ValueError
+        A field of another kind; exponent_bits outside 1 … 8, mantissa_bits below 0, or more than 16 bits.
 
     Notes
     -----
@@ -74,6 +74,7 @@ class PackedFormat(Format):
 
     def __post_init__(self) -> None:
         set_integers(self, "exponent_bits", "mantissa_bits")
+        set_flags(self, "saturate")
         object.__setattr__(self, "space", CodeSpace(self.space))
         if not 1 <= self.exponent_bits <= 8:
             raise ValueError(f"exponent_bits is {self.exponent_bits}, but such a format has 1 to 8 of them")

@@ -30,8 +30,8 @@ class MetricsFile:
 
     Opening it for a resumed trainer keeps the lines up to the trainer's state and drops what came after (it
     will come again, with the same numbers); for a fresh trainer it begins anew. Each line is an object with
-    "kind": "run", "step" or "epoch", and the fields of `Step` or `Epoch`; a loss that is not finite is null,
-    and alphas and exchanges are left out where there are none.
+    "kind": "run", "step" or "epoch", and the fields of `Step` or `Epoch`; a loss or α that is not finite is
+    null, and alphas and exchanges are left out where there are none.
     """
 
     def __init__(self, path: str | Path, trainer: Trainer) -> None:
@@ -48,9 +48,7 @@ class MetricsFile:
     def write(self, event: Step | Epoch) -> None:
         """Append one event."""
         fields = {
-            name: None if isinstance(value, float) and not isfinite(value) else value
-            for name, value in asdict(event).items()
-            if name not in _OPTIONAL or value
+            name: _finite(value) for name, value in asdict(event).items() if name not in _OPTIONAL or value
         }
         self._file.write(json.dumps({"kind": type(event).__name__.lower(), **fields}) + "\n")
 
@@ -65,6 +63,13 @@ class MetricsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _finite(value: Any) -> Any:
+    """The value as JSON has it: null for a float that is not finite, in objects too."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def note_command(folder: Path, command: Sequence[str], versions: dict[str, str]) -> None:
@@ -169,8 +174,15 @@ def epochs(path: str | Path) -> list[Epoch]:
 
 def exchanged(path: str | Path) -> Exchange:
     """All that the learners of a metrics file exchanged: of a resumed run, before it too."""
-    lines = (line.get("exchange", {}) for line in read(path))
-    return Exchange.total(Exchange(**one) for line in lines for one in line.values())
+    return Exchange.total(one for line in read(path) for one in exchanges(line).values())
+
+
+def exchanges(line: dict[str, Any]) -> dict[str, Exchange]:
+    """What the learners exchanged in the step of this line, by parameter; empty where there are none."""
+    return {
+        name: Exchange(**{k: nan if v is None else v for k, v in one.items()})  # type: ignore[arg-type]
+        for name, one in line.get("exchange", {}).items()
+    }
 
 
 def _before(line: dict[str, Any], trainer: Trainer) -> bool:

@@ -11,6 +11,8 @@ All is computed in float64 of the float32 values, and rounded once to float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from quaver.golden import kernels
 from quaver.golden.formats import IntegerFormat, Levels, SignMagnitudeFormat
-from quaver.golden.validation import set_integers
+from quaver.golden.validation import set_flags, set_integers
 
 Values = NDArray[np.floating]
 
@@ -118,6 +120,9 @@ class Clip(Quantiser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        set_flags(self, "learned", "signed")
+        if not isinstance(self.alpha, Real) or isinstance(self.alpha, bool):
+            raise TypeError(f"alpha is {self.alpha!r}, but it must be a number")
         with np.errstate(over="ignore"):
             alpha = np.float32(self.alpha)  # as a layer learns it, and as `range` takes it
         if not 0 < alpha < np.inf:
@@ -136,13 +141,15 @@ class Clip(Quantiser):
         return (1 << (self.bits - self.signed)) - 1
 
     def range(self, alpha: float) -> tuple[float, float]:
-        """Both ends of the range."""
+        """Both ends of the range. DivergedError: α, which is learned, is not finite."""
+        if self.learned and not isfinite(alpha):
+            raise DivergedError(f"α is {alpha}: the run has diverged; take a smaller learning rate")
         high = max(float(alpha), LEAST_ALPHA) if self.learned else float(np.float32(self.alpha))
         return (-high if self.signed else 0.0), high
 
     def quantise(self, values: Values, alpha: float) -> Quantised:
         low, high = self.range(alpha)
-        flat = np.ascontiguousarray(values).reshape(-1)
+        flat = _flat(values)
         codes = np.empty(flat.shape, np.int8 if self.signed else np.uint8)
         unsigned = codes.view(np.uint8)
         if not kernels.clip.codes(flat, low, high, float(self.steps), codes):
@@ -157,11 +164,9 @@ class Clip(Quantiser):
         return np.clip(values.astype(np.float64), *self.range(alpha))
 
     def backward(self, values: Values, error: Values, alpha: float) -> tuple[Values, float]:
-        flat = np.ascontiguousarray(error).reshape(-1)
+        flat = _flat(error)
         out = np.empty_like(flat)
-        gradient = kernels.clip.backward(
-            np.ascontiguousarray(values).reshape(-1), flat, *self.range(alpha), out
-        )
+        gradient = kernels.clip.backward(_flat(values), flat, *self.range(alpha), out)
         return out.reshape(error.shape), gradient if self.learned else 0.0
 
     def __str__(self) -> str:
@@ -174,7 +179,8 @@ class DoReFaWeights(Quantiser):
     """w_q = 2·Q_k(tanh w/(2·max|tanh w|) + ½) − 1, on odd levels: −1, …, 1 in 2**k − 1 steps, and no 0.
 
     The largest weight becomes ±1 whatever its size: what follows must take the scale, as normalisation does.
-    With `scaled` the levels go from −max|tanh w| to max|tanh w| instead, so that weights keep their size.
+    With `scaled` the levels go from −max|tanh w| to max|tanh w| instead, so that weights keep their size, and
+    all are worth 0 where every weight is 0.
 
     Parameters
     ----------
@@ -187,6 +193,10 @@ class DoReFaWeights(Quantiser):
     bits: int
     scaled: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_flags(self, "scaled")
+
     @property
     def format(self) -> IntegerFormat:
         """Odd levels."""
@@ -198,7 +208,8 @@ class DoReFaWeights(Quantiser):
 
     def quantise(self, values: Values, alpha: float) -> Quantised:
         t, largest = self._tanh(values)
-        return _on_odd_levels(self, t / largest, largest if self.scaled else 1.0)
+        end = (largest if t.any() else 0.0) if self.scaled else 1.0
+        return _on_odd_levels(self, t / largest, end)
 
     def surrogate(self, values: Values, alpha: float) -> NDArray[np.float64]:
         t, largest = self._tanh(values)
@@ -221,8 +232,9 @@ class DoReFaWeights(Quantiser):
 class SAWBWeights(Quantiser):
     """Statistics-aware weight binning: clip to ±α_w, α_w = c1·√E[w²] + c2·E|w|, on odd levels.
 
-    Where that is not positive, α_w is max|w|. The constants are those of the authors' published code. α_w is
-    taken for a constant in the backward pass: the error passes where |w| ≤ α_w.
+    Where that is not positive, α_w is max|w|: 0 where every weight is, and all levels are worth 0 then. The
+    constants are those of the authors' published code. α_w is taken for a constant in the backward pass: the
+    error passes where |w| ≤ α_w.
 
     Parameters
     ----------
@@ -260,18 +272,21 @@ class SAWBWeights(Quantiser):
         root, mean = float(np.sqrt(np.mean(w**2))), float(np.mean(np.abs(w)))
         c1, c2 = self.CONSTANTS[self.bits]
         alpha = c1 * root + c2 * mean
-        return alpha if alpha > 0 else float(np.abs(w).max(initial=0.0)) or 1.0
+        return alpha if alpha > 0 else float(np.abs(w).max(initial=0.0))
 
     def quantise(self, values: Values, alpha: float) -> Quantised:
         end = self.clip(values)
-        return _on_odd_levels(self, np.clip(values.astype(np.float64) / end, -1, 1), end)
+        with np.errstate(invalid="ignore"):  # ∞ / ∞ is no number, which is told
+            unit = np.clip(values.astype(np.float64) / (end or 1.0), -1, 1)
+        return _on_odd_levels(self, unit, end)
 
     def surrogate(self, values: Values, alpha: float) -> NDArray[np.float64]:
         end = self.clip(values)
         return np.clip(values.astype(np.float64), -end, end)
 
     def backward(self, values: Values, error: Values, alpha: float) -> tuple[Values, float]:
-        return np.where(np.abs(values) <= self.clip(values), error, error.dtype.type(0)), 0.0
+        inside = np.abs(values.astype(np.float64)) <= self.clip(values)
+        return np.where(inside, error, error.dtype.type(0)), 0.0
 
     def __str__(self) -> str:
         return f"SAWB's, {self.bits} bits"
@@ -320,6 +335,12 @@ class FullScale(Quantiser):
 
     def __str__(self) -> str:
         return f"at full scale, {self.bits} bits"
+
+
+def _flat(values: Values) -> Values:
+    """The values in a row; those of half precision, which no kernel takes, in float32."""
+    wide = values.astype(np.float32) if values.dtype == np.float16 else values
+    return np.ascontiguousarray(wide).reshape(-1)
 
 
 def _on_odd_levels(quantiser: Quantiser, values: NDArray[np.float64], end: float) -> Quantised:

@@ -346,7 +346,8 @@ class Recipe:
     cast
         The rounding of a cast to an operand format (nearest or truncate).
     later
-        The recipe of the last epochs, from `Settings.later_at` on: a higher precision.
+        The recipe of the last epochs, from `Settings.later_at` on: a higher precision. An α that one of the
+        two has a layer learn, and the other not, rests while the other is in force.
     """
 
     name: str
