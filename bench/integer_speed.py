@@ -34,6 +34,7 @@ from quaver.golden.arithmetic.named import named
 from quaver.golden.kernels import dots
 
 Array = NDArray[Any]
+NAMES = ("int2", "int4", "int8")
 REFERENCE = "float32 matmul, of the decoded values"
 #: Whether the processor has the instruction; `dots.AVAILABLE` is what golden believes.
 VNNI = dots.AVAILABLE
@@ -78,10 +79,12 @@ def main() -> None:
     M, K, N = args.size
     if min(M, K, N) < 1:
         parser.error(f"--size {M} {K} {N}, but there is nothing to sum up; take numbers from 1 up")
+    if (most := min(named(name).chunk for name in NAMES)) < K:
+        parser.error(f"--size {M} {K} {N}, but the sums hold {most:,} products of any codes; take K up to it")
     rng, rates = np.random.default_rng(1), {}
     numba.set_num_threads(1)
     with threadpool_limits(1):
-        for name in ("int2", "int4", "int8"):
+        for name in NAMES:
             arithmetic = named(name)
             assert isinstance(arithmetic, Integer)
             a, b = (

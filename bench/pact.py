@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument(
         "--test-images", type=int, help="test on the first N images after each epoch; at the end on all"
     )
-    parser.add_argument("--bits", type=int, nargs="+", default=list(recipes.pact))
+    parser.add_argument("--bits", type=int, nargs="+", choices=list(recipes.pact), default=list(recipes.pact))
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
@@ -98,6 +98,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder that keeps the runs and the figure of α")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f"--seeds is {args.seeds}, but there is at least one")
+    try:
+        families = {
+            family: {k: beginning_at(FAMILIES[family][k], args.alpha) for k in args.bits}
+            for family in args.families
+        }
+        of_seeds = [
+            Settings(
+                epochs=args.epochs,
+                batch=args.batch,
+                learning_rate=args.learning_rate,
+                weight_decay=args.weight_decay,
+                decay_at=tuple(args.decay_at),
+                seed=seed,
+            )
+            for seed in range(1, args.seeds + 1)
+        ]
+    except ValueError as error:
+        parser.error(str(error))
     dataset = data.load(args.data, args.data_dir)
     trained_on = replace(
         dataset,
@@ -110,27 +130,15 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     runs: dict[str, list[dict[str, Any]]] = {}
-    families = {
-        family: {k: beginning_at(FAMILIES[family][k], args.alpha) for k in args.bits}
-        for family in args.families
-    }
     chosen = [recipes.fp32] + [families[family][k] for k in args.bits for family in families]
-    for seed in range(1, args.seeds + 1):
+    for settings in of_seeds:
         for recipe in chosen:
-            settings = Settings(
-                epochs=args.epochs,
-                batch=args.batch,
-                learning_rate=args.learning_rate,
-                weight_decay=args.weight_decay,
-                decay_at=tuple(args.decay_at),
-                seed=seed,
-            )
-            kept = args.out and args.out / f"{recipe.name}-{seed}.json"
+            kept = args.out and args.out / f"{recipe.name}-{settings.seed}.json"
             about = {"settings": str(settings), "data": trained_on.sha256, "model": args.model}
             if kept and kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["about"] == about:
                 run = json.loads(kept.read_text(encoding="utf-8"))
             else:
-                network = models.build(args.model, dataset.shape, dataset.classes, seed=seed)
+                network = models.build(args.model, dataset.shape, dataset.classes, seed=settings.seed)
                 trainer = Trainer(network, trained_on, recipe, settings)
                 run = train(trainer, dataset, console) | {"about": about}
                 if kept:

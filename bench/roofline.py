@@ -37,6 +37,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    if args.batch < 1:
+        parser.error(f"--batch is {args.batch}, but it must be at least 1")
+    try:
+        Machine(args.peak, args.memory, args.bandwidth)
+    except ValueError as error:
+        parser.error(f"--{error}")
     layers = resnet50()
 
     def machine(peak: float = args.peak, memory: float = args.memory) -> Machine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,3 +192,28 @@ def test_a_forked_process_encodes() -> None:
     child.kill()
     assert not alive
     assert child.exitcode == 0
+
+
+@pytest.mark.parametrize(
+    ("bench", "options", "message"),
+    [
+        ("pact", ["--bits", "7"], "argument --bits: invalid choice: "),
+        ("pact", ["--alpha", "-1"], "alpha is -1.0, but it must be positive and finite"),
+        ("pact", ["--seeds", "0"], "--seeds is 0, but there is at least one"),
+        ("roofline", ["--peak", "nan"], "--peak is nan, but it must be positive and finite"),
+        ("roofline", ["--batch", "0"], "--batch is 0, but it must be at least 1"),
+        ("integer_speed", ["--size", "1", "100000", "1"], "the sums hold 4,660 products of any codes"),
+    ],
+)
+def test_a_bench_says_so_before_any_work(
+    bench: str,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"{bench}.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).parents[2] / f"bench/{bench}.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
