@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import nn
 
 import quaver
 import quaver.torch
-from quaver.golden.formats import FP32, Format
+from quaver.golden.formats import FP16, FP32, Format
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.models import Network
-from quaver.golden.nn.recipe import LossScale, Recipe
+from quaver.golden.nn.quantisers import Clip
+from quaver.golden.nn.recipe import LossScale, Precision, Recipe, UpdatePrecision
 from quaver.golden.nn.settings import Settings
 from quaver.golden.nn.trainer import Trainer
 
@@ -203,6 +205,45 @@ def test_ten_quantised_steps_where_means_lie_between(name: str, recipe: Recipe) 
     alphas = {name: p.item() for name, p in twins.model.named_parameters() if name.endswith("alpha")}
     assert len(alphas) == sum(name.endswith("alpha") for name in twins.trainer.weights)
     assert all(alpha != 10.0 for alpha in alphas.values())
+
+
+def clipping(recipe: Recipe) -> Recipe:
+    """The recipe with α so low that most of what is positive lies above it, and moves it."""
+
+    def low(precision: Precision) -> Precision:
+        clip = precision.inputs
+        learns = isinstance(clip, Clip) and clip.learned
+        return replace(precision, inputs=replace(clip, alpha=0.25)) if learns else precision
+
+    last = None if recipe.last is None else low(recipe.last)
+    return recipe.replace(name=f"{recipe.name}, clipping", hidden=low(recipe.hidden), last=last)
+
+
+IN_HALF = {"elementwise": FP16, "update": UpdatePrecision(FP16), "loss_scale": LossScale(1000.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "optimiser"),
+    [
+        ("mlp", recipes.pact[4], "sgd"),
+        ("mlp", recipes.pact_everywhere[2], "sgd"),
+        ("mlp", recipes.pact[4].replace(name="pact-4 in FP16", **IN_HALF), "sgd"),
+        ("cnn", recipes.pact_sawb[3], "sgd"),
+        ("resnet8", recipes.pact[2], "sgd"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_ten_steps_in_which_alphas_have_gradients(name: str, recipe: Recipe, optimiser: str) -> None:
+    """From 10, which no value exceeds in so few steps, only L2 moves them."""
+    between = FP32 if recipe.elementwise is None and name != "mlp" else None
+    twins = Twins(name, clipping(recipe), optimiser, between=between)
+    for step in range(STEPS):
+        theirs, mine = twins.step()
+        assert mine == theirs, f"the loss of step {step}"
+    twins.check()
+    alphas = [p.item() for name, p in twins.model.named_parameters() if name.endswith("alpha")]
+    assert alphas
+    assert all(abs(alpha - 0.25) > 1e-3 for alpha in alphas)  # L2 alone: 1e-5
 
 
 def test_one_bit_of_an_alpha_is_seen() -> None:
