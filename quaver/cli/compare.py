@@ -29,7 +29,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import check_output, check_unread, write
 from quaver.cli.junit import Case, add_junit_argument, junit
 from quaver.cli.options import (
     add_engine_arguments,
@@ -44,7 +44,7 @@ from quaver.cli.options import (
 )
 from quaver.cli.versions import versions
 from quaver.golden.engine import Engine, GoldenEngine
-from quaver.golden.nn import checkpoint
+from quaver.golden.nn import checkpoint, metrics
 from quaver.golden.nn.compare import Comparison, compare
 from quaver.golden.nn.run import Trace
 from quaver.golden.nn.trainer import Step, Trainer
@@ -73,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_output(args.junit, "--junit")
+    of_run = () if args.checkpoint is None else metrics.files_of(args.checkpoint)
+    check_unread({"--junit": args.junit}, (Path(args.recipe), args.plan, *of_run))
     check_one_result(args, "junit")
     began = time.monotonic()
     if args.steps is not None and args.epochs:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from quaver.cli.files import check_output, write
+from quaver.cli.files import check_output, check_unread, write
 from quaver.cli.options import check_one_result, load_data, print_results
 from quaver.cli.versions import versions
 from quaver.golden.nn import checkpoint, metrics, models
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output: Path = args.output or Path(f"{args.run.resolve().name}.onnx")
     check_output(output)
+    check_unread({"--output": output}, metrics.files_of(args.run))
     check_one_result(args)
     try:
         export: Any = import_module("quaver.golden.nn.onnx_export")

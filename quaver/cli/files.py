@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from quaver.golden import files
@@ -43,6 +43,17 @@ def check_apart(paths: Mapping[str, Path | None]) -> None:
             where = "standard output" if path == STANDARD_OUTPUT else str(path)
             raise ValueError(f"{taken[place]} and {option} both write to {where}; name another file for one")
         taken[place] = option
+
+
+def check_unread(paths: Mapping[str, Path | None], read: Iterable[Path | None]) -> None:
+    """ValueError: what an option writes would be at a place that the command reads.
+
+    `paths` are the options' values by their names; None among them, or among what is `read`, is no place.
+    """
+    sources = {os.path.realpath(path) for path in read if path is not None and os.path.isfile(path)}
+    for option, path in paths.items():
+        if path is not None and path != STANDARD_OUTPUT and os.path.realpath(path) in sources:
+            raise ValueError(f"{option} is {path}, which is read here; name another file")
 
 
 def write(path: Path, content: str | bytes) -> None:

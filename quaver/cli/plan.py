@@ -33,7 +33,7 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quaver.cli.files import STANDARD_OUTPUT, check_apart, check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_apart, check_output, check_unread, write
 from quaver.cli.parser import refuse
 from quaver.cli.versions import versions
 from quaver.golden import strict_json
@@ -119,7 +119,9 @@ def run(args: argparse.Namespace) -> int:
     if args.figure and args.figure.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure is {str(args.figure)!r}, but it must end in .png, .svg or .pdf")
     check_output(args.figure, "--figure")
-    check_apart({"--output": args.output, "--figure": args.figure})
+    written = {"--output": args.output, "--figure": args.figure}
+    check_apart(written)
+    check_unread(written, [Path(args.network)])
     if args.measure is None:
         refuse(args, "without --measure", "data-dir")
     else:

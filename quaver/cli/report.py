@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from quaver.cli import figures
-from quaver.cli.files import check_output, write
+from quaver.cli.files import check_output, check_unread, write
 from quaver.cli.options import check_one_result, console, load_data, print_results, progress_bar
 from quaver.cli.parser import refuse
 from quaver.cli.runs import HEADER, Experiment, StoredRun, as_data, experiments, terminal_table
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output: Path = args.output or Path("report.html")
     check_output(output)
+    check_unread({"--output": output}, (file for one in args.runs for file in metrics.files_of(one)))
     if not 0 < args.seed < 1 << 32:
         raise ValueError(f"--seed is {args.seed}, but it must be 1 … 2**32 − 1")
     check_one_result(args)

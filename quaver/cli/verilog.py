@@ -37,7 +37,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from quaver.cli.files import STANDARD_OUTPUT, check_apart, check_output, write
+from quaver.cli.files import STANDARD_OUTPUT, check_apart, check_output, check_unread, write
 from quaver.cli.options import console, read_plan
 from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, as_command, values_of
@@ -109,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
     if args.core and args.output in (None, STANDARD_OUTPUT):
         raise ValueError("--core writes files beside that of --output, which is missing; name one")
     beside = {f"--core's {each}": args.output.with_suffix(each) for each in (".core", ".f") if args.core}
-    check_apart({"--output": args.output or STANDARD_OUTPUT, **beside, "--header": headers})
+    written = {"--output": args.output or STANDARD_OUTPUT, **beside, "--header": headers}
+    check_apart(written)
+    check_unread(written, [args.plan])
     if plan is not None:
         taken = _take(args, plan)
     elif getattr(args, "gemm", None):

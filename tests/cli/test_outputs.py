@@ -78,6 +78,37 @@ def test_two_results_at_one_place(
     assert [path.name for path in tmp_path.iterdir()] == ["y"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "export run -o run/checkpoint.npz",
+        "export run -o run/../run/metrics.jsonl",
+        "report run -o run/metrics.jsonl",
+        "report run -o run/commands.jsonl --json",
+        "compare --engine golden --checkpoint run --junit run/checkpoint.npz",
+        "compare --engine golden --recipe file.json --junit file.json",
+        "compare --engine golden --plan file.json --junit file.json",
+        "plan file.json -o file.json",
+        "plan file.svg --figure ./file.svg",
+        "verilog pe --plan file.json --gemm linear2.forward -o file.json",
+        "verilog accelerator --plan file.json --gemm linear2.forward -o x.v --header file.json",
+    ],
+)
+def test_a_result_is_not_written_over_what_is_read(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert cli.main(["plan", "mlp-digits", "-o", "file.json"]) == 0
+    files = [tmp_path / "run" / name for name in ("metrics.jsonl", "checkpoint.npz", "commands.jsonl")]
+    for file in (*files, tmp_path / "file.svg"):
+        file.write_text("as it was")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert cli.main(arguments.split()) == 2
+    assert "which is read here; name another file" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout")
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_a_reader_of_the_output_that_goes_ends_nothing(name: str) -> None:

@@ -25,6 +25,11 @@ _OPTIONAL = {"alphas", "exchange"}
 COMMANDS = "commands.jsonl"
 
 
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """The files that make up a run in its directory."""
+    return tuple(folder / name for name in ("metrics.jsonl", "checkpoint.npz", COMMANDS))
+
+
 class MetricsFile:
     """The metrics of one run, in a file that a kill leaves with whole lines or with one torn line at its end.
 
