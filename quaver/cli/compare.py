@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     trainer = make(golden, None)
     per_epoch, there = trainer.steps_per_epoch, len(trainer.data.test_labels)
     steps = whole_epochs * per_epoch if whole_epochs else 1 if args.steps is None else args.steps
-    refuse_beyond(args, max(ceil(steps / per_epoch), 1), "epochs compared:")
+    if args.checkpoint is None:  # else these are the run's, wherever it stands
+        refuse_beyond(args, max(ceil(steps / per_epoch), 1), "epochs compared:")
     if args.images > there:
         raise ValueError(f"--images is {args.images}, but {trainer.data.name} has {there} test images")
     with progress_bar("comparing", steps, "steps") as advance:

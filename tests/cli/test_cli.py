@@ -278,6 +278,16 @@ def test_export_writes_what_a_runtime_takes(
     assert found["check"]["same"] == found["check"]["same_optimised"] == found["check"]["images"] == 360
 
 
+@pytest.mark.parametrize("setting", [["--decay-at", "1"], ["--later-at", "1"]])
+def test_a_run_whose_settings_changed_on_the_way_is_compared(setting: list[str], tmp_path: Path) -> None:
+    """The options of its training, which the checkpoint asks for, though the comparison is short."""
+    options = ["--recipe", "fixed16" if "--later-at" in setting else "pact-4", "--batch", "1437", *setting]
+    run = ["--out", str(tmp_path / "run")]
+    assert cli.main(["train", *options, *run, "--epochs", "2"]) == 0
+    there = ["--checkpoint", str(tmp_path / "run"), "--steps", "0", "--images", "3"]
+    assert cli.main(["compare", "--engine", "golden", *options, *there]) == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

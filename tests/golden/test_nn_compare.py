@@ -211,3 +211,5 @@ def test_a_trained_network():
 def test_nothing_to_compare_is_an_error():
     with pytest.raises(ValueError, match="the recipe fp32 calls no engine"):
         compare(make(recipes.fp32), GoldenEngine(), GoldenEngine())
+    with pytest.raises(ValueError, match="the recipe fp32 calls no engine"):
+        compare(make(recipes.fp32), GoldenEngine(), GoldenEngine(), steps=0, images=3)

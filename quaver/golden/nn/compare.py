@@ -177,18 +177,24 @@ def compare(
         if comparison.first is None and losses[0] != losses[1] and not np.isnan(losses).all():
             comparison.first = Mismatch(step, "loss", "", "loss", (), *losses)
 
-    data = trainers[0].data
-    if images:
-        test = data.test_images[:images], data.test_labels[:images]
-        settle(trainers[0].step, [trainer.evaluate(*test, folded=folded)[0] for trainer in trainers])
-        comparison.images = len(test[1])
-    while comparison.steps < steps and comparison.equal:
-        done = [trainer.train_step() for trainer in trainers]
+    def check_called() -> None:
         if not calls[0]:
             raise ValueError(
                 f"the recipe {trainers[0].recipe.name} calls no engine, so that there is nothing to compare; "
                 "take fp8"
             )
+
+    data = trainers[0].data
+    if images:
+        test = data.test_images[:images], data.test_labels[:images]
+        losses = [trainer.evaluate(*test, folded=folded)[0] for trainer in trainers]
+        if not steps:
+            check_called()
+        settle(trainers[0].step, losses)
+        comparison.images = len(test[1])
+    while comparison.steps < steps and comparison.equal:
+        done = [trainer.train_step() for trainer in trainers]
+        check_called()
         settle(done[0].step, [step.loss for step in done])
         comparison.steps += 1
         states = [
