@@ -25,6 +25,7 @@ from quaver.golden.compression import packet as packets
 from quaver.golden.nn import models, recipes
 from quaver.golden.nn.recipe import LossScale
 from quaver.golden.nn.settings import Settings
+from quaver.golden.nn.trainer import Trainer
 from quaver.torch import AdaCompState, adacomp_hook, cuda
 from quaver.torch import adacomp as hook
 
@@ -33,7 +34,11 @@ import test_equal_to_golden
 
 Found = dict[str, Any]
 #: What is trained as golden trains it with four learners.
-LIKE_GOLDEN = {"mlp": recipes.fp32, "cnn": recipes.fp8.replace(loss_scale=LossScale(1.0))}
+LIKE_GOLDEN = {
+    "mlp": ("mlp", recipes.fp32),
+    "cnn": ("cnn", recipes.fp8.replace(loss_scale=LossScale(1.0))),
+    "alphas": ("mlp", test_equal_to_golden.clipping(recipes.pact_everywhere[3])),
+}
 GOLDEN = Settings(batch=32, learners=4, compression="adacomp")
 GOLDEN_STEPS = 4
 INPUTS, CLASSES = 20, 5
@@ -365,19 +370,20 @@ def again(rank: int) -> Found:
 def golden(rank: int) -> Found:
     """Golden's networks, converted, on this rank's share of golden's batches."""
     found: Found = {}
-    for name, recipe in LIKE_GOLDEN.items():
+    for name, (model_name, recipe) in LIKE_GOLDEN.items():
         digits = quaver.data.load("digits")
-        network = models.build(name, digits.shape, digits.classes)
-        net = test_equal_to_golden.MODELS[name]()
+        network = models.build(model_name, digits.shape, digits.classes)
+        net = test_equal_to_golden.MODELS[model_name]()
         test_equal_to_golden.load(net, network)
+        theirs = Trainer(network, digits, recipe, GOLDEN).parameters
         quaver.torch.convert(net, recipe)
         quaver.torch.manual_seed(GOLDEN.seed)
         replica = parallel(net, buckets=0.05)
         state = AdaCompState(replica)
         replica.register_comm_hook(state, adacomp_hook)
         groups = [
-            {"params": [p], "weight_decay": GOLDEN.weight_decay * theirs.decay}
-            for p, theirs in zip(net.parameters(), network.all_parameters(), strict=True)
+            {"params": [p], "weight_decay": GOLDEN.weight_decay * of.decay}
+            for p, of in zip(net.parameters(), theirs, strict=True)
         ]
         optimiser = quaver.torch.SGD(groups, recipe, lr=GOLDEN.learning_rate)
         order = np.random.default_rng([GOLDEN.seed, 1, 0]).permutation(len(digits.train_labels))
@@ -388,7 +394,7 @@ def golden(rank: int) -> Found:
             optimiser.zero_grad()
             optimiser.scale(quaver.torch.cross_entropy(replica(images), labels, recipe)).backward()
             optimiser.step()
-        found[name] = {"weights": [p.detach().clone() for p in net.parameters()], "residues": state.residues}
+        found[name] = {"weights": weights(net), "residues": state.residues}
     return found
 
 
