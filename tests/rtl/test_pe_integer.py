@@ -114,6 +114,19 @@ ELEMENTS: list[Callable[..., IntegerPE]] = [
     lambda make=IntegerPE: make(of(2), stages=7),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(3), IntegerFormat(5, Levels.ODD)), in_dsp=True),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(2, Levels.ODD), IntegerFormat(2)), group=7),
+    # Every other pair of levels, of two widths, with a register right behind the products.
+    *(
+        lambda make=IntegerPE, a=a, b=b, in_dsp=in_dsp: make(
+            Integer.of(IntegerFormat(5, a), IntegerFormat(4, b), 300),
+            stages=7,
+            in_dsp=in_dsp,
+            group=None if in_dsp else 3,
+        )
+        for a in Levels
+        for b in Levels
+        if (a, b) not in [(Levels.ODD, Levels.ODD), (Levels.UNSIGNED, Levels.ODD)]
+        for in_dsp in (False, True)
+    ),
 ]
 
 
@@ -129,7 +142,7 @@ def test_every_pair_of_codes_at_every_width() -> None:
 
 
 def test_the_totals_leave_down_the_column() -> None:
-    pe, netlist = gates()[-3]
+    pe, netlist = next((pe, netlist) for pe, netlist in gates() if pe.stages == 7)
     operands = every_pair(pe.arithmetic, pe.group, 0)
     column = Column(pe, netlist, operands[0][0].shape[1])
     total = column.sums(iter(operands))
