@@ -114,6 +114,9 @@ ELEMENTS: list[Callable[..., IntegerPE]] = [
     lambda make=IntegerPE: make(of(2), stages=7),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(3), IntegerFormat(5, Levels.ODD)), in_dsp=True),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(2, Levels.ODD), IntegerFormat(2)), group=7),
+    # Sums beyond the accumulator, which are modulo its width.
+    lambda make=IntegerPE: make(Integer.of(IntegerFormat(2), IntegerFormat(2, Levels.ODD), 1), group=5),
+    lambda make=IntegerPE: make(Integer.of(IntegerFormat(2), IntegerFormat(2, Levels.ODD), 1), in_dsp=True),
     # Every other pair of levels, of two widths, with a register right behind the products.
     *(
         lambda make=IntegerPE, a=a, b=b, in_dsp=in_dsp: make(
