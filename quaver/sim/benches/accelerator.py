@@ -160,8 +160,9 @@ def requantisation(sums: Codes, fmt: IntegerFormat, bits: int, rng: np.random.Ge
     largest = float(np.abs(fmt.integers(sums)).max(initial=1))
     if rng.random() < 0.5:
         shift = max(1, int(np.log2(largest / steps)) + 1)
-        multipliers = rng.choice([-3, -1, 1, 3], columns)
-        return Requantisation(multipliers, rng.integers(0, 1 << (shift + bits), columns), shift, bits)
+        multipliers = rng.choice(np.array([-3, -1, 1, 3]), columns)
+        offsets = rng.integers(0, 1 << (shift + bits), columns)
+        return Requantisation(np.asarray(multipliers), np.asarray(offsets), shift, bits)
     factors = rng.choice([-1, 1], columns) * rng.uniform(0.3, 1, columns) * steps / largest
     return Requantisation.of(factors, rng.uniform(0, steps, columns), bits)
 
@@ -190,9 +191,9 @@ async def gemms_and_updates(dut: Any) -> None:
                 results = [(expected, got, arithmetic.result)]
                 if unit.identity.codes:
                     requantise = requantisation(expected, arithmetic.result, unit.identity.codes, rng)
-                    wanted = requantise(arithmetic.result.integers(expected))
+                    requantised = requantise(arithmetic.result.integers(expected))
                     got = await bridge(driver.gemm)(a, b, requantisation=requantise)
-                    results.append((wanted, got, IntegerFormat(requantise.bits)))
+                    results.append((requantised, got, IntegerFormat(requantise.bits)))
                 for expected, got, fmt in results:
                     for i, j in np.ndindex(m, n):
                         bench.equal(
