@@ -141,6 +141,8 @@ def _design(args: argparse.Namespace) -> Design:
     if not chosen.stochastic:
         refuse(args, "without --rounding stochastic", "random-bits")
     arithmetic = spelled(chosen)
+    if args.update and chosen.default_update is None:
+        refuse(args, f"with --arithmetic {arithmetic}, which has no update unit", "update")
     what = {"board": args.board, "arithmetic": arithmetic}
     options = {"baud": board(args.board).baud} | stored(**what) | given | what
     needed = {"rows": "--rows", "columns": "--columns", "clock_hz": "--clock"}

@@ -45,6 +45,7 @@ from quaver.golden.arithmetic.named import named, spelled
 from quaver.golden.descriptor import descriptor
 from quaver.golden.formats import FP16, FloatFormat
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
+from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.command_stream import c_header
 from quaver.rtl.emit.core_file import core_file, file_list
 from quaver.rtl.emit.header import header
@@ -132,6 +133,11 @@ def _verilog(args: argparse.Namespace, name: str) -> str:
     unit = UNITS[args.unit]
     values = values_of(args, unit.options)
     component = unit.build(**values)
+    accelerator = getattr(component, "accelerator", component)
+    updates = isinstance(accelerator, Accelerator) and accelerator.update_stream is not None
+    if not updates and values.get("update") not in (None, "none"):
+        refuse(args, f"with --arithmetic {values['arithmetic']}, which has no update unit", "update")
+        values["update"] = "none"
     text = to_verilog(component, name)
     renamed = "" if name == args.unit else f" --name {name}"
     command = f"quaver verilog {args.unit}{as_command(unit.given(values))}{renamed}"

@@ -53,7 +53,7 @@ class Design:
     rows, columns, stages, depth
         As of `quaver.rtl.accelerator.accelerator.Accelerator`.
     update
-        Whether it has the unit of the arithmetic's default update.
+        Whether it has the unit of the arithmetic's default update; false where there is none.
     clock_hz
         The clock that is wanted, in Hz; the PLL comes as close as it can.
     baud
@@ -90,7 +90,8 @@ class Design:
         set_integers(self, "rows", "columns", "stages", "depth", "baud", "seed", "codes")
         if self.board not in BOARDS:
             raise ValueError(f"the board is {self.board!r}, but there are {', '.join(BOARDS)}")
-        _ = self.computes  # which says what is wrong
+        if self.computes.default_update is None:  # says what is wrong with the arithmetic, too
+            object.__setattr__(self, "update", False)
         if self.rows * self.columns > self.place.luts:
             raise ValueError(
                 f"the array has {self.rows}×{self.columns} elements, but {self.place.title} has "

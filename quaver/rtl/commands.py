@@ -39,6 +39,10 @@ With P of them a word:
 * ``GEMM`` results come tile by tile, column tiles fastest. One group of ceil(columns / P) words holds one
   lane of one row. Groups follow each other by lane, then from the last row up to the first.
 
+Nothing in the stream says how long K may be over all slices of a tile. Sums of integers are modulo 2**w, w
+their arithmetic's accumulator_bits: whoever sends keeps K at ⌊(2**(w−1) − 1) / p⌋ or less, p the largest
+product's magnitude, as the driver does.
+
 A source is the state of an LFSR before the first sum of the first tile's first output, as
 `quaver.golden.random_bits` has it, or of bit streams before the first draw for its operands, as
 `quaver.golden.arithmetic.bitstream` has it, where the diagonals' is ignored. A GEMM that goes on with an open

@@ -25,13 +25,13 @@ class RequantisationUnit(wiring.Component):
     latency
         Cycles from a number to its code: 4, for the product, the sum, the shift, and rounding and clip.
 
-    ========== === ======================================================
+    ========== === ========================================================
     number     in  the sum, signed
-    multiplier in  signed, `MULTIPLIER_BITS`; with the number
-    offset     in  signed, `OFFSET_BITS`; with the number
-    shift      in  0 … `MAX_SHIFT`; it stays the same while numbers come
-    code       out `latency` cycles later
-    ========== === ======================================================
+    multiplier in  signed; with the number
+    offset     in  signed; with the number
+    shift      in  0 … 47; it stays the same while numbers come
+    code       out 4 cycles later, of a number that may come in every cycle
+    ========== === ========================================================
     """
 
     latency = 4

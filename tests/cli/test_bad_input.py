@@ -51,6 +51,15 @@ from quaver.golden.rounding import Rounding
             "stochastic rounding takes 1 … 32",
         ),
         (["lfsr", "-o", "/tmp"], "--output is /tmp, a directory"),
+        (
+            ["accelerator", "--arithmetic", "int4", "--codes", "9"],
+            "codes is 9, but the next layer's have 1 to 8 bits; take 0 for none",
+        ),
+        (["axi_accelerator", "--codes", "4"], "codes is 4, but 1 chunked_float operand=e5m2sat"),
+        (
+            ["axi_accelerator", "--arithmetic", "int4", "--update", "nearest"],
+            "--update does nothing with --arithmetic int4, which has no update unit; leave it out",
+        ),
     ],
 )
 def test_hardware_that_cannot_be(
@@ -157,6 +166,13 @@ def test_no_size_is_asked_for_of_what_is_not_built(
 ) -> None:
     assert cli.main(["build", "--board", "icebreaker", "--arithmetic", "bitstream", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_update_unit_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--rows", "1", "--columns", "1", "--clock", "30", "--update"]
+    assert cli.main(["build", "--board", "icebreaker", "--arithmetic", "int4", *options]) == 2
+    wanted = "--update does nothing with --arithmetic int4, which has no update unit; leave it out"
+    assert wanted in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

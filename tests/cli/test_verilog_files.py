@@ -41,6 +41,12 @@ def test_what_a_header_says(tmp_path: Path) -> None:
     assert re.search(r"^//   clk +in +1 +clock, rising edge$", head, re.M)
 
 
+def test_the_head_tells_of_no_update_unit_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Integers have none, whatever --update is by default."""
+    assert main(["verilog", "accelerator", "--arithmetic", "int2", "--rows", "1", "--columns", "1"]) == 0
+    assert re.search(r"^//   update +none$", capsys.readouterr().out, re.M)
+
+
 def test_a_core_description_and_a_list_of_files(tmp_path: Path) -> None:
     file = tmp_path / "small.v"
     assert main(["verilog", "lfsr", "--name", "source", "-o", str(file), "--core"]) == 0

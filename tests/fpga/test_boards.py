@@ -125,6 +125,8 @@ def test_a_recipe_for_every_arithmetic() -> None:
         assert _asked_of_an_engine(recipes.recipe(first[name])) == {repr(ulx3s[name].computes)}
     assert "fp8-nearest-update" not in ulx3s["fp16"].recipes()
     assert design("ulx3s-85f", update=False).recipes() == ulx3s["fp8"].recipes()
+    # What the report tells, and the cache keeps apart.
+    assert {name for name, one in ulx3s.items() if not one.update} == {"int2", "int4"}
 
 
 def test_what_is_stored_is_a_design_that_met_its_clock() -> None:

@@ -57,9 +57,12 @@ ACCELERATORS: dict[str, tuple[Callable[..., Accelerator], list[HardwareRule]]] =
         ),
         [FixedSGD(0.5, 0.25, rounding="nearest"), FixedSGD(1.5, rounding="nearest")],  # type: ignore[arg-type]
     ),
-    # Codes of three bits in four, whose columns fill one word where their sums fill five.
+    # Codes of three bits in four, whose columns fill one word where their sums fill five; updates between.
     "requantised": (
-        lambda of=Accelerator: of(named("int4"), rows=2, columns=5, stages=3, depth=6, codes=3), []
+        lambda of=Accelerator: of(
+            named("int4"), rows=2, columns=5, stages=3, depth=6, codes=3, update=FloatSGDUnit(stages=2)
+        ),
+        [FloatSGD(0.125, 0.875, 0.0625)],
     ),
     # Results of many tiles, more than a response holds.
     "many tiles": (

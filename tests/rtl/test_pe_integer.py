@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from element import Element
-from netlists import Netlist, codes, netlists, planes
+from netlists import Netlist, codes, mapped_netlist, netlists, planes
 
 import quaver.rtl.pe.integer
 from quaver.golden.arithmetic import Integer
@@ -23,6 +23,7 @@ from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.pe.integer import MULTIPLIER_BITS, IntegerPE, accumulated, packing
 from quaver.sim.device import SimulatedDevice
+from quaver.sim.gates import models
 
 FOLD = 1
 #: Products that an ECP5's multiplier makes of two operands of k bits, unsigned times odd or signed.
@@ -114,6 +115,22 @@ ELEMENTS: list[Callable[..., IntegerPE]] = [
     lambda make=IntegerPE: make(of(2), stages=7),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(3), IntegerFormat(5, Levels.ODD)), in_dsp=True),
     lambda make=IntegerPE: make(Integer.of(IntegerFormat(2, Levels.ODD), IntegerFormat(2)), group=7),
+    # Sums beyond the accumulator, which are modulo its width.
+    lambda make=IntegerPE: make(Integer.of(IntegerFormat(2), IntegerFormat(2, Levels.ODD), 1), group=5),
+    lambda make=IntegerPE: make(Integer.of(IntegerFormat(2), IntegerFormat(2, Levels.ODD), 1), in_dsp=True),
+    # Every other pair of levels, of two widths, with a register right behind the products.
+    *(
+        lambda make=IntegerPE, a=a, b=b, in_dsp=in_dsp: make(
+            Integer.of(IntegerFormat(5, a), IntegerFormat(4, b), 300),
+            stages=7,
+            in_dsp=in_dsp,
+            group=None if in_dsp else 3,
+        )
+        for a in Levels
+        for b in Levels
+        if (a, b) not in [(Levels.ODD, Levels.ODD), (Levels.UNSIGNED, Levels.ODD)]
+        for in_dsp in (False, True)
+    ),
 ]
 
 
@@ -129,7 +146,7 @@ def test_every_pair_of_codes_at_every_width() -> None:
 
 
 def test_the_totals_leave_down_the_column() -> None:
-    pe, netlist = gates()[-3]
+    pe, netlist = next((pe, netlist) for pe, netlist in gates() if pe.stages == 7)
     operands = every_pair(pe.arithmetic, pe.group, 0)
     column = Column(pe, netlist, operands[0][0].shape[1])
     total = column.sums(iter(operands))
@@ -224,6 +241,48 @@ def test_bad_parameters() -> None:
         IntegerPE(Integer(), stages=8)
     with pytest.raises(ValueError, match="group is 3, but an element takes a multiple of 2 products"):
         IntegerPE(Integer(), group=3, in_dsp=True)
+
+
+#: An ECP5's multiplier, of which Yosys has no model, without the registers that Yosys does not use.
+_OF = {
+    name: ", ".join(f"{name}{i}" for i in reversed(range(n))) for name, n in (("A", 18), ("B", 18), ("P", 36))
+}
+MULT18X18D = f"""
+module MULT18X18D (
+  input {_OF["A"]}, {_OF["B"]}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
+  input CLK0, CLK1, CLK2, CLK3, CE0, CE1, CE2, CE3, RST0, RST1, RST2, RST3, output {_OF["P"]}
+);
+  parameter REG_INPUTA_CLK = "NONE", REG_INPUTB_CLK = "NONE";
+  parameter REG_PIPELINE_CLK = "NONE", REG_OUTPUT_CLK = "NONE";
+  wire signed [18:0] a = {{SIGNEDA & A17, {_OF["A"]}}}, b = {{SIGNEDB & B17, {_OF["B"]}}};
+  wire signed [37:0] product = a * b;
+  assign {{{_OF["P"]}}} = product[35:0];
+endmodule
+"""
+#: Family → Yosys's commands, and the cell that is a multiplier.
+WITH_MULTIPLIERS = {
+    "ecp5": ("synth_ecp5 -nobram -top pe", "MULT18X18D"),
+    "ice40": ("synth_ice40 -dsp -top pe", "SB_MAC16"),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "pe"),
+    [
+        ("ecp5", lambda: IntegerPE(of(2), stages=2, in_dsp=True)),
+        ("ecp5", lambda: IntegerPE(of(3, Levels.SIGNED), stages=5, in_dsp=True, group=6)),
+        ("ecp5", lambda: IntegerPE(of(4), in_dsp=True, group=4)),
+        ("ecp5", lambda: IntegerPE(of(8))),
+        pytest.param("ice40", lambda: IntegerPE(of(8), stages=3), marks=pytest.mark.fpga),
+    ],
+)
+def test_every_pair_of_codes_in_the_fpga_s_multipliers(family: str, pe: Callable[[], IntegerPE]) -> None:
+    """Gate level: the cells that Yosys maps the element to."""
+    synthesis, multiplier = WITH_MULTIPLIERS[family]
+    known = models(family) + (MULT18X18D if family == "ecp5" else "")
+    netlist, cells = mapped_netlist(to_verilog(Element(pe()), "pe"), "pe", synthesis, known)
+    assert cells[multiplier] == pe().multipliers
+    assert mismatches(pe(), netlist) == 0
 
 
 @pytest.mark.fpga

@@ -49,20 +49,26 @@ WIDTHS = ((13, 2), (21, 4), (32, 8))
 
 
 def mismatches(netlist: Netlist, width: int, bits: int) -> int:
+    """Codes that are not the definition's, `latency` cycles after their numbers, of numbers in every cycle:
+    the parameters that stand beside a code are another column's."""
     wrong = 0
     for shift in SHIFTS:
         sums, requantise = cases(width, bits, shift)
-        count = sums.size
-        inputs = {
-            "number": planes(sums % (1 << width), width),
-            "multiplier": planes(requantise.multipliers % (1 << MULTIPLIER_BITS), MULTIPLIER_BITS),
-            "offset": planes(requantise.offsets % (1 << OFFSET_BITS), OFFSET_BITS),
-            "shift": planes(np.full(count, shift), 6),
-        }
-        state = None
-        for _ in range(RequantisationUnit.latency + 1):
+        count, state = sums.size, None
+        wanted = requantise.definition(sums)[0]
+        for cycle in range(RequantisationUnit.latency + 3):
+            inputs = {
+                "number": planes(np.roll(sums[0], cycle) % (1 << width), width),
+                "multiplier": planes(
+                    np.roll(requantise.multipliers, cycle) % (1 << MULTIPLIER_BITS), MULTIPLIER_BITS
+                ),
+                "offset": planes(np.roll(requantise.offsets, cycle) % (1 << OFFSET_BITS), OFFSET_BITS),
+                "shift": planes(np.full(count, shift), 6),
+            }
             outputs, state = netlist.step(inputs, state)
-        wrong += int(np.count_nonzero(codes(outputs["code"], count) != requantise.definition(sums)[0]))
+            if (begun := cycle - RequantisationUnit.latency) >= 0:
+                found = codes(outputs["code"], count)
+                wrong += int(np.count_nonzero(found != np.roll(wanted, begun)))
     return wrong
 
 
@@ -79,6 +85,13 @@ SLIPS = {
     "negative sums wrap": ("Mux(rounded < 0, 0, ", "Mux(0, 0, "),
     "large sums wrap": ("Mux(over,", "Mux(0,"),
     "a bit of the sum is lost": ("max(len(product), OFFSET_BITS) + 1", "max(len(product), OFFSET_BITS)"),
+    "the next column's offset": ("total.eq(product + offset)", "total.eq(product + self.offset)"),
+    "a cycle early": (
+        "self.code.eq(code)",
+        "self.code.eq(Mux(rounded < 0, 0, Mux(over, (1 << self.bits) - 1, rounded)))",
+    ),
+    "clipped below the end": ("Mux(over, (1 << self.bits) - 1", "Mux(over, (1 << self.bits) - 2"),
+    "what is just beyond wraps": ("rounded[self.bits : -1]", "rounded[self.bits + 1 : -1]"),
     "sticky bits one too many": ("(Const(1, 1) << self.shift) - 1", "(Const(1, 1) << self.shift)"),
 }
 

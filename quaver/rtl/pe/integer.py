@@ -243,10 +243,11 @@ class IntegerPE(ProcessingElement):
 
     def _in_luts(self, x: Value, y: Value) -> Value:
         """A product of two codes. Of four bits in all, each of its bits is one LUT4: as a table, because
-        synthesis would make adders of a product, at more than twice the size."""
+        synthesis would make adders of a product, at more than twice the size. All are signed, as sums are."""
         a, b = self.arithmetic.a, self.arithmetic.b
         if (inputs := a.bits + b.bits) > LUT_INPUTS:
-            return value_of(x, a) * value_of(y, b)
+            product = value_of(x, a) * value_of(y, b)
+            return product if product.shape().signed else Cat(product, Const(0, 1)).as_signed()
         pairs = np.arange(1 << inputs, dtype=np.uint8)
         products = a.integers(pairs & ((1 << a.bits) - 1)) * b.integers(pairs >> a.bits)
         tables = (products[:, None] >> np.arange(accumulated(a, b, 1))) & 1

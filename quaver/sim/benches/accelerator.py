@@ -18,6 +18,9 @@ from quaver.golden.arithmetic.chunked_float import ChunkedFloat
 from quaver.golden.arithmetic.fixed_point import FixedPoint
 from quaver.golden.arithmetic.integer import Integer
 from quaver.golden.arithmetic.named import named
+from quaver.golden.contracts import Codes
+from quaver.golden.formats import IntegerFormat
+from quaver.golden.requantisation import Requantisation
 from quaver.golden.rounding import Rounding
 from quaver.golden.update.float_sgd import FloatSGD
 from quaver.host.driver import Driver
@@ -42,7 +45,9 @@ VARIANTS = {
     "accelerator 2 x 3, aligned_float": lambda: Accelerator(
         AlignedFloat(group=4, chunk=16), rows=2, columns=3, stages=3, depth=6
     ),
-    "accelerator 3 x 2, integer": lambda: Accelerator(Integer(), rows=3, columns=2, stages=3, depth=5),
+    "accelerator 3 x 2, integer": lambda: Accelerator(
+        Integer(), rows=3, columns=2, stages=3, depth=5, codes=3
+    ),
     "accelerator 3 x 2, bitstream": lambda: Accelerator(
         Bitstream(length=16, generator="van_der_corput"), rows=3, columns=2, stages=2, depth=20
     ),
@@ -56,7 +61,9 @@ OTHERS = {
     "accelerator 2 x 2, stochastic": lambda: Accelerator(
         ChunkedFloat(chunk=8, rounding=Rounding.STOCHASTIC), rows=2, columns=2, stages=2, depth=16
     ),
-    "accelerator 1 x 1, integer": lambda: Accelerator(named("int2"), rows=1, columns=1, stages=2, depth=2),
+    "accelerator 1 x 1, integer": lambda: Accelerator(
+        named("int2"), rows=1, columns=1, stages=2, depth=2, codes=2
+    ),
     "accelerator 1 x 1, bitstream": lambda: Accelerator(
         Bitstream(length=16, accumulator_bits=14), rows=1, columns=1, stages=2, depth=16
     ),
@@ -146,6 +153,20 @@ class Streams:
             command_valid.value, response_ready.value = offered, willing
 
 
+def requantisation(sums: Codes, fmt: IntegerFormat, bits: int, rng: np.random.Generator) -> Requantisation:
+    """One of columns of either sign, which takes sums as large as these from one end of the codes to the
+    other and beyond; now and then one whose few bits are dropped so that there are ties."""
+    columns, steps = sums.shape[1], float(1 << bits)
+    largest = float(np.abs(fmt.integers(sums)).max(initial=1))
+    if rng.random() < 0.5:
+        shift = max(1, int(np.log2(largest / steps)) + 1)
+        multipliers = rng.choice(np.array([-3, -1, 1, 3]), columns)
+        offsets = rng.integers(0, 1 << (shift + bits), columns)
+        return Requantisation(np.asarray(multipliers), np.asarray(offsets), shift, bits)
+    factors = rng.choice([-1, 1], columns) * rng.uniform(0.3, 1, columns) * steps / largest
+    return Requantisation.of(factors, rng.uniform(0, steps, columns), bits)
+
+
 @cocotb.test()
 async def gemms_and_updates(dut: Any) -> None:
     with Bench(VARIANTS | OTHERS) as bench:
@@ -167,16 +188,23 @@ async def gemms_and_updates(dut: Any) -> None:
                 seed = int(rng.integers(1, 1 << 32)) if arithmetic.stochastic else None
                 expected = arithmetic.gemm(a, b, seed=seed)
                 got = await bridge(driver.gemm)(a, b, seed=seed)
-                for i, j in np.ndindex(m, n):
-                    bench.equal(
-                        int(expected[i, j]),
-                        int(got[i, j]),
-                        arithmetic.result,
-                        shape=f"{m} × {k} × {n}",
-                        rates=str(rates),
-                        i=i,
-                        j=j,
-                    )
+                results = [(expected, got, arithmetic.result)]
+                if unit.identity.codes:
+                    requantise = requantisation(expected, arithmetic.result, unit.identity.codes, rng)
+                    requantised = requantise(arithmetic.result.integers(expected))
+                    got = await bridge(driver.gemm)(a, b, requantisation=requantise)
+                    results.append((requantised, got, IntegerFormat(requantise.bits)))
+                for expected, got, fmt in results:
+                    for i, j in np.ndindex(m, n):
+                        bench.equal(
+                            int(expected[i, j]),
+                            int(got[i, j]),
+                            fmt,
+                            shape=f"{m} × {k} × {n}",
+                            rates=str(rates),
+                            i=i,
+                            j=j,
+                        )
             for count in UPDATES if unit.update_stream else ():
                 codes = [RULE.format.encode(rng.normal(0, scale, count)) for scale in (1, 0.1, 0.1)]
                 seed = int(rng.integers(1, 1 << 32))
