@@ -37,6 +37,20 @@ Progress = Callable[[str], None]
 CONFLICT = "Driver-driver conflict"
 
 
+#: For the ECP5, ahead of synthesis where elements multiply in logic: products of more than nine bits, as only
+#: requantisation has them, go into multipliers all the same. It takes 689 LUT4 a column then, and 1,683 else.
+WIDE_PRODUCTS = """\
+hierarchy -top {top}
+proc
+flatten
+opt_expr
+opt_clean
+wreduce
+techmap -map +/mul2dsp.v -map +/lattice/dsp_map_18x18.v -D DSP_NAME=$__MUL18X18 -D DSP_A_MAXWIDTH=18 \
+-D DSP_B_MAXWIDTH=18 -D DSP_A_MINWIDTH=10 -D DSP_B_MINWIDTH=10
+chtype -set $mul t:$__soft_mul"""
+
+
 @dataclass(frozen=True)
 class Tools:
     """The tools that build for a family of FPGAs.
@@ -226,10 +240,12 @@ def plan(design: Design) -> BuildPlan:
         options["nextpnr_opts"] += f" --freq {float(design.pll.clock_hz) / 1e6:g}"
     if family is Family.ECP5:
         flags = ""
-        if design.multiplies_in_dsp:
+        if design.multiplies_in_dsp or design.codes:
             options["nextpnr_opts"] += " --router router2"  # router1 had not ended after 23 minutes
-        else:
+        if not design.multiplies_in_dsp:
             flags = "-nodsp -nowidelut "  # wide LUTs would make elements of logic larger
+            if design.codes:
+                options["script_after_read"] = WIDE_PRODUCTS.format(top="top")
         options["synth_opts"] = f"{flags}-run begin:map_ffs"
         options["script_after_synth"] = f"{FEW_RESETS}\nsynth_ecp5 {flags}-run map_ffs: -top top"
     if family is Family.ICE40 and platform.device == "iCE40UP5K" and design.multiplies_in_dsp:

@@ -107,6 +107,15 @@ def _asked_of_an_engine(one: Recipe) -> set[str]:
     return {repr(gemm) for gemm in gemms if gemm}
 
 
+def test_requantisation_multiplies_in_multipliers() -> None:
+    """Of elements that multiply in logic, whose own products stay there."""
+    without, given = (plan(design("ulx3s-85f", arithmetic="int4", codes=codes)) for codes in (0, 4))
+    assert "mul2dsp" not in without.files["top.ys"]
+    assert "mul2dsp.v" in given.files["top.ys"]
+    assert "-nodsp" in given.files["top.ys"]
+    assert any("router2" in command for command in given.commands)
+
+
 def test_a_recipe_for_every_arithmetic() -> None:
     """`fp8` on FP16 operands, the others on their own; the host updates where the board does not."""
     found = {

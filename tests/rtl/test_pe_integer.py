@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from element import Element
-from netlists import Netlist, codes, mapped_netlist, netlists, planes
+from netlists import MULT18X18D, Netlist, codes, mapped_netlist, netlists, planes
 
 import quaver.rtl.pe.integer
 from quaver.golden.arithmetic import Integer
@@ -243,22 +243,6 @@ def test_bad_parameters() -> None:
         IntegerPE(Integer(), group=3, in_dsp=True)
 
 
-#: An ECP5's multiplier, of which Yosys has no model, without the registers that Yosys does not use.
-_OF = {
-    name: ", ".join(f"{name}{i}" for i in reversed(range(n))) for name, n in (("A", 18), ("B", 18), ("P", 36))
-}
-MULT18X18D = f"""
-module MULT18X18D (
-  input {_OF["A"]}, {_OF["B"]}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
-  input CLK0, CLK1, CLK2, CLK3, CE0, CE1, CE2, CE3, RST0, RST1, RST2, RST3, output {_OF["P"]}
-);
-  parameter REG_INPUTA_CLK = "NONE", REG_INPUTB_CLK = "NONE";
-  parameter REG_PIPELINE_CLK = "NONE", REG_OUTPUT_CLK = "NONE";
-  wire signed [18:0] a = {{SIGNEDA & A17, {_OF["A"]}}}, b = {{SIGNEDB & B17, {_OF["B"]}}};
-  wire signed [37:0] product = a * b;
-  assign {{{_OF["P"]}}} = product[35:0];
-endmodule
-"""
 #: Family → Yosys's commands, and the cell that is a multiplier.
 WITH_MULTIPLIERS = {
     "ecp5": ("synth_ecp5 -nobram -top pe", "MULT18X18D"),

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netlists import Netlist, codes, netlists, planes
+from netlists import MULT18X18D, Netlist, codes, mapped_netlist, netlists, planes
 
 import quaver.rtl.requantisation
+from quaver.fpga.build import WIDE_PRODUCTS
 from quaver.golden.arithmetic import ChunkedFloat, Integer
 from quaver.golden.arithmetic.named import named
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
 from quaver.host.driver import Driver
 from quaver.host.transport import DeviceError
 from quaver.rtl.accelerator.accelerator import Accelerator
+from quaver.rtl.emit.verilog import to_verilog
 from quaver.rtl.requantisation import RequantisationUnit
 from quaver.sim.device import SimulatedDevice
+from quaver.sim.gates import models
 
 
 def cases(width: int, bits: int, shift: int, count: int = 600) -> tuple[np.ndarray, Requantisation]:
@@ -109,6 +112,16 @@ def test_slips_are_seen() -> None:
     found = netlists([mutant(edit).RequantisationUnit(13, 2) for edit in SLIPS.values()])
     for name, netlist in zip(SLIPS, found, strict=True):
         assert mismatches(netlist, 13, 2), name
+
+
+@pytest.mark.parametrize(("width", "bits"), WIDTHS)
+def test_the_product_in_a_multiplier_of_the_fpga(width: int, bits: int) -> None:
+    """Gate level: the cells that `quaver build` has the unit mapped to where elements multiply in logic."""
+    synthesis = f"{WIDE_PRODUCTS.format(top='unit')}\nsynth_ecp5 -nodsp -nowidelut -top unit"
+    verilog = to_verilog(RequantisationUnit(width, bits), "unit")
+    netlist, cells = mapped_netlist(verilog, "unit", synthesis, models("ecp5") + MULT18X18D)
+    assert cells["MULT18X18D"] == -(-(width - 9) // 18)
+    assert mismatches(netlist, width, bits) == 0
 
 
 @pytest.mark.parametrize(("width", "bits"), WIDTHS)

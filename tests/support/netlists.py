@@ -25,6 +25,23 @@ from numpy.typing import ArrayLike, NDArray
 
 Planes = NDArray[np.uint64]
 
+#: An ECP5's multiplier, of which Yosys has no model, without the registers that Yosys does not use.
+_OF = {
+    name: ", ".join(f"{name}{i}" for i in reversed(range(n))) for name, n in (("A", 18), ("B", 18), ("P", 36))
+}
+MULT18X18D = f"""
+module MULT18X18D (
+  input {_OF["A"]}, {_OF["B"]}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
+  input CLK0, CLK1, CLK2, CLK3, CE0, CE1, CE2, CE3, RST0, RST1, RST2, RST3, output {_OF["P"]}
+);
+  parameter REG_INPUTA_CLK = "NONE", REG_INPUTB_CLK = "NONE";
+  parameter REG_PIPELINE_CLK = "NONE", REG_OUTPUT_CLK = "NONE";
+  wire signed [18:0] a = {{SIGNEDA & A17, {_OF["A"]}}}, b = {{SIGNEDB & B17, {_OF["B"]}}};
+  wire signed [37:0] product = a * b;
+  assign {{{_OF["P"]}}} = product[35:0];
+endmodule
+"""
+
 #: Coarse cells are optimised before they become gates, which are a third as many then.
 _SCRIPT = """
 {read}
