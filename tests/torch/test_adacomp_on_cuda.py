@@ -119,7 +119,6 @@ def short(row: torch.Tensor, sizes: list[int]) -> None:
         (cut(1), "cut short"),
         (short, "cut short: 20 bytes of a header of 36"),
     ],
-    ids=str,
 )
 def test_what_is_wrong_is_found(change: Any, words: str, machine: OnProcessor) -> None:
     sent, _, rows = exchange(adacomp_on_cuda)
