@@ -41,6 +41,36 @@ def test_what_a_header_says(tmp_path: Path) -> None:
     assert re.search(r"^//   clk +in +1 +clock, rising edge$", head, re.M)
 
 
+@pytest.mark.parametrize(
+    ("arithmetic", "a", "b"),
+    [
+        (
+            "int4",
+            "here the codes of successive k; 8 of 4 bits, the first lowest",
+            "here likewise; 8 of 4 bits",
+        ),
+        ("int8", "here the numbers that the codes of successive k mean", "here likewise"),
+        (
+            "integer --a uint6 --b odd2",
+            "here of 2 successive k the sum of v(i) << 10·i, v(i) the number that the i-th of their codes",
+            "here likewise the sum of v(i) << 10·(1 − i)",
+        ),
+    ],
+)
+def test_what_an_integer_element_takes(
+    arithmetic: str, a: str, b: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verilog", "pe", "--arithmetic", *arithmetic.split()]) == 0
+    head = capsys.readouterr().out.partition("/*")[0]
+    said = dict(
+        zip(
+            "ab", " ".join(head.replace("//", "").split()).split("not looked at in a fold; ")[1:], strict=True
+        )
+    )
+    assert said["a"].startswith(a)
+    assert said["b"].startswith(b)
+
+
 def test_the_head_tells_of_no_update_unit_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """Integers have none, whatever --update is by default."""
     assert main(["verilog", "accelerator", "--arithmetic", "int2", "--rows", "1", "--columns", "1"]) == 0

@@ -62,8 +62,8 @@ class SystolicArray(wiring.Component):
 
     ================== === ==================================================================================
     control            in  `array_control`, for row 0 and column 0
-    a                  in  `rows` groups of operand codes; row r is skewed by r cycles
-    b                  in  `columns` groups of operand codes; column c is skewed by c cycles
+    a                  in  `rows` groups of operand codes, the first k's lowest; row r is skewed by r cycles
+    b                  in  `columns` groups of operand codes, likewise; column c is skewed by c cycles
     random             in  `Sources` of this cycle's sum in row 0 and column 0, or after the draws for this
                            cycle's operands of both; only where sums or operands draw
     leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from textwrap import wrap
 from typing import Any
 
+from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
@@ -28,6 +29,7 @@ def header(
     parameters: Mapping[str, Any] | None = None,
 ) -> str:
     """Comment lines for `verilog`, that of `component` as module `name`; the same on every day and machine.
+    A port is described as in the docstring's table, and in the component's `port_notes` if it has any.
 
     Parameters
     ----------
@@ -48,6 +50,7 @@ def header(
 
 def _port_rows(component: wiring.Component, ports: Iterable[str]) -> list[list[str]]:
     known, meanings = ports_of(component), port_meanings(type(component))
+    notes: Mapping[str, str] = getattr(component, "port_notes", {})
     layouts = {
         "_".join(map(str, path)): member.shape for path, member, _ in component.signature.flatten(component)
     }
@@ -58,15 +61,19 @@ def _port_rows(component: wiring.Component, ports: Iterable[str]) -> list[list[s
             continue
         value, flow = known[port]
         row, means = meaning(port, meanings)
-        said = ["" if row in told else means, _layout(layouts[port])]  # of an interface once
+        # The meaning of an interface once; what holds for this component alone; where the bits lie.
+        said = ["" if row in told else means, notes.get(port, ""), _layout(layouts[port])]
         told.add(row)
         rows.append([port, "in" if flow is In else "out", str(len(value)), "; ".join(filter(None, said))])
     return rows
 
 
 def _layout(shape: Any) -> str:
-    """Where the fields of a structure lie."""
-    if not isinstance(shape, data.Layout) or isinstance(shape, data.ArrayLayout):
+    """Where the fields of a structure lie, or the elements of an array."""
+    if isinstance(shape, data.ArrayLayout):
+        width = Shape.cast(shape.elem_shape).width
+        return f"{shape.length} of {width} bits, the first lowest" if shape.length > 1 else ""
+    if not isinstance(shape, data.Layout):
         return ""
     fields = [(name, field.offset, field.width) for name, field in shape]
     return ", ".join(

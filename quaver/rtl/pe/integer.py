@@ -138,6 +138,8 @@ class IntegerPE(ProcessingElement):
         Cycles from an operand at `a` to its sum in the total register: `stages`.
     packed
         Products that one multiplier makes; 0 in LUTs.
+    port_notes
+        What `a` and `b` are of the codes, in words.
 
     Ports and timing are every `ProcessingElement`'s, with L = N = 1; there is one fold an output, and `first`
     says nothing. After a fold in cycle t, `shift` may be 1 up to the cycle of the next fold.
@@ -175,6 +177,14 @@ class IntegerPE(ProcessingElement):
             multiplies_in_dsp=in_dsp,
             one_fold=True,
         )
+        said = {"a": "here the codes of successive k", "b": "here likewise"}
+        if together == 1 and in_dsp:
+            said["a"] = "here the numbers that the codes of successive k mean"
+        elif in_dsp:
+            value = "v(i) the number that the i-th of their codes means"
+            said["a"] = f"here of {together} successive k the sum of v(i) << {self.field}·i, {value}"
+            said["b"] = f"here likewise the sum of v(i) << {self.field}·({together - 1} − i)"
+        self.port_notes = said
 
     def entry_a(self) -> Entry:
         """The codes, or a multiplier's operand of them."""
