@@ -207,7 +207,7 @@ def test_a_gradients_gradient_is_refused_and_not_lost(model: nn.Module, recipe: 
         (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 0, 8)),
         (nn.TransformerEncoderLayer(8, 2, 16), (5, 0, 8)),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+    ids=lambda value: str(value) if isinstance(value, tuple) else type(value).__name__,
 )
 @pytest.mark.parametrize("recipe", [FP8, STOCHASTIC, recipes.fp32], ids=lambda r: r.name)
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
