@@ -4,7 +4,7 @@ After Choi et al. 2018 (arXiv 1805.06085), on small data. The first and the last
 the paper. With --out, every finished run is kept and not trained again, and the figure of α's path is written
 beside them.
 
-    python bench/pact.py --data fashion-mnist --data-dir DIR --model cnn --epochs 10 --seeds 3 --out runs/pact
+    python bench/pact.py --data fashion-mnist --data-dir DIR --model cnn --epochs 10 --seeds 3 --out DIR
     python bench/pact.py --data fashion-mnist --data-dir DIR --model cnn --images 6000 --test-images 2000
     python bench/pact.py --alpha 3      # α begins where a long training would have brought it
 """

@@ -28,7 +28,7 @@ COMMANDS = {
 
 EXAMPLES = """\
 examples:
-  quaver demo                                   the whole story in a minute or two
+  quaver demo                                   the whole story in two to four minutes
   quaver train --recipe fp8 --epochs 5          train the digits network in FP8
   quaver compare --engine sim --steps 4         golden model against simulated accelerator
   quaver verilog float_adder --stages 3 -o float_adder.v

@@ -6,7 +6,7 @@ generated Verilog of an 8×8 systolic array side by side, and prints how many co
 differed. Draws the accuracy curves beside the reason for chunks: a sum in FP16 that stalls.
 
 examples:
-  quaver demo                        a minute or two, most of it compiling the simulation the first time
+  quaver demo                        two to four minutes, most of it compiling the simulation the first time
   quaver demo --picture demo.png     where the picture goes
   quaver demo --rows 4 --columns 4 --epochs 3 --json
 """

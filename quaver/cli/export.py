@@ -1,9 +1,10 @@
-"""Write a trained network as an ONNX model for inference, quantised layers between QDQ nodes.
+"""Write a trained network for inference: as an ONNX model, quantised layers between QDQ nodes, or as codes.
 
 examples:
   quaver train --recipe pact-4 --out runs/pact
   quaver export runs/pact -o pact.onnx                 images uint8 in, logits out; opset 21
   quaver export runs/pact -o pact.onnx --check         also: the same class on every test image?
+  quaver export runs/pact -o pact.npz                  for hardware: codes of weights, requantisation
 
 RUN is a directory of quaver train --out whose recipe quantises its layers (pact-4, dorefa-4, …) or is fp32.
 The check runs the model in onnxruntime, or where that is not installed in onnx's own reference
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from rich.table import Table
 
 from quaver.cli.files import check_output, check_unread, write
 from quaver.cli.options import check_one_result, load_data, print_results
+from quaver.cli.parser import refuse
 from quaver.cli.versions import versions
 from quaver.golden.nn import checkpoint, metrics, models
+from quaver.golden.nn.hardware_export import to_arrays
 from quaver.golden.nn.recipe import Recipe
 from quaver.golden.nn.run import Run
 from quaver.golden.nn.settings import Settings
@@ -40,7 +44,9 @@ BATCH = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a directory of quaver train --out")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(RUN.onnx)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="(RUN.onnx); .npz: codes, as they are"
+    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set's files lie")
     parser.add_argument("--check", action="store_true", help="classify the test images in both")
     parser.add_argument("--json", action="store_true", help="what was written as one JSON object")
@@ -51,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(output)
     check_unread({"--output": output}, metrics.files_of(args.run))
     check_one_result(args)
+    if output.suffix == ".npz":
+        return _to_arrays(args, output)
     try:
         export: Any = import_module("quaver.golden.nn.onnx_export")
     except ImportError as error:
@@ -91,6 +99,36 @@ def run(args: argparse.Namespace) -> int:
         table, data | {"versions": versions("onnx", "onnxruntime")}, as_json=args.json, output=output
     )
     return 0 if same else 1
+
+
+def _to_arrays(args: argparse.Namespace, output: Path) -> int:
+    """The run's layers of integers as a NumPy file."""
+    refuse(args, "where a .npz is written", "check")
+    trainer = restored(args.run, args.data_dir)
+    arrays, content = to_arrays(trainer), BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write(output, content.getvalue())
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    data: dict[str, Any] = {
+        "file": str(output),
+        "recipe": trainer.recipe.name,
+        "seed": trainer.settings.seed,
+        "run": checkpoint.about(trainer),
+        "arrays": shapes,
+    }
+    table = Table(title=f"{args.run} for hardware", show_header=False)
+    table.add_row("network", f"{trainer.network.name}, recipe {trainer.recipe.name}")
+    for name, array in arrays.items():
+        if name.endswith(".weights"):
+            layer = name.removesuffix(".weights")
+            bits = arrays.get(f"{layer}.bits")
+            leaves = "sums" if bits is None else f"codes of {bits} bits"
+            size = "×".join(map(str, array.shape))
+            arithmetic = str(arrays[f"{layer}.arithmetic"]).partition(" ")[2]
+            table.add_row(layer, f"{size} codes; {arithmetic}; {leaves} leave")
+    table.add_row("file", f"{output}, {len(arrays)} arrays")
+    print_results(table, data | {"versions": versions()}, as_json=args.json, output=output)
+    return 0
 
 
 def restored(folder: Path, data_dir: Path | None) -> Trainer:

@@ -43,7 +43,7 @@ from quaver.cli.parser import refuse
 from quaver.cli.unit_options import add_options, as_command, values_of
 from quaver.golden.arithmetic.named import named, spelled
 from quaver.golden.descriptor import descriptor
-from quaver.golden.formats import FP16, FloatFormat
+from quaver.golden.formats import FP16, FloatFormat, IntegerFormat, Levels
 from quaver.golden.planning.plan import GemmPlan, Plan, Width
 from quaver.rtl.accelerator.accelerator import Accelerator
 from quaver.rtl.emit.command_stream import c_header
@@ -144,7 +144,10 @@ def _verilog(args: argparse.Namespace, name: str) -> str:
     parameters = {key: value for key, value in values.items() if value is not None}
     if "arithmetic" in values:  # with its own defaults
         of_arithmetic = {option.name: parameters.pop(option.name, None) for option in arithmetic_options()}
-        parameters["arithmetic"] = spelled(named(**of_arithmetic), defaults=True)
+        parameters["arithmetic"] = spelled(arithmetic := named(**of_arithmetic), defaults=True)
+        for fmt in (arithmetic.a, arithmetic.b):
+            if isinstance(fmt, IntegerFormat) and fmt.levels is Levels.ODD:
+                parameters[str(fmt)] = f"a code q means 2q − {fmt.highest}"
     return header(component, name, text, command=command, parameters=parameters) + text
 
 

@@ -62,9 +62,9 @@ Without `first`, an UPDATE goes on with the run of the one before: its settings,
 ``REQUANTISE`` is known to an accelerator that was built for it (`Identity.codes`). It says what leaves the
 array from the next GEMM on: with words, the next layer's codes (`quaver.golden.requantisation`), which are
 packed as codes of so many bits; without, sums again, as after a reset. The three words of a column are its
-multiplier, and the lower 32 and the upper bits of its offset; what a word holds above them is ignored. All
-tiles of columns take the same. It waits until all results before it have left. One that is refused changes
-nothing about it.
+multiplier, signed, of 18 bits, and the lower 32 and the upper 16 bits of its offset, signed; what a word
+holds above them is ignored. All tiles of columns take the same. It waits until all results before it have
+left. One that is refused changes nothing about it.
 
 COMPRESS and AVERAGE are of gradient compression after AdaComp, a layer at a time, in one command or in
 several of which the first has `first`; docs/adacomp.md has the rule and the packet. How long a response is,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quaver import cli
@@ -286,6 +287,18 @@ def test_a_run_whose_settings_changed_on_the_way_is_compared(setting: list[str],
     assert cli.main(["train", *options, *run, "--epochs", "2"]) == 0
     there = ["--checkpoint", str(tmp_path / "run"), "--steps", "0", "--images", "3"]
     assert cli.main(["compare", "--engine", "golden", *options, *there]) == 0
+
+
+def test_export_for_hardware(pact_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "codes.npz"
+    capsys.readouterr()
+    assert cli.main(["export", str(pact_run), "-o", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with np.load(file) as arrays:
+        assert {name: list(arrays[name].shape) for name in arrays} == found["arrays"]
+        assert arrays["linear2.weights"].max() < 16
+    assert cli.main(["export", str(pact_run), "-o", str(file), "--check"]) == 2
+    assert "--check does nothing where a .npz is written; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

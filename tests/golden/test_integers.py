@@ -19,7 +19,7 @@ from quaver.golden.compression.baselines import ChunkTopK
 from quaver.golden.compression.packet import Packet
 from quaver.golden.formats import BLOCK_FORMATS, FP16, FixedFormat, IntegerFormat, SignMagnitudeFormat
 from quaver.golden.formats.packed import CodeSpace, PackedFormat
-from quaver.golden.nn.quantisers import Clip, FullScale, SAWBWeights
+from quaver.golden.nn.quantisers import Clip, DoReFaWeights, FullScale, SAWBWeights
 from quaver.golden.nn.recipe import DYNAMIC, FixedUpdatePrecision, UpdatePrecision
 from quaver.golden.nn.trainer import Settings
 from quaver.golden.planning.networks import LayerShape, NetworkShape
@@ -52,7 +52,7 @@ CHECKED = (
         FixedSGD(0.01, 0.9, 0.0),
         FloatSGD(0.01),
     ),
-    *(Clip(4), SAWBWeights(4), Requantisation(np.array([3]), np.array([1]), 2, 4)),
+    *(Clip(4), DoReFaWeights(4), SAWBWeights(4), Requantisation(np.array([3]), np.array([1]), 2, 4)),
     *(SignMagnitudeFormat(8), Bitstream(), FullScale(8)),
     *(AlignedFloat(), Packet(0, 50, 1.0, np.zeros(0, np.uint8)), ChunkTopK(), AdaComp(50)),
     *(next(iter(BLOCK_FORMATS.values())), PackedFormat(4, 3, CodeSpace.MX)),

@@ -133,8 +133,8 @@ class Accelerator(wiring.Component):
                 )
             if not isinstance(arithmetic, Integer):
                 raise ValueError(
-                    f"codes is {codes}, but {descriptor(arithmetic.hardware)} has no integer sums, which "
-                    f"alone are requantised; take 0"
+                    f"codes is {codes}, but {descriptor(arithmetic.hardware).name} has no integer sums, "
+                    f"which alone are requantised; take 0"
                 )
             self.requantiser = Requantiser(columns, arithmetic.accumulator_bits, codes)
         self.update_stream = UpdateStream(update) if update else None

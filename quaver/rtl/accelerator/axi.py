@@ -77,7 +77,7 @@ class AxiAccelerator(wiring.Component):
     ======= === =================================================================================
     aclk    in  clock of everything
     aresetn in  reset of everything, synchronous, active low
-    s_axi   in  AXI4-Lite, 32 bits: the registers below
+    s_axi   in  AXI4-Lite, 32 bits: the registers that docs/command_stream.md lists
     s_axis  in  AXI4-Stream, 32 bits: the command stream of `quaver.rtl.commands`
     m_axis  out AXI4-Stream, 32 bits: its responses; each is one packet, which ends with TLAST
     ======= === =================================================================================

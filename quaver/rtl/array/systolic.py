@@ -66,7 +66,7 @@ class SystolicArray(wiring.Component):
     b                  in  `columns` groups of operand codes, likewise; column c is skewed by c cycles
     random             in  `Sources` of this cycle's sum in row 0 and column 0, or after the draws for this
                            cycle's operands of both; only where sums or operands draw
-    leaving            out column 0 rounds a total in the next cycle; column c rounds one c cycles later
+    leaving            out column 0 makes a result of a total in the next cycle; column c c cycles later
     result_random      in  `columns` random bits for them, skewed likewise; only where results draw
     valid              out column 0 has a result; column c has one c cycles later
     results            out `columns` result codes, skewed likewise: `rows` · L of each tile in successive

@@ -177,7 +177,8 @@ class IntegerPE(ProcessingElement):
             multiplies_in_dsp=in_dsp,
             one_fold=True,
         )
-        said = {"a": "here the codes of successive k", "b": "here likewise"}
+        said = {"control": "`first` is not looked at here"}
+        said |= {"a": "here the codes of successive k", "b": "here likewise"}
         if together == 1 and in_dsp:
             said["a"] = "here the numbers that the codes of successive k mean"
         elif in_dsp:
