@@ -51,6 +51,11 @@ techmap -map +/mul2dsp.v -map +/lattice/dsp_map_18x18.v -D DSP_NAME=$__MUL18X18 
 chtype -set $mul t:$__soft_mul"""
 
 
+#: Of an iCE40 UP5K; and how many requantisation takes for a column at most, with sums of 17 to 32 bits. It
+#: takes some 600 cells a column then, and some 1,700 else.
+UP5K_MULTIPLIERS, UP5K_MULTIPLIERS_A_COLUMN = 8, 4
+
+
 @dataclass(frozen=True)
 class Tools:
     """The tools that build for a family of FPGAs.
@@ -248,7 +253,7 @@ def plan(design: Design) -> BuildPlan:
                 options["script_after_read"] = WIDE_PRODUCTS.format(top="top")
         options["synth_opts"] = f"{flags}-run begin:map_ffs"
         options["script_after_synth"] = f"{FEW_RESETS}\nsynth_ecp5 {flags}-run map_ffs: -top top"
-    if family is Family.ICE40 and platform.device == "iCE40UP5K" and design.multiplies_in_dsp:
+    if family is Family.ICE40 and platform.device == "iCE40UP5K" and _multiplies_on_up5k(design):
         options["synth_opts"] = "-dsp"  # Yosys leaves them alone unless it is told
     prepared = platform.prepare(top, "top", emit_src=False, **options)
     commands = [_adapted(command) for command in json.loads(prepared.files["build_top.json"])["commands"]]
@@ -259,6 +264,15 @@ def plan(design: Design) -> BuildPlan:
     }
     told = json.dumps([sorted((n, str(t)) for n, t in files.items()), commands, versions])
     return BuildPlan(files, commands, versions, hashlib.sha256(told.encode()).hexdigest()[:20])
+
+
+def _multiplies_on_up5k(design: Design) -> bool:
+    """Whether its elements are meant for the eight multipliers, or its requantisation alone takes them: Yosys
+    leaves products of less than eleven bits, as integers of up to four bits have, in logic."""
+    if design.multiplies_in_dsp:
+        return True
+    small = max(design.computes.a.width, design.computes.b.width) <= 4
+    return design.codes > 0 and small and design.columns * UP5K_MULTIPLIERS_A_COLUMN <= UP5K_MULTIPLIERS
 
 
 def _adapted(command: list[str]) -> list[str]:

@@ -116,6 +116,20 @@ def test_requantisation_multiplies_in_multipliers() -> None:
     assert any("router2" in command for command in given.commands)
 
 
+def test_requantisation_multiplies_in_an_up5k_s_multipliers_too() -> None:
+    """As long as there are enough, and the elements' own products stay in logic."""
+    size = {"rows": 1, "columns": 2, "clock_hz": 24e6}
+    for arithmetic, changes, dsp in (
+        ("int4", {"codes": 4}, True),
+        ("int4", {}, False),
+        ("int4", {"codes": 4, "columns": 3}, False),
+        ("int5", {"codes": 4}, False),
+    ):
+        options: dict[str, Any] = {"arithmetic": arithmetic, **size, **changes}
+        script = plan(design("icebreaker", **options)).files["top.ys"]
+        assert ("-dsp" in str(script)) == dsp, options
+
+
 def test_a_recipe_for_every_arithmetic() -> None:
     """`fp8` on FP16 operands, the others on their own; the host updates where the board does not."""
     found = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from netlists import MULT18X18D, Netlist, codes, mapped_netlist, netlists, planes
 
 import quaver.rtl.requantisation
-from quaver.fpga.build import WIDE_PRODUCTS
+from quaver.fpga.build import UP5K_MULTIPLIERS_A_COLUMN, WIDE_PRODUCTS
 from quaver.golden.arithmetic import ChunkedFloat, Integer
 from quaver.golden.arithmetic.named import named
 from quaver.golden.requantisation import MAX_SHIFT, MULTIPLIER_BITS, OFFSET_BITS, Requantisation
@@ -121,6 +121,16 @@ def test_the_product_in_a_multiplier_of_the_fpga(width: int, bits: int) -> None:
     verilog = to_verilog(RequantisationUnit(width, bits), "unit")
     netlist, cells = mapped_netlist(verilog, "unit", synthesis, models("ecp5") + MULT18X18D)
     assert cells["MULT18X18D"] == -(-(width - 9) // 18)
+    assert mismatches(netlist, width, bits) == 0
+
+
+@pytest.mark.fpga
+@pytest.mark.parametrize(("width", "bits"), WIDTHS)
+def test_the_product_in_multipliers_of_an_ice40(width: int, bits: int) -> None:
+    """Likewise on iCEBreaker."""
+    verilog = to_verilog(RequantisationUnit(width, bits), "unit")
+    netlist, cells = mapped_netlist(verilog, "unit", "synth_ice40 -dsp -top unit", models("ice40"))
+    assert 1 <= cells["SB_MAC16"] <= UP5K_MULTIPLIERS_A_COLUMN
     assert mismatches(netlist, width, bits) == 0
 
 
