@@ -37,8 +37,9 @@ Progress = Callable[[str], None]
 CONFLICT = "Driver-driver conflict"
 
 
-#: For the ECP5, ahead of synthesis where elements multiply in logic: products of more than nine bits, as only
-#: requantisation has them, go into multipliers all the same. It takes 689 LUT4 a column then, and 1,683 else.
+#: For the ECP5, ahead of synthesis where elements multiply in logic: products of operands of ten bits or
+#: more, as only requantisation has them, go into multipliers all the same. A unit of 21-bit sums takes 689
+#: LUT4 then, and 1,683 else.
 WIDE_PRODUCTS = """\
 hierarchy -top {top}
 proc

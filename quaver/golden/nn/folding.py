@@ -110,7 +110,7 @@ class FoldedNetwork:
         inputs = (p.inputs, alpha) if isinstance(p.inputs, Quantiser) else None
         integer = isinstance(p.forward, Integer)
         if integer and isinstance(p.inputs, Clip) and isinstance(weights, Quantised):
-            factors *= _scale(p.inputs, alpha) * weights.scale
+            factors *= p.inputs.step(alpha) * weights.scale
         norm = rest[0] if rest and isinstance(rest[0], BatchNorm2d) else None
         if norm is not None:
             slope = norm.scale.value / np.sqrt(norm.running_variance.astype(np.float64) + norm.EPSILON)
@@ -125,7 +125,7 @@ class FoldedNetwork:
             clip = following.precision(self.run).inputs
             to_integers = isinstance(following.precision(self.run).forward, Integer)
             if to_integers and isinstance(clip, Clip) and not clip.signed:
-                step = _scale(clip, 0.0 if following.alpha is None else float(following.alpha.value[0]))
+                step = clip.step(0.0 if following.alpha is None else float(following.alpha.value[0]))
                 requantisation = Requantisation.of(factors / step, offsets / step, clip.bits)
         return Folded(layer, weights, inputs, factors, offsets, behind, requantisation, integer)
 
@@ -178,8 +178,3 @@ class FoldedNetwork:
             x = quantiser.quantise(x, alpha)
         sums = folded.layer.product(x, folded.weights, self.run, requantisation)
         return sums if folded.integer else folded.layer.scaled(sums, self.run, x, folded.weights)
-
-
-def _scale(clip: Clip, alpha: float) -> float:
-    """What 1 is worth of the codes that `clip` makes."""
-    return clip.range(alpha)[1] / clip.steps

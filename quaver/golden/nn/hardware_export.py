@@ -48,7 +48,7 @@ def to_arrays(trainer: Trainer) -> dict[str, NDArray[Any]]:
         of_layer: dict[str, Any] = {
             "arithmetic": str(descriptor(arithmetic)),
             "weights": folded.weights.codes,
-            "input_step": clip.range(alpha)[1] / clip.steps,
+            "input_step": clip.step(alpha),
             "value_factors": folded.factors,
             "value_offsets": folded.offsets,
         }

@@ -192,12 +192,13 @@ class _Builder:
     def clip(self, layer: GemmLayer, clip: Clip, x: str) -> str:
         """The layer's inputs, clipped, quantised and dequantised."""
         name = f"{layer.name}.inputs"
-        low, high = clip.range(0.0 if layer.alpha is None else float(layer.alpha.value[0]))
+        alpha = 0.0 if layer.alpha is None else float(layer.alpha.value[0])
+        low, high = clip.range(alpha)
         kind = TensorProto.INT8 if clip.signed else TensorProto.UINT4 if clip.bits == 4 else TensorProto.UINT8
         bounds = [
             self.constant(f"{name}.{which}", np.float32(v)) for which, v in (("low", low), ("high", high))
         ]
-        scale = self.constant(f"{name}.scale", np.float32(high / clip.steps))
+        scale = self.constant(f"{name}.scale", np.float32(clip.step(alpha)))
         zero = self.constant(f"{name}.zero", np.zeros((), int), kind)
         if kind == TensorProto.UINT4:
             x = self.node("Max", [x, bounds[0]], f"{name}.positive")

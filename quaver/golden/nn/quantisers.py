@@ -147,6 +147,10 @@ class Clip(Quantiser):
         high = max(float(alpha), LEAST_ALPHA) if self.learned else float(np.float32(self.alpha))
         return (-high if self.signed else 0.0), high
 
+    def step(self, alpha: float) -> float:
+        """What 1 of a code is worth."""
+        return self.range(alpha)[1] / self.steps
+
     def quantise(self, values: Values, alpha: float) -> Quantised:
         low, high = self.range(alpha)
         flat = _flat(values)
@@ -158,7 +162,7 @@ class Clip(Quantiser):
                 f"learning rate"
             )
         unsigned &= np.uint8((1 << self.bits) - 1)
-        return Quantised(self.format, unsigned.reshape(values.shape), high / self.steps)
+        return Quantised(self.format, unsigned.reshape(values.shape), self.step(alpha))
 
     def surrogate(self, values: Values, alpha: float) -> NDArray[np.float64]:
         return np.clip(values.astype(np.float64), *self.range(alpha))
